@@ -1,0 +1,238 @@
+"""Frozen, hashable descriptions of the models and of the method: every number of the method is a named field."""
+
+import dataclasses
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
+
+Dtype = Literal["float32", "bfloat16"]
+RegionSource = Literal["sam2", "none"]
+
+
+@dataclass(frozen=True)
+class CLIPVisionConfig:
+    """CLIP's image tower, a pre-LN ViT with `width // head_width` heads."""
+
+    image_size: int = 224
+    patch_size: int = 16
+    width: int = 768
+    layers: int = 12
+    head_width: int = 64
+    mlp_ratio: float = 4.0
+
+    @property
+    def heads(self) -> int:
+        """Number of attention heads."""
+        return self.width // self.head_width
+
+
+@dataclass(frozen=True)
+class CLIPTextConfig:
+    """CLIP's text tower, a causal pre-LN transformer."""
+
+    vocab_size: int = 49408
+    context_length: int = 77
+    width: int = 512
+    heads: int = 8
+    layers: int = 12
+    mlp_ratio: float = 4.0
+
+
+@dataclass(frozen=True)
+class CLIPConfig:
+    """A CLIP: two towers with one joint space. `quick_gelu` is True for OpenAI, MetaCLIP and DFN weights."""
+
+    embed_dim: int = 512
+    quick_gelu: bool = True
+    vision: CLIPVisionConfig = CLIPVisionConfig()
+    text: CLIPTextConfig = CLIPTextConfig()
+
+
+@dataclass(frozen=True)
+class DINOConfig:
+    """A DINO v1 ViT."""
+
+    image_size: int = 224
+    patch_size: int = 8
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    mlp_ratio: float = 4.0
+
+
+@dataclass(frozen=True)
+class SAM2Config:
+    """SAM 2 or 2.1 for images: Hiera trunk, FPN neck, prompt encoder, two-way mask decoder.
+
+    `width` and `heads` are those of the first stage; both double from stage to stage. `window_sizes` holds one
+    attention window per stage; `global_blocks` attend globally; `background_size` is the grid of the trunk's
+    coarse position embedding. The defaults are Hiera-L's.
+    """
+
+    image_size: int = 1024
+    width: int = 144
+    heads: int = 2
+    stages: tuple[int, ...] = (2, 6, 36, 4)
+    global_blocks: tuple[int, ...] = (23, 33, 43)
+    window_sizes: tuple[int, ...] = (8, 4, 16, 8)
+    background_size: tuple[int, int] = (7, 7)
+    embed_dim: int = 256
+    decoder_heads: int = 8
+    decoder_layers: int = 2
+    decoder_mlp_width: int = 2048
+    mask_channels: int = 16
+
+    def __post_init__(self):
+        if len(self.stages) != 4 or len(self.window_sizes) != 4:
+            raise ValueError(
+                "SAM 2 has four stages: stages and window_sizes must have four entries each. "
+                f"Got {self.stages} and {self.window_sizes}."
+            )
+        if any(window % 2 for window in self.window_sizes[:3]):
+            raise ValueError(
+                "The windows of the first three stages are halved where the next stage begins: "
+                f"window_sizes must be even there. Got {self.window_sizes}."
+            )
+        if self.image_size % 32 or self.image_size % (4 * self.window_sizes[0]):
+            raise ValueError(
+                "image_size must be a multiple of 32 and of four times the first stage's window, "
+                f"{4 * self.window_sizes[0]}. Got {self.image_size}."
+            )
+
+    @property
+    def embed_size(self) -> int:
+        """Side of the coarsest feature map that the decoder reads (image / 16)."""
+        return self.image_size // 16
+
+
+@dataclass(frozen=True)
+class RegionConfig:
+    """Where regions come from and SAM's automatic-mask settings (METHOD.md, section 2).
+
+    `points_per_side` n gives n * n point prompts (8 is the fast setting, 32 the full one).
+    """
+
+    source: RegionSource = "sam2"
+    points_per_side: int = 8
+    iou_threshold: float = 0.4
+    stability_threshold: float = 0.4
+    stability_offset: float = 1.0
+    mask_threshold: float = 0.0
+    nms_threshold: float = 0.7
+    points_per_chunk: int = 64
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """The numbers of the method, with the published defaults.
+
+    Lengths are pixels. `spatial_layers` None means the published choice for the depth (5, 12, 28 blocks for
+    12, 24, 32; otherwise depth - 4). `max_regions` caps the distinct regions of one image, the rest excepted.
+    `windows_per_chunk` and `rows_per_chunk` bound memory, they never change results.
+    """
+
+    resize_short: int = 336
+    resize_long: int = 2048
+    window: int = 336
+    stride: int = 112
+    window_multiple: int = 56
+    merge_distance: float = 0.2
+    similarity_scale: float = 4.0
+    spatial_layers: int | None = None
+    spatial_weight: float = 1.0
+    semantic_weight: float = 0.5
+    logit_scale: float = 40.0
+    background_threshold: float = 0.0
+    max_regions: int = 1024
+    windows_per_chunk: int = 1
+    rows_per_chunk: int = 64
+
+
+@dataclass(frozen=True)
+class PartsConfig:
+    """The parts of the method that the paper's ablation switches; all off is plain CLIP.
+
+    `scope` off: every cell sees every cell. `value` off: the last block's own attention, within the scope, in
+    place of DINO's similarities. `merging` off: regions stay as they came. `spatial`, `semantic` off: the branch is
+    left out. `correction` off: no vote of the regions on the final map.
+    """
+
+    scope: bool = True
+    value: bool = True
+    merging: bool = True
+    spatial: bool = True
+    semantic: bool = True
+    correction: bool = True
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything `make_segment` needs to know; the weights it goes with are a separate tree.
+
+    `dtype` is the towers' compute type. `vocabulary` is the path of the CLIP vocabulary that belongs to the
+    weights (None where text is never embedded). `sam2` None: region maps are given, or there are none.
+    """
+
+    name: str = "custom"
+    clip: CLIPConfig = CLIPConfig()
+    dino: DINOConfig = DINOConfig()
+    sam2: SAM2Config | None = field(default_factory=SAM2Config)
+    regions: RegionConfig = RegionConfig()
+    method: MethodConfig = MethodConfig()
+    parts: PartsConfig = PartsConfig()
+    dtype: Dtype = "float32"
+    vocabulary: str | None = None
+
+    def __post_init__(self):
+        if self.dtype not in get_args(Dtype):
+            raise ValueError(f"dtype must be one of {', '.join(get_args(Dtype))}. Got {self.dtype!r}.")
+
+
+def with_fields(config: Any, **changes: Any) -> Any:
+    """A copy of a config with fields changed; a dict as value changes fields of the part of that name.
+
+    >>> with_fields(Config(), dtype="bfloat16", regions={"points_per_side": 32}).regions.points_per_side
+    32
+
+    Raises:
+      ValueError: for a name that is no field; the message lists the fields there are.
+    """
+    known = {f.name for f in fields(config)}
+    if unknown := sorted(set(changes) - known):
+        raise ValueError(
+            f"{type(config).__name__} has no field {', '.join(unknown)}. It has: {', '.join(sorted(known))}."
+        )
+    nested = {
+        name: with_fields(getattr(config, name), **value)
+        if isinstance(value, dict) and dataclasses.is_dataclass(getattr(config, name))
+        else value
+        for name, value in changes.items()
+    }
+    return dataclasses.replace(config, **nested)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The config as plain JSON types (tuples become lists)."""
+    return dataclasses.asdict(config, dict_factory=lambda items: {k: _plain(v) for k, v in items})
+
+
+def from_dict(cls: Any, data: dict[str, Any]) -> Any:
+    """The inverse of `to_dict`: `from_dict(Config, json)`. Fields left out keep their defaults.
+
+    Raises:
+      ValueError: for a key that is no field of `cls`.
+    """
+    types = {f.name: f.type for f in fields(cls)}
+    if unknown := sorted(set(data) - set(types)):
+        raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}. It has: {', '.join(types)}.")
+    return cls(**{name: _parsed(types[name], value) for name, value in data.items()})
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _parsed(annotation: Any, value: Any) -> Any:
+    parts = [t for t in (get_args(annotation) or (annotation,)) if dataclasses.is_dataclass(t)]
+    if parts and isinstance(value, dict):
+        return from_dict(parts[0], value)
+    return tuple(value) if isinstance(value, list) else value

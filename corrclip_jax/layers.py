@@ -1,0 +1,151 @@
+"""Pieces that the towers share: attention, layer norm, MLP, patch embedding, interpolated position embedding.
+
+Shapes: B batch, T tokens, H heads, D head width, C width.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from corrclip_jax import resize
+
+Activation = Callable[[jax.Array], jax.Array]
+
+# Mean, then the mean square of what is left: the one-pass variance loses digits on large activations.
+LayerNorm = partial(nn.LayerNorm, use_fast_variance=False)
+gelu: Activation = partial(jax.nn.gelu, approximate=False)
+
+
+def quick_gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """x * sigmoid(1.702 x), the activation of OpenAI's CLIP weights."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+def attention(
+    q: Float[Array, "B T H D"],
+    k: Float[Array, "B S H D"],
+    v: Float[Array, "B S H D"],
+    mask: Bool[Array, "#B T S"] | None = None,
+) -> Float[Array, "B T H D"]:
+    """Scaled dot-product attention; the softmax is float32 whatever the inputs are.
+
+    A query sees the keys where `mask` is True. The implementation is chosen for the platform that the program
+    is lowered for: on CPU plain matrix products by head (XLA's batched products of long sequences are several
+    times slower there), elsewhere `jax.nn.dot_product_attention`.
+    """
+    operands = (q, k, v) if mask is None else (q, k, v, jnp.broadcast_to(mask, (q.shape[0], *mask.shape[1:])))
+    return jax.lax.platform_dependent(*operands, cpu=_attention_by_head, default=_attention_fused)
+
+
+def _attention_fused(q, k, v, mask=None):
+    return jax.nn.dot_product_attention(q, k, v, mask=None if mask is None else mask[:, None])
+
+
+# Weights of one head: up to so many (windows, prompts) all heads go together; from so many, rows go in blocks.
+_TOGETHER = 256 * 256
+_IN_BLOCKS = 2048 * 2048
+_ROWS = 512
+
+
+def _attention_by_head(q, k, v, mask=None):
+    queries, keys = q.shape[1], k.shape[1]
+    masks = () if mask is None else (mask[:, None],)
+    q, k, v = (jnp.moveaxis(x, 2, 1) for x in (q * q.shape[-1] ** -0.5, k, v))
+
+    def attend(q, k, v, mask=None):
+        logits = jnp.matmul(q, k.mT, preferred_element_type=jnp.float32)
+        if mask is not None:
+            logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
+        weights = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
+        total = weights.sum(axis=-1, keepdims=True)
+        out = jnp.matmul(weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+        return (out / total).astype(v.dtype)
+
+    def one_head(q, k, v, *mask):
+        if queries * keys <= _IN_BLOCKS:
+            return attend(q, k, v, *mask)
+        blocks = -(-queries // _ROWS)
+
+        def in_blocks(x):
+            x = jnp.pad(x, ((0, -queries % blocks), (0, 0)))
+            return x.reshape(blocks, -1, x.shape[-1])
+
+        rows = tuple(in_blocks(x) for x in (q, *mask))
+        out = jax.lax.map(lambda block: attend(block[0], k, v, *block[1:]), rows)
+        return out.reshape(-1, v.shape[-1])[:queries]
+
+    def one_example(example):
+        heads, mask = example[:3], [x[0] for x in example[3:]]
+        return jax.lax.map(lambda head: one_head(*head, *mask), heads)
+
+    together = queries * keys <= _TOGETHER
+    out = attend(q, k, v, *masks) if together else jax.lax.map(one_example, (q, k, v, *masks))
+    return jnp.moveaxis(out, 1, 2)
+
+
+class MLP(nn.Module):
+    """Two dense layers; `names` are those of the published checkpoints."""
+
+    width: int
+    activation: Activation
+    names: tuple[str, str] = ("fc1", "fc2")
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch C"]) -> Float[Array, "*batch C"]:
+        """Expand to `width`, activate, project back."""
+        hidden = nn.Dense(self.width, dtype=self.dtype, name=self.names[0])(x)
+        return nn.Dense(x.shape[-1], dtype=self.dtype, name=self.names[1])(self.activation(hidden))
+
+
+class PatchEmbed(nn.Module):
+    """A convolution with stride = kernel, as one matrix product over flattened patches.
+
+    Pixels beyond the last whole patch are ignored, as the convolution ignores them.
+    """
+
+    width: int
+    patch_size: int
+    use_bias: bool = True
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
+        """Images [B, H, W, 3] to patches [B, H // p, W // p, C]."""
+        p = self.patch_size
+        batch, height, width, channels = images.shape
+        h, w = height // p, width // p
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (p, p, channels, self.width))
+        patches = images[:, : h * p, : w * p].reshape(batch, h, p, w, p, channels)
+        patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch, h, w, p * p * channels)
+        out = jnp.dot(patches.astype(self.dtype), kernel.reshape(-1, self.width).astype(self.dtype))
+        if self.use_bias:
+            out = out + self.param("bias", nn.initializers.zeros, (self.width,)).astype(self.dtype)
+        return out
+
+
+def interpolate_positions(
+    embedding: Float[Array, "N C"], height: int, width: int
+) -> Float[Array, "{height}*{width} C"]:
+    """Patch position embeddings for another grid: bicubic, sampled with the scale (grid + 0.1) / native.
+
+    The 0.1, which the DINO and CLIP programs add against rounding, shifts the sampling positions
+    (METHOD.md, section 4); the ratio of the sizes would give other numbers.
+    """
+    native = math.isqrt(embedding.shape[0])
+    grid = embedding.reshape(native, native, -1)
+    rows = resize.bicubic_matrix(native, height, (height + 0.1) / native)
+    columns = resize.bicubic_matrix(native, width, (width + 0.1) / native)
+    return resize.separable(grid, rows, columns).reshape(height * width, -1)
+
+
+def run(module: nn.Module, params: Any, *args: Any, **kwargs: Any) -> Any:
+    """Apply a Linen module to a bare parameter tree."""
+    return module.apply({"params": params}, *args, **kwargs)

@@ -1,0 +1,103 @@
+"""DINO v1 ViT, read where the method reads it: the last block's query plus key (METHOD.md, section 4).
+
+Parameter names are the published ones (`blocks.0` is `blocks_0`), query, key and value as kernels of their own.
+Shapes: B batch, (h, w) grid, T = 1 + h w tokens, C width.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from corrclip_jax.config import DINOConfig
+from corrclip_jax.layers import MLP, LayerNorm, PatchEmbed, attention, gelu, interpolate_positions
+
+_EPSILON = 1e-6
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention."""
+
+    width: int
+    heads: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        """Attend, then project."""
+        heads = (*x.shape[:2], self.heads, self.width // self.heads)
+        q, k, v = (
+            nn.Dense(self.width, dtype=self.dtype, name=name)(x).reshape(heads)
+            for name in ("query", "key", "value")
+        )
+        return nn.Dense(self.width, dtype=self.dtype, name="proj")(attention(q, k, v).reshape(x.shape))
+
+
+class QueryPlusKey(nn.Module):
+    """What is read of the last block's attention: query plus key, heads concatenated, biases included."""
+
+    width: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        """The sum of the two projections."""
+        query = nn.Dense(self.width, dtype=self.dtype, name="query")(x)
+        return query + nn.Dense(self.width, dtype=self.dtype, name="key")(x)
+
+
+class Block(nn.Module):
+    """A pre-LN transformer block."""
+
+    config: DINOConfig
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        """Residual attention, residual MLP."""
+        config = self.config
+        normed = LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm1")(x)
+        x = x + Attention(config.width, config.heads, self.dtype, name="attn")(normed)
+        normed = LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm2")(x)
+        return x + MLP(int(config.width * config.mlp_ratio), gelu, dtype=self.dtype, name="mlp")(normed)
+
+
+class LastBlock(nn.Module):
+    """The last block up to its query and key; value, projection and MLP would never be read."""
+
+    config: DINOConfig
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        """Query plus key."""
+        normed = LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm1")(x)
+        return QueryPlusKey(self.config.width, self.dtype, name="attn")(normed)
+
+
+class DINO(nn.Module):
+    """The tower: images to the last block's query plus key of every patch."""
+
+    config: DINOConfig
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
+        """Features [B, H // p, W // p, C], not normalised, of ImageNet-normalised images [B, H, W, 3]."""
+        config = self.config
+        native = config.image_size // config.patch_size
+        patches = PatchEmbed(config.width, config.patch_size, dtype=self.dtype, name="patch_embed")(images)
+        cls_token = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, config.width))
+        pos_embed = self.param("pos_embed", nn.initializers.normal(0.02), (1, 1 + native**2, config.width))
+
+        batch, h, w, width = patches.shape
+        positions = pos_embed[0, 1:]
+        if (h, w) != (native, native):
+            positions = interpolate_positions(positions, h, w)
+        x = patches.reshape(batch, h * w, width) + positions.astype(self.dtype)
+        class_token = jnp.broadcast_to(cls_token + pos_embed[:, :1], (batch, 1, width))
+        x = jnp.concatenate([class_token.astype(self.dtype), x], axis=1)
+        for index in range(config.layers - 1):
+            x = Block(config, self.dtype, name=f"blocks_{index}")(x)
+        x = LastBlock(config, self.dtype, name=f"blocks_{config.layers - 1}")(x)
+        return x[:, 1:].reshape(batch, h, w, width)

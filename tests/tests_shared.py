@@ -1,0 +1,11 @@
+"""Where the goldens and photos that live outside the project are, if they are here at all."""
+
+import os
+from pathlib import Path
+
+_SHARED = Path(os.environ.get("CORRCLIP_SHARED", Path(__file__).parents[2] / "shared"))
+
+# Outputs of the authors' program; tests/goldens/ is collected only where they are.
+GOLDENS = _SHARED / "goldens" if (_SHARED / "goldens" / "seeded.py").is_file() else None
+# Real photographs, benchmark trees and CLIP's vocabulary.
+DATA = _SHARED / "data" if (_SHARED / "data" / "photos").is_dir() else None
