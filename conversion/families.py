@@ -1,0 +1,87 @@
+"""The three families: which one a file is of, which layout it has, and conversion in memory."""
+
+from collections.abc import Iterable, Mapping
+from types import ModuleType
+from typing import Any
+
+from corrclip_jax.checkpoint import TowerConfig, expected_tower
+from corrclip_jax.conversion import clip, dino, sam2
+from corrclip_jax.conversion.rules import ConversionError, apply_table
+from corrclip_jax.trees import Shape, collapse
+
+# Each module has SIGNATURES (layout -> a name that no other layout has), table and config_from_shapes.
+FAMILIES: dict[str, ModuleType] = {"clip": clip, "dino": dino, "sam2": sam2}
+
+TITLES = {"clip": "CLIP", "dino": "DINO", "sam2": "SAM 2"}
+
+# Relatives that would pass for one of ours at a glance; a name in them, and what to say.
+_RELATIVES = {
+    "norm_pre.weight": "timm's image tower of a CLIP, which lacks the text tower",
+    "blocks.0.ls1.gamma": "DINOv2, of which the method knows nothing",
+    "encoder.layer.0.layer_scale1.lambda1": "DINOv2, of which the method knows nothing",
+    "text_model.head.weight": "SigLIP, which is no CLIP",
+    "image_encoder.patch_embed.proj.weight": "the first Segment Anything, not SAM 2",
+}
+
+
+def detect(names: Iterable[str]) -> tuple[str, str] | None:
+    """Family and layout that tensor names belong to; None where they are of no family that we know."""
+    names = set(names)
+    if any(relative in names for relative in _RELATIVES):
+        return None
+    for family, module in FAMILIES.items():
+        for layout, signature in module.SIGNATURES.items():
+            if signature in names:
+                return family, layout
+    return None
+
+
+def describe(names: Iterable[str]) -> str:
+    """What tensor names look like, for messages: "CLIP (open_clip layout)", or some of the names."""
+    names = list(names)
+    if (found := detect(names)) is not None:
+        return f"{TITLES[found[0]]} ({found[1]} layout)"
+    if (relative := next((text for name, text in _RELATIVES.items() if name in names), None)) is not None:
+        return relative
+    shown = collapse(names)
+    return f"no model known here; its tensors are {', '.join(shown[:6])}{' ...' * (len(shown) > 6)}"
+
+
+def layout_of(family: str, names: Iterable[str], what: str) -> str:
+    """The layout of `family` that the names have; `what` says whose names they are.
+
+    Raises:
+      ConversionError: for names of another family, or of none.
+    """
+    names = list(names)
+    found = detect(names)
+    if found is None or found[0] != family:
+        way_on = "" if found is None else f" Give it as {found[0]} instead."
+        raise ConversionError(f"{what} must be {TITLES[family]}. It looks like {describe(names)}.{way_on}")
+    return found[1]
+
+
+def convert_state_dict(
+    family: str, state_dict: Mapping[str, Any], config: TowerConfig, layout: str | None = None
+) -> dict[str, Any]:
+    """Convert tensors in memory: `convert_state_dict("clip", model.state_dict(), CLIPConfig(...))`.
+
+    `family` is "clip", "dino" or "sam2"; `state_dict` maps published names to NumPy arrays or torch tensors, and
+    may read them when they are looked up; `layout` is detected when None. Returns the tower's parameters, nested
+    dicts of float32 NumPy arrays, which may share memory with the source.
+
+    Raises:
+      ConversionError: for tensors that do not fit `config`, all of them at once.
+    """
+    if layout is None:
+        layout = layout_of(family, state_dict, "The state dict")
+    table = FAMILIES[family].table(config, layout)
+    found = detect(state_dict)
+    hint = "" if found in ((family, layout), None) else f"The file looks like {describe(state_dict)}."
+    return apply_table(table, state_dict, expected_tower(config), hint)
+
+
+def shapes_of(state_dict: Mapping[str, Any]) -> dict[str, Shape]:
+    """Tensor shapes by name, without reading the tensors where the mapping knows them."""
+    known = getattr(state_dict, "shapes", None)
+    return dict(known) if known is not None else {name: tuple(t.shape) for name, t in state_dict.items()}
