@@ -1,0 +1,228 @@
+"""SAM 2's image model: shapes of the published sizes, windows, nested order, prompts, precision, wrong input."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from sam2_models import SMALL, random_params
+
+from corrclip_jax.config import SAM2Config
+from corrclip_jax.conversion.sam2 import config_from_shapes
+from corrclip_jax.models.sam2 import SAM2, ImageFeatures, preprocess
+from corrclip_jax.models.sam2.hiera import window_merge, window_partition
+from corrclip_jax.models.sam2.mask_decoder import nest, unnest
+
+PUBLISHED = {
+    "T": SAM2Config(
+        width=96, heads=1, stages=(1, 2, 7, 2), global_blocks=(5, 7, 9), window_sizes=(8, 4, 14, 7)
+    ),
+    "S": SAM2Config(
+        width=96, heads=1, stages=(1, 2, 11, 2), global_blocks=(7, 10, 13), window_sizes=(8, 4, 14, 7)
+    ),
+    "B+": SAM2Config(
+        width=112, heads=2, stages=(2, 3, 16, 3), global_blocks=(12, 16, 20), window_sizes=(8, 4, 14, 7),
+        background_size=(14, 14),
+    ),
+    "L": SAM2Config(),
+}  # fmt: skip
+# Parameters of the trunk, in millions.
+TRUNK_MILLIONS = {"T": 27, "S": 34, "B+": 69, "L": 213}
+
+
+@pytest.fixture(scope="module")
+def params():
+    return random_params(SMALL)
+
+
+@pytest.fixture(scope="module")
+def features(params):
+    images = jnp.asarray(np.random.default_rng(1).standard_normal((2, 64, 64, 3)), jnp.float32)
+    return encode(SMALL, params, images)
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def encode(config, params, images, dtype=jnp.float32):
+    return SAM2(config, dtype).apply({"params": params}, images, method="encode")
+
+
+@partial(jax.jit, static_argnums=(0, 1), static_argnames=("dtype", "multimask"))
+def apply(config, method, params, *args, dtype=jnp.float32, **kwargs):
+    return SAM2(config, dtype).apply({"params": params}, *args, method=method, **kwargs)
+
+
+def first(features: ImageFeatures) -> ImageFeatures:
+    return jax.tree.map(lambda x: x[0], features)
+
+
+def some_points(count: int) -> tuple[jax.Array, jax.Array]:
+    points = np.random.default_rng(2).random((count, 1, 2)) * SMALL.image_size
+    return jnp.asarray(points, jnp.float32), jnp.ones((count, 1), jnp.int32)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_shapes_of_the_published_sizes(name):
+    config = PUBLISHED[name]
+    image = jax.ShapeDtypeStruct((2, 1024, 1024, 3), jnp.float32)
+    params = jax.eval_shape(SAM2(config).init, jax.random.key(0), image)["params"]
+    trunk = sum(x.size for x in jax.tree.leaves(params["image_encoder"]["trunk"]))
+    assert abs(trunk / 1e6 - TRUNK_MILLIONS[name]) < 1
+    apply = SAM2(config).apply
+    features = jax.eval_shape(partial(apply, method="encode"), {"params": params}, image)
+    assert features.embed.shape == (2, 64, 64, 256)
+    assert features.high0.shape == (2, 256, 256, 32)
+    assert features.high1.shape == (2, 128, 128, 64)
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), features)
+    points, labels = jax.ShapeDtypeStruct((5, 1, 2), jnp.float32), jax.ShapeDtypeStruct((5, 1), jnp.int32)
+    for multimask, masks in ((False, 1), (True, 3)):
+        decode = partial(apply, multimask=multimask, method="decode")
+        logits, iou = jax.eval_shape(decode, {"params": params}, one, points, labels)
+        assert logits.shape == (5, masks, 256, 256)
+        assert iou.shape == (5, masks)
+
+
+def original_shapes(config: SAM2Config) -> dict[str, tuple[int, ...]]:
+    """Those shapes of a published `.pt` that show its size."""
+    trunk, decoder = "image_encoder.trunk", "sam_mask_decoder.transformer.layers"
+    shapes = {
+        f"{trunk}.pos_embed": (1, config.width, *config.background_size),
+        "image_encoder.neck.convs.0.conv.weight": (config.embed_dim, 8 * config.width, 1, 1),
+        "sam_prompt_encoder.mask_downscaling.3.weight": (config.mask_channels, 4, 2, 2),
+        f"{decoder}.0.mlp.layers.0.weight": (config.decoder_mlp_width, config.embed_dim),
+    }
+    widths = [config.width << stage for stage, blocks in enumerate(config.stages) for _ in range(blocks)]
+    for i, width in enumerate(widths):
+        shapes[f"{trunk}.blocks.{i}.norm1.weight"] = (width,)
+        shapes[f"{trunk}.blocks.{i}.attn.proj.weight"] = (width, width)
+    return shapes | {f"{decoder}.{i}.norm1.weight": (config.embed_dim,) for i in range(config.decoder_layers)}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_sizes_are_known_by_their_shapes(name):
+    assert config_from_shapes(original_shapes(PUBLISHED[name]), "original", {}) == PUBLISHED[name]
+
+
+def test_unknown_sizes_are_refused():
+    with pytest.raises(ValueError, match=r"width 8 and blocks \(1, 1, 2, 1\).*Published are T: width 96"):
+        config_from_shapes(original_shapes(SMALL), "original", {})
+
+
+def test_a_config_json_that_asks_for_more_is_refused():
+    backbone = {
+        "num_attention_heads_per_stage": [1, 3, 4, 8],
+        "window_size_per_stage": [8, 4, 6, 3],
+        "global_attention_blocks": [3],
+        "query_stride": [4, 4],
+    }
+    published = {"vision_config": {"backbone_config": backbone}}
+    with pytest.raises(ValueError, match=r"query_stride \[4, 4\] \(here \[2, 2\]\), num_attention_heads"):
+        config_from_shapes(original_shapes(SMALL), "original", published)
+
+
+@pytest.mark.parametrize(("height", "width", "window"), [(8, 8, 4), (7, 10, 4), (3, 5, 8), (9, 6, 3)])
+def test_windows_are_cut_and_merged(height, width, window):
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, height, width, 3)), jnp.float32)
+    windows = window_partition(x, window)
+    rows, columns = -(-height // window), -(-width // window)
+    assert windows.shape == (2 * rows * columns, window, window, 3)
+    np.testing.assert_array_equal(window_merge(windows, height, width), x)
+    np.testing.assert_array_equal(
+        windows[0, : min(height, window), : min(width, window)], x[0, :window, :window]
+    )
+    assert float(jnp.abs(windows).sum()) == pytest.approx(float(jnp.abs(x).sum()), rel=1e-6)  # padding is 0
+
+
+def test_nested_order_is_undone():
+    x = jnp.arange(3 * 12 * 12, dtype=jnp.float32).reshape(3, 12, 12)
+    nested = jax.vmap(lambda y: nest(y[..., None], 3))(x)[..., 0]
+    np.testing.assert_array_equal(unnest(nested, 3), x)
+    np.testing.assert_array_equal(nested[0, :4], x[0, [0, 0, 1, 1], [0, 1, 0, 1]])
+
+
+def test_a_batch_of_images_equals_single_images(params, features):
+    images = jnp.asarray(np.random.default_rng(1).standard_normal((2, 64, 64, 3)), jnp.float32)
+    for i in range(2):
+        alone = encode(SMALL, params, images[i : i + 1])
+        for got, wanted in zip(alone, features, strict=True):
+            np.testing.assert_allclose(got[0], wanted[i], atol=1e-5 * float(jnp.abs(wanted).max()))
+
+
+def test_prompts_do_not_see_each_other(params, features):
+    points, labels = some_points(2)
+    together = apply(SMALL, "decode", params, first(features), points, labels)
+    for i in range(2):
+        alone = apply(SMALL, "decode", params, first(features), points[i : i + 1], labels[i : i + 1])
+        np.testing.assert_allclose(alone[0][0], together[0][i], atol=1e-5 * float(jnp.abs(together[0]).max()))
+        np.testing.assert_allclose(alone[1][0], together[1][i], atol=1e-5)
+
+
+def test_a_prepared_image_gives_the_same_masks(params, features):
+    points, labels = some_points(2)
+    context = apply(SMALL, "prepare", params, first(features))
+    for got, wanted in zip(
+        apply(SMALL, "decode", params, context, points, labels),
+        apply(SMALL, "decode", params, first(features), points, labels),
+        strict=True,
+    ):
+        np.testing.assert_allclose(got, wanted, atol=1e-5 * float(jnp.abs(wanted).max()))
+
+
+def test_a_box_is_its_two_corners_as_points(params, features):
+    boxes = jnp.array([[4.0, 7.0, 30.0, 50.0], [0.0, 0.0, 63.0, 20.0]])
+    none = jnp.zeros((2, 0, 2)), jnp.zeros((2, 0), jnp.int32)
+    as_box = apply(SMALL, "decode", params, first(features), *none, boxes)
+    corners = boxes.reshape(2, 2, 2), jnp.tile(jnp.array([2, 3]), (2, 1))
+    as_points = apply(SMALL, "decode", params, first(features), *corners)
+    np.testing.assert_allclose(as_box[0], as_points[0], atol=1e-5 * float(jnp.abs(as_points[0]).max()))
+
+
+def test_every_mask_prompt_is_its_own(params, features):
+    points, labels = some_points(2)
+    masks = jnp.asarray(np.random.default_rng(5).standard_normal((2, 16, 16)), jnp.float32)
+    both = apply(SMALL, "decode", params, first(features), points, labels, None, masks)[0]
+    second = apply(SMALL, "decode", params, first(features), points[1:], labels[1:], None, masks[1:])[0]
+    np.testing.assert_allclose(second[0], both[1], atol=1e-5 * float(jnp.abs(both).max()))
+
+
+def test_bfloat16_stays_near_float32(params, features):
+    images = jnp.asarray(np.random.default_rng(1).standard_normal((2, 64, 64, 3)), jnp.float32)
+    half = encode(SMALL, params, images, jnp.bfloat16)
+    for got, wanted in zip(half, features, strict=True):
+        assert got.dtype == jnp.bfloat16
+        assert float(jnp.abs(got - wanted).max()) < 0.06 * float(jnp.abs(wanted).max())
+    points, labels = some_points(2)
+    logits, iou = apply(SMALL, "decode", params, first(half), points, labels, dtype=jnp.bfloat16)
+    wanted = apply(SMALL, "decode", params, first(features), points, labels)
+    assert logits.dtype == iou.dtype == jnp.float32
+    assert float(jnp.abs(logits - wanted[0]).mean()) < 0.06 * float(jnp.abs(wanted[0]).max())
+
+
+def test_images_of_another_size_are_refused(params):
+    with pytest.raises(ValueError, match=r"\(batch, 64, 64, 3\). Got \(1, 32, 32, 3\)"):
+        SAM2(SMALL).apply({"params": params}, jnp.zeros((1, 32, 32, 3)), method="encode")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stages": (1, 2, 3)}, "four entries each"),
+        ({"window_sizes": (8, 5, 14, 7)}, r"must be even there. Got \(8, 5, 14, 7\)"),
+        ({"image_size": 1000}, "multiple of 32 and of four times.*32. Got 1000"),
+    ],
+)
+def test_impossible_configurations_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SAM2Config(), **change)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (400, 10), (90, 133), (64, 64)])
+def test_preprocessing_is_torchs_antialiased_resize(height, width):
+    images = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+    pixels = torch.tensor(images).permute(0, 3, 1, 2) / 255
+    resized = torch.nn.functional.interpolate(pixels, (64, 64), mode="bilinear", antialias=True)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    wanted = (resized.permute(0, 2, 3, 1) - mean) / std
+    np.testing.assert_allclose(preprocess(jnp.asarray(images), 64), wanted, atol=5e-6)
