@@ -1,0 +1,71 @@
+"""Features to labels: logits of every query, the class of every pixel, majority votes (METHOD.md, section 8).
+
+Written for one photo. The logits of all queries never exist at full size: a block of the photo's rows is
+up-sampled, decided and dropped before the next one.
+Shapes: (ny, nx) windows, (gh, gw) grid of a window, D joint width, Q queries, K classes, (H0, W0) photo.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from corrclip_jax.config import MethodConfig
+from corrclip_jax.text import TextEmbedding
+
+
+def logit_grid(
+    features: Float[Array, "ny nx gh gw D"], queries: Float[Array, "Q D"]
+) -> Float[Array, "ny*gh Q nx*gw"]:
+    """Logits of all windows' cells, the windows laid side by side."""
+    ny, nx, gh, gw, _ = features.shape
+    grid = jnp.einsum("ijyxd,qd->iyqjx", features, queries)
+    return grid.reshape(ny * gh, len(queries), nx * gw)
+
+
+def upsample(
+    grid: Float[Array, "cells_y Q cells_x"],
+    rows: Float[Array, "h cells_y"] | Float[np.ndarray, "h cells_y"],
+    columns: Float[np.ndarray, "W0 cells_x"],
+) -> Float[Array, "h Q W0"]:
+    """Logits at some of the photo's rows, by the stitching matrices of `windows.stitch_matrix`."""
+    return jnp.einsum("hy,yqx,wx->hqw", rows, grid, columns, optimize=[(0, 1), (0, 1)])
+
+
+def classify(
+    grid: Float[Array, "cells_y Q cells_x"],
+    rows: Float[np.ndarray, "H0 cells_y"],
+    columns: Float[np.ndarray, "W0 cells_x"],
+    text: TextEmbedding,
+    method: MethodConfig,
+) -> tuple[Int[Array, "H0 W0"], Float[Array, "H0 W0"]]:
+    """The best class of every pixel and its probability.
+
+    A class's probability is that of its best query, and the softmax keeps the order of the logits, so that the
+    best query alone decides; its probability needs one sum over the queries.
+    """
+
+    def decide(rows):
+        logits = method.logit_scale * upsample(grid, rows, columns)
+        logits = jnp.where(text.query_to_class[:, None] < 0, -jnp.inf, logits)
+        best = logits.argmax(axis=1)
+        highest = logits.max(axis=1)
+        score = 1 / jnp.exp(logits - highest[:, None]).sum(axis=1)
+        label = jnp.where(score < method.background_threshold, 0, text.query_to_class[best])
+        return label.astype(jnp.int32), score
+
+    height, size = len(rows), min(method.rows_per_chunk, len(rows))
+    blocks = np.pad(rows, ((0, -height % size), (0, 0))).reshape(-1, size, rows.shape[1])
+    labels, scores = jax.lax.map(decide, jnp.asarray(blocks))
+    return labels.reshape(-1, len(columns))[:height], scores.reshape(-1, len(columns))[:height]
+
+
+def correct_by_region(
+    labels: Int[Array, "H0 W0"], regions: Int[Array, "H0 W0"], cap: int, num_classes: int
+) -> Int[Array, "H0 W0"]:
+    """Give every region its most frequent label, the smallest of several; the rest keeps its own.
+
+    `regions` are compacted ids below `cap`, of which 0 is the rest.
+    """
+    votes = jnp.zeros((cap, num_classes), jnp.int32).at[regions, labels].add(1)
+    return jnp.where(regions == 0, labels, votes.argmax(axis=1).astype(jnp.int32)[regions])

@@ -1,0 +1,97 @@
+"""Whole runs of the authors' program: every stage from the first window's features to the labels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden_models import golden_model
+from tests_shared import GOLDENS
+
+from corrclip_jax import labels, resize, windows
+from corrclip_jax.branches import window_step
+from corrclip_jax.config import with_fields
+from corrclip_jax.segment import make_segment, photo_features
+from corrclip_jax.text import TextEmbedding
+
+RUNS = sorted(path.stem for path in GOLDENS.glob("*_*_*_[0-9]*.npz"))
+assert RUNS
+TOLERANCE = 2e-5  # of the largest magnitude; what is asked for is 2e-4
+
+
+@pytest.fixture(scope="module", params=RUNS)
+def run(request):
+    golden = np.load(GOLDENS / f"{request.param}.npz")
+    config, params = golden_model(str(golden["model"]))
+    method = {
+        "window": int(golden["crop"]),
+        "stride": int(golden["stride"]),
+        "resize_short": int(golden["short"]),
+    }
+    return golden, with_fields(config, method=method), params
+
+
+def text_of(golden):
+    return TextEmbedding(
+        jnp.asarray(golden["queries"]),
+        jnp.asarray(golden["query_to_class"], jnp.int32),
+        int(golden["query_to_class"].max()) + 1,
+    )
+
+
+def error(ours, wanted):
+    """The largest difference, relative to the largest magnitude."""
+    return np.abs(np.asarray(ours) - wanted).max() / np.abs(wanted).max()
+
+
+def test_photo_resize_equals_opencv_bit_for_bit(run):
+    golden, _, _ = run
+    wanted = golden["resized"]
+    np.testing.assert_array_equal(resize.photo(jnp.asarray(golden["image"]), *wanted.shape[:2]), wanted)
+
+
+def test_first_window(run):
+    golden, config, params = run
+    plan = windows.plan_windows(*golden["image"].shape[:2], config.method)
+    pixels = windows.cut_photo(jnp.asarray(golden["image"]), plan)[:1]
+    regions = windows.cut_regions(jnp.asarray(golden["regions"], jnp.int32), plan)[:1]
+    program_ids = np.where(regions[0] == windows.PADDING_REGION, 10000, regions[0])
+    np.testing.assert_array_equal(program_ids, golden["window_regions"])
+    assert windows.grid_of(plan, config.dino.patch_size) == tuple(golden["window_grid"])
+
+    stages = jax.jit(lambda *args: window_step(config, params, *args, cap=64))(pixels, regions)
+    cells = stages.features.shape[1]
+    dino = stages.dino_features[0].reshape(cells, -1)
+    kept = slice(None, None, 5) if cells > 400 else slice(None)
+    assert error(dino[kept], golden["window_dino_features"]) < TOLERANCE
+    assert error(stages.features[0, kept], golden["window_features"]) < TOLERANCE
+
+
+def test_logits(run):
+    golden, config, params = run
+    plan = windows.plan_windows(*golden["image"].shape[:2], config.method)
+
+    @jax.jit
+    def logits(image, regions):
+        features = photo_features(config, params, image[None], regions[None], 64)[0]
+        grid = labels.logit_grid(features, jnp.asarray(golden["queries"]))
+        rows, columns = (
+            windows.stitch_matrix(axis, size)[::6]
+            for axis, size in zip((plan.y, plan.x), features.shape[2:4], strict=True)
+        )
+        return labels.upsample(grid, rows, columns).transpose(1, 0, 2)
+
+    ours = logits(jnp.asarray(golden["image"]), jnp.asarray(golden["regions"], jnp.int32))
+    assert error(ours, golden["logits"]) < TOLERANCE
+
+
+@pytest.mark.parametrize(("threshold", "name"), [(0.0, "labels"), (0.3, "labels_thr03")])
+def test_labels(run, threshold, name):
+    golden, config, params = run
+    config = with_fields(config, method={"background_threshold": threshold, "max_regions": 32})
+    result = jax.jit(make_segment(config))(
+        params,
+        jnp.asarray(golden["image"])[None],
+        text_of(golden),
+        regions=jnp.asarray(golden["regions"])[None],
+    )
+    assert (np.asarray(result.labels[0]) == golden[name]).mean() >= 0.999
