@@ -1,0 +1,102 @@
+"""The published sizes once, with random weights, on a real photograph: ViT-B/16, DINO B/8 and SAM 2-T."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+import torch
+from parity.pairs import CLIPSize, DINOSize, assert_close, make_pair, near_ties
+from parity.region_maps import holes
+from parity.test_sam2 import random_torch_model
+from reference.image import photo_resize
+from skimage.data import astronaut
+
+from corrclip_jax.branches import window_step
+from corrclip_jax.config import SAM2Config
+from corrclip_jax.conversion import convert_state_dict
+from corrclip_jax.models import CLIP
+from corrclip_jax.models.sam2 import SAM2, preprocess
+from corrclip_jax.regions import point_grid
+
+pytestmark = pytest.mark.slow
+
+VIT_B16 = CLIPSize(
+    layers=12,
+    head_width=64,
+    heads=12,
+    patch_size=16,
+    embed_dim=512,
+    text_layers=12,
+    text_heads=8,
+    text_width=512,
+    vocabulary=49408,
+)
+DINO_B8 = DINOSize(layers=12, width=768, heads=12, patch_size=8)
+SAM2_T = SAM2Config(
+    width=96, heads=1, stages=(1, 2, 7, 2), global_blocks=(5, 7, 9), window_sizes=(8, 4, 14, 7)
+)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    return make_pair(VIT_B16, DINO_B8, tmp_path_factory.mktemp("pair"))
+
+
+def test_window_of_a_photo(pair):
+    pixels = reference.normalised(photo_resize(torch.from_numpy(astronaut()), 336, 336))
+    regions = holes(336, 336)
+    step = partial(jax.jit(window_step, static_argnums=(0, 4)), pair.config)
+    ours = step(
+        pair.params,
+        jnp.asarray(pixels.permute(1, 2, 0).numpy()[None]),
+        jnp.asarray(regions[None], jnp.int32),
+        len(np.unique(regions)),
+    )
+    theirs = reference.window_features(pair.clip, pair.dino, pixels, torch.from_numpy(regions))
+
+    cells = theirs["merged"].numel()
+    dino = theirs["dino_features"].reshape(cells, -1)
+    assert_close("DINO features", ours.dino_features.reshape(cells, -1), dino, 2e-4)
+    ties = near_ties(theirs["similarity"], theirs["merged"].flatten().numpy())
+    assert ties.mean() < 0.05
+    features = theirs["features"].reshape(cells, -1)
+    assert_close("features", ours.features[0, ~ties], features[~ties], 2e-4)
+    assert_close("features where similarities tie", ours.features[0], features, 1e-2)
+
+
+def test_text(pair):
+    end = VIT_B16.vocabulary - 1
+    tokens = np.random.default_rng(0).integers(0, end, (3, 77))
+    tokens[[0, 1, 2], [5, 20, 76]] = end
+    encode = jax.jit(partial(CLIP(pair.config.clip).apply, method="encode_text"))
+    ours = encode({"params": pair.params["clip"]}, jnp.asarray(tokens))
+    wanted = pair.clip.get_text_features(torch.from_numpy(tokens)).pooler_output
+    assert_close("text embeddings", ours, wanted)
+
+
+def test_sam2_on_a_photo():
+    model = random_torch_model(SAM2_T)
+    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    params = {"params": jax.tree.map(jnp.asarray, convert_state_dict("sam2", state, SAM2_T))}
+    image = preprocess(jnp.asarray(astronaut()[None]))
+    features = jax.jit(partial(SAM2(SAM2_T).apply, method="encode"))(params, image)
+    points = point_grid(4, SAM2_T.image_size)[:, None]
+    labels = np.ones((len(points), 1), np.int32)
+    logits, iou = jax.jit(partial(SAM2(SAM2_T).apply, method="decode"))(
+        params, jax.tree.map(lambda x: x[0], features), jnp.asarray(points), jnp.asarray(labels)
+    )
+    with torch.inference_mode():
+        maps = model.get_image_embeddings(torch.tensor(np.asarray(image)).permute(0, 3, 1, 2))
+        wanted = model(
+            image_embeddings=maps,
+            input_points=torch.tensor(points)[None],
+            input_labels=torch.tensor(labels)[None].long(),
+            multimask_output=False,
+        )
+    for name, theirs in zip(("high0", "high1", "embed"), maps, strict=True):
+        assert_close(name, getattr(features, name), theirs.permute(0, 2, 3, 1))
+    assert_close("mask logits", logits, wanted.pred_masks[0])
+    assert_close("predicted IoU", iou, wanted.iou_scores[0])
