@@ -1,0 +1,105 @@
+"""A legend beside or below a picture: swatch, class, share of the pixels; sized with the picture."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from unicodedata import combining, normalize
+
+from PIL import Image, ImageDraw, ImageFont
+
+_PAPER, _INK, _FAINT = (255, 255, 255), (32, 33, 36), (112, 117, 122)
+# Lengths in ems, the font's size.
+_LINE, _PAD, _GAP, _SWATCH, _LONGEST_NAME = 1.65, 1.1, 2.2, 1.0, 14.0
+_LONGEST_TEXT = 200  # characters; more need not be measured
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a legend; `colour` None is an empty swatch, for what the picture leaves clear."""
+
+    name: str
+    share: float
+    colour: tuple[int, int, int] | None
+
+
+def percent(share: float) -> str:
+    """A share 0..1 for people: "12.3 %", and "< 0.1 %" for what would round to nothing."""
+    return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
+
+
+def with_legend(image: Image.Image, entries: Sequence[Entry]) -> Image.Image:
+    """The picture with a legend: below if it is wide, beside if it is tall.
+
+    Entries fill columns from top to bottom; what finds no room becomes one line, "+ 12 more". A picture
+    narrower than one column is centred above it.
+    """
+    em = max(14, round(0.021 * math.sqrt(image.width * image.height)), round(0.006 * max(image.size)))
+    font = ImageFont.load_default(em)
+    below = image.width >= image.height
+    names = [_shortened(_printable(e.name[:_LONGEST_TEXT]), font, _LONGEST_NAME * em) for e in entries]
+    line, pad, gap = round(_LINE * em), round(_PAD * em), round(_GAP * em)
+    cell = round(
+        (_SWATCH + 1.6) * em
+        + max([font.getlength(n) for n in names] + [font.getlength("+ 888 more")])
+        + font.getlength("< 0.1 %")
+    )
+    columns, rows = _grid(len(entries), image, cell + gap, line, pad, below)
+    block = (columns * (cell + gap) - gap + 2 * pad, rows * line + 2 * pad)
+    if below:
+        canvas = Image.new("RGB", (max(image.width, block[0]), image.height + block[1]), _PAPER)
+        canvas.paste(image, ((canvas.width - image.width) // 2, 0))
+        left, top = pad, image.height + pad
+    else:
+        canvas = Image.new("RGB", (image.width + block[0], max(image.height, block[1])), _PAPER)
+        canvas.paste(image, (0, 0))
+        left, top = image.width + pad, pad
+    draw = ImageDraw.Draw(canvas)
+    shown = len(entries) if len(entries) <= columns * rows else columns * rows - 1
+    lines = [(n, e.share, e.colour, True) for n, e in zip(names[:shown], entries, strict=False)]
+    if shown < len(entries):
+        lines.append((f"+ {len(entries) - shown} more", sum(e.share for e in entries[shown:]), None, False))
+    for i, (name, share, colour, swatch) in enumerate(lines):
+        x, y = left + i // rows * (cell + gap), top + i % rows * line + line // 2
+        if swatch:
+            canvas.paste(_swatch(em, colour), (x, y - em // 2))
+        draw.text((x + round(1.6 * _SWATCH * em), y), name, _INK if swatch else _FAINT, font, anchor="lm")
+        draw.text((x + cell, y), percent(share), _FAINT, font, anchor="rm")
+    return canvas
+
+
+def _grid(count: int, image: Image.Image, column: int, line: int, pad: int, below: bool) -> tuple[int, int]:
+    """Columns and rows for `count` entries: below, the picture's width and at most half its height; beside,
+    its height and at most six tenths of its width; always room for six rows of one column."""
+    gap = round(_GAP / _PAD * pad)
+    if below:
+        columns = max(1, (image.width - 2 * pad + gap) // column)
+        rows = min(math.ceil(count / columns), max(6, round(0.5 * image.height) // line))
+        return columns, max(1, rows)
+    rows = max(6, (image.height - 2 * pad) // line)
+    columns = min(math.ceil(count / rows), max(1, round(0.6 * image.width) // column))
+    return max(1, columns), max(1, min(rows, count))
+
+
+def _swatch(em: int, colour: tuple[int, int, int] | None) -> Image.Image:
+    """A rounded square, drawn four times as large for a smooth edge."""
+    side = 4 * em
+    image = Image.new("RGB", (side, side), _PAPER)
+    box, radius, stroke = (0, 0, side - 1, side - 1), side // 5, max(4, side // 14)
+    ImageDraw.Draw(image).rounded_rectangle(
+        box, radius, fill=colour or _PAPER, outline=None if colour else _FAINT, width=0 if colour else stroke
+    )
+    return image.reduce(4)
+
+
+def _shortened(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
+    if font.getlength(name) <= width:
+        return name
+    fits = bisect_right(range(len(name)), width, key=lambda n: font.getlength(name[:n].rstrip() + "…"))
+    return name[: max(0, fits - 1)].rstrip() + "…"
+
+
+def _printable(name: str) -> str:
+    """The name in the letters that Pillow's own font has: accents fall, others become "?"."""
+    plain = "".join(c for c in normalize("NFKD", name) if not combining(c))
+    return "".join(c if " " <= c <= "~" else " " if c.isspace() else "?" for c in plain)
