@@ -203,7 +203,7 @@ class _Published(NamedTuple):
 
 
 # By width and blocks of each stage.
-_SIZES = {
+_SIZES: dict[tuple[int, tuple[int, ...]], _Published] = {
     (96, (1, 2, 7, 2)): _Published("T", 1, (5, 7, 9), (8, 4, 14, 7)),
     (96, (1, 2, 11, 2)): _Published("S", 1, (7, 10, 13), (8, 4, 14, 7)),
     (112, (2, 3, 16, 3)): _Published("B+", 2, (12, 16, 20), (8, 4, 14, 7)),
