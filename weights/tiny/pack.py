@@ -1,0 +1,85 @@
+"""Put trained towers where `load("tiny")` finds them.
+
+`python weights/tiny/pack.py --clip RUN --dino RUN --sam2 RUN`, where a run is a recipe's output folder. Values keep
+12 of float32's 24 significant bits, so that the files, which stay float32, compress to less than two thirds.
+"""
+
+import argparse
+import csv
+import shutil
+import tempfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from evaluate import trained
+from tiny import CONFIG
+from train_clip import VOCABULARY
+
+from corrclip_jax.checkpoint import DESCRIPTION, TOWERS, check_params, write_description
+from corrclip_jax.checkpoint import VOCABULARY as VOCABULARY_FOLDER
+from corrclip_jax.config import with_fields
+
+_DROPPED_BITS = 12
+
+
+def rounded(x: np.ndarray) -> np.ndarray:
+    """float32 values rounded to 12 significant bits, the others zero."""
+    bits = np.array(x, np.float32).view(np.uint32).astype(np.uint64)
+    bits = (bits + (1 << (_DROPPED_BITS - 1))) >> _DROPPED_BITS << _DROPPED_BITS
+    return bits.astype(np.uint32).view(np.float32)
+
+
+def write(folder: Path, params: dict, sources: dict) -> None:
+    """Write towers, configuration and vocabulary into `folder`, in place of those there; other files stay."""
+    check_params(CONFIG, params)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        new = Path(name)
+        for tower in TOWERS:
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+                tree = jax.tree.map(rounded, params[tower])
+                checkpointer.save((new / tower).absolute(), args=ocp.args.PyTreeSave(tree))
+        write_description(new, with_fields(CONFIG, vocabulary=str(VOCABULARY)), sources)
+        for part in (*TOWERS, VOCABULARY_FOLDER):
+            shutil.rmtree(folder / part, ignore_errors=True)
+            (new / part).rename(folder / part)
+        (new / DESCRIPTION).replace(folder / DESCRIPTION)
+
+
+def source(tower: str, run: Path) -> dict:
+    """Where a tower comes from, for `corrclip.json`."""
+    with (run / "log.csv").open() as file:
+        *_, last = csv.DictReader(file)
+    return {
+        "title": f"tiny {tower}, trained on generated scenes",
+        "recipe": f"weights/tiny/train_{tower}.py",
+        "steps": int(last["step"]),
+        "license": "Apache-2.0",
+    }
+
+
+def size(folder: Path) -> int:
+    """Bytes of the towers' files."""
+    return sum(
+        file.stat().st_size for name in TOWERS for file in (folder / name).rglob("*") if file.is_file()
+    )
+
+
+def main() -> None:
+    """Pack."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for tower in TOWERS:
+        parser.add_argument(f"--{tower}", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    args = parser.parse_args()
+    runs = {tower: getattr(args, tower) for tower in TOWERS}
+    write(args.out, trained(**runs), {tower: source(tower, run) for tower, run in runs.items()})
+    print(f"{args.out}: {size(args.out) / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

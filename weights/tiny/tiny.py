@@ -1,0 +1,38 @@
+"""The embedded model's configuration."""
+
+from corrclip_jax.config import (
+    CLIPConfig,
+    CLIPTextConfig,
+    CLIPVisionConfig,
+    Config,
+    DINOConfig,
+    MethodConfig,
+    RegionConfig,
+    SAM2Config,
+)
+
+VOCABULARY_SIZE = 848
+
+CONFIG = Config(
+    name="tiny",
+    clip=CLIPConfig(
+        embed_dim=128,
+        vision=CLIPVisionConfig(image_size=112, patch_size=8, width=128, layers=6, head_width=64),
+        text=CLIPTextConfig(vocab_size=VOCABULARY_SIZE, context_length=32, width=128, heads=2, layers=3),
+    ),
+    dino=DINOConfig(image_size=112, patch_size=8, width=128, layers=4, heads=2),
+    sam2=SAM2Config(
+        image_size=192,
+        width=32,
+        heads=1,
+        stages=(1, 1, 3, 1),
+        global_blocks=(3,),
+        window_sizes=(8, 4, 12, 6),
+        embed_dim=96,
+        decoder_heads=4,
+        decoder_mlp_width=256,
+    ),
+    regions=RegionConfig(points_per_side=16, points_per_chunk=256),
+    # Scenes are as large as they are drawn; a window is as large as the towers' training pictures.
+    method=MethodConfig(resize_short=168, window=112, stride=56, windows_per_chunk=4),
+)

@@ -1,0 +1,163 @@
+"""SAM 2 from point prompts on instance masks: `python weights/tiny/train_sam2.py --pool POOL --out FOLDER`.
+
+Every instance of a scene, the areas of background included, is a mask; a random pixel of it is the prompt. The
+first mask token, the one that the method reads, learns by focal and dice loss, the predicted IoU by its squared
+error. The other three mask tokens are left as they were drawn.
+"""
+
+import argparse
+import dataclasses
+import functools
+from pathlib import Path
+from typing import NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import loop
+import numpy as np
+import optax
+import pool as pools
+from PIL import Image
+from tiny import CONFIG
+
+from corrclip_jax.config import SAM2Config
+from corrclip_jax.models.sam2 import MEAN, SAM2, STD
+
+_SHARPER = 1.5  # how much larger queries and keys begin, so that attention begins local
+
+
+class Batch(NamedTuple):
+    """B pictures with P prompts each; `masks` say how much of each cell of the mask grid the instance fills."""
+
+    images: np.ndarray  # uint8 [B, S, S, 3]
+    points: np.ndarray  # float32 [B, P, 1, 2], (x, y) in pixels of the input
+    masks: np.ndarray  # float32 [B, P, S/4, S/4]
+
+
+@flax.struct.dataclass
+class State:
+    """What a checkpoint holds."""
+
+    params: dict
+    opt_state: optax.OptState
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchMaker:
+    """`maker(step)` is the batch of a step; other processes call it."""
+
+    folder: Path
+    config: SAM2Config
+    batch: int
+    points: int
+    seed: int
+
+    def __call__(self, step: int) -> Batch:
+        """Cut rectangles out of the pool's scenes, stretched to the input's square, and choose points."""
+        scenes = _load(self.folder)
+        rng = np.random.default_rng([self.seed, step])
+        rows = [self._example(rng, scenes) for _ in range(self.batch)]
+        return Batch(*map(np.stack, zip(*rows, strict=True)))
+
+    def _example(self, rng: np.random.Generator, scenes: pools.Pool):
+        index = int(rng.integers(len(scenes.images)))
+        image, instances = scenes.images[index], scenes.instances[index]
+        extent = image.shape[0]
+        height, width = (int(n) for n in rng.integers(int(0.75 * extent), extent + 1, size=2))
+        top, left = (int(rng.integers(extent - n + 1)) for n in (height, width))
+        image, instances = (x[top : top + height, left : left + width] for x in (image, instances))
+        if rng.random() < 0.5:
+            image, instances = image[:, ::-1], instances[:, ::-1]
+        side = self.config.image_size
+        photo = Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR)
+        ids = np.flatnonzero(np.bincount(instances.reshape(-1)) >= 16)
+        points, masks = [], []
+        for chosen in rng.choice(ids, self.points):
+            mask = instances == chosen
+            y, x = np.argwhere(mask)[int(rng.integers(mask.sum()))]
+            points.append([[(x + 0.5) * side / width - 0.5, (y + 0.5) * side / height - 0.5]])
+            fine = Image.fromarray(np.float32(mask)).resize((side, side), Image.Resampling.BILINEAR)
+            masks.append(np.asarray(fine.reduce(4)))
+        return np.asarray(photo), np.float32(points), np.stack(masks)
+
+
+@functools.cache
+def _load(folder: Path) -> pools.Pool:
+    return pools.load(folder, "scenes")
+
+
+def losses(logits: jax.Array, iou: jax.Array, masks: jax.Array) -> dict[str, jax.Array]:
+    """Focal and dice loss of mask logits [N, M, M] against shares [N, M, M], and the error of the IoU [N]."""
+    probability = jax.nn.sigmoid(logits)
+    entropy = optax.sigmoid_binary_cross_entropy(logits, masks)
+    focal = (jnp.square(probability - masks) * entropy).mean((1, 2))
+    overlap = (probability * masks).sum((1, 2))
+    dice = 1 - (2 * overlap + 1) / (probability.sum((1, 2)) + masks.sum((1, 2)) + 1)
+    found, wanted = logits > 0, masks > 0.5
+    true_iou = (found & wanted).sum((1, 2)) / jnp.maximum((found | wanted).sum((1, 2)), 1)
+    parts = {"focal": focal, "dice": dice, "iou_error": jnp.square(iou - true_iou), "iou": true_iou}
+    return {name: value.mean() for name, value in parts.items()}
+
+
+def make_update(config: SAM2Config, optimiser: optax.GradientTransformation):
+    """One step of training."""
+    model = SAM2(config)
+
+    def loss_fn(params, batch: Batch):
+        images = (batch.images.astype(jnp.float32) / 255 - jnp.array(MEAN)) / jnp.array(STD)
+        features = model.apply({"params": params}, images, method="encode")
+        labels = jnp.ones(batch.points.shape[1:3], jnp.int32)
+        decode = functools.partial(model.apply, {"params": params}, method="decode")
+        logits, iou = jax.vmap(lambda one, points: decode(one, points, labels))(features, batch.points)
+        flat = (-1, *logits.shape[-2:])
+        metrics = losses(logits.reshape(flat), iou.reshape(-1), batch.masks.reshape(flat))
+        return 5 * metrics["focal"] + metrics["dice"] + metrics["iou_error"], metrics
+
+    def update(state: State, batch: Batch):
+        (loss, metrics), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch)
+        changes, opt_state = optimiser.update(gradients, state.opt_state, state.params)
+        return State(optax.apply_updates(state.params, changes), opt_state), {"loss": loss} | metrics
+
+    return update
+
+
+def initial_state(config: SAM2Config, optimiser: optax.GradientTransformation, seed: int) -> State:
+    """Random weights, but queries and keys between prompt and image begin equal: a point attends to where it is."""
+    images = jnp.zeros((1, config.image_size, config.image_size, 3))
+    params = jax.jit(SAM2(config).init)(jax.random.key(seed), images)["params"]
+    transformer = params["sam_mask_decoder"]["transformer"]
+    layers = [transformer[f"layers_{i}"] for i in range(config.decoder_layers)]
+    crossings = [transformer["final_attn_token_to_image"]]
+    crossings += [
+        layer[f"cross_attn_{way}"] for layer in layers for way in ("token_to_image", "image_to_token")
+    ]
+    for attention in crossings:
+        attention["q_proj"]["kernel"] = _SHARPER * attention["q_proj"]["kernel"]
+        attention["k_proj"]["kernel"] = jnp.copy(attention["q_proj"]["kernel"])
+    return State(params, optimiser.init(params))
+
+
+def main() -> None:
+    """Train."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pool", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--points", type=int, default=8)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=1)
+    args = parser.parse_args()
+    config = CONFIG.sam2
+    optimiser = loop.adamw(args.rate, args.steps, decay=0.05)
+    maker = BatchMaker(args.pool, config, args.batch, args.points, args.seed)
+    state = initial_state(config, optimiser, args.seed)
+    loop.train(args.out, state, make_update(config, optimiser), maker, args.steps, args.processes)
+
+
+if __name__ == "__main__":
+    main()
