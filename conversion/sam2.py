@@ -244,8 +244,9 @@ def config_from_shapes(shapes: Mapping[str, Shape], layout: str, published: Mapp
     stages = tuple(len(list(group)) for _, group in itertools.groupby(widths))
     hidden = f"{_DECODER}/transformer/layers_0/mlp/layers_0/kernel"
     known = _from_config_json(published) or _from_size(width, stages)
+    side = published.get("prompt_encoder_config", {}).get("image_size", 1024)
     return SAM2Config(
-        image_size=published.get("prompt_encoder_config", {}).get("image_size", 1024),
+        image_size=side[0] if isinstance(side, list) else side,
         width=width,
         heads=known.heads,
         stages=stages,

@@ -108,7 +108,8 @@ class SAM2Config:
 class RegionConfig:
     """Where regions come from and SAM's automatic-mask settings (METHOD.md, section 2).
 
-    `points_per_side` n gives n * n point prompts (8 is the fast setting, 32 the full one).
+    `points_per_side` n gives n * n point prompts (8 is the fast setting, 32 the full one), decoded
+    `points_per_chunk` at a time (on CPU one by one, which is faster there).
     """
 
     source: RegionSource = "sam2"

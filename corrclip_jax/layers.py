@@ -48,7 +48,8 @@ def _attention_fused(q, k, v, mask=None):
     return jax.nn.dot_product_attention(q, k, v, mask=None if mask is None else mask[:, None])
 
 
-# Weights of one head: up to so many (windows, prompts) all heads go together; from so many, rows go in blocks.
+# On CPU, by the size of one head's attention matrix: small ones (windows, prompts) go all at once, large ones
+# in blocks of rows that stay in the caches.
 _TOGETHER = 256 * 256
 _IN_BLOCKS = 2048 * 2048
 _ROWS = 512

@@ -2,5 +2,6 @@
 
 from corrclip_jax.models.clip import CLIP
 from corrclip_jax.models.dino import DINO
+from corrclip_jax.models.sam2 import SAM2
 
-__all__ = ["CLIP", "DINO"]
+__all__ = ["CLIP", "DINO", "SAM2"]

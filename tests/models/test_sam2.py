@@ -12,6 +12,7 @@ from sam2_models import SMALL, random_params
 
 from corrclip_jax.config import SAM2Config
 from corrclip_jax.conversion.sam2 import config_from_shapes
+from corrclip_jax.layers import attention
 from corrclip_jax.models.sam2 import SAM2, ImageFeatures, preprocess
 from corrclip_jax.models.sam2.hiera import window_merge, window_partition
 from corrclip_jax.models.sam2.mask_decoder import nest, unnest
@@ -133,6 +134,20 @@ def test_windows_are_cut_and_merged(height, width, window):
         windows[0, : min(height, window), : min(width, window)], x[0, :window, :window]
     )
     assert float(jnp.abs(windows).sum()) == pytest.approx(float(jnp.abs(x).sum()), rel=1e-6)  # padding is 0
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_over_a_whole_map_goes_in_blocks_of_rows(masked):
+    tokens = 2100  # more than one block, and no multiple of it
+    q, k, v = (
+        jnp.asarray(np.random.default_rng(i).standard_normal((1, tokens, 2, 4)), jnp.float32)
+        for i in range(3)
+    )
+    mask = np.random.default_rng(3).random((1, tokens, tokens)) < 0.5 if masked else None
+    logits = np.einsum("bthd,bshd->bhts", q, k) / 2
+    weights = np.exp(logits) if mask is None else np.exp(logits) * mask[:, None]
+    wanted = np.einsum("bhts,bshd->bthd", weights / weights.sum(-1, keepdims=True), v)
+    np.testing.assert_allclose(jax.jit(attention)(q, k, v, mask), wanted, atol=2e-6)
 
 
 def test_nested_order_is_undone():

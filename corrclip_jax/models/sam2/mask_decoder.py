@@ -110,7 +110,7 @@ class MaskDecoder(nn.Module):
         own = zip(self.output_hypernetworks_mlps, tokens[2 : 2 + MASK_TOKENS], strict=True)
         hyper = jnp.stack([mlp(token) for mlp, token in own])[chosen]
         cells = self._enlarge(image, context)
-        masks = jnp.einsum("lc,kc->kl", cells, hyper, preferred_element_type=jnp.float32)
+        masks = jnp.einsum("lc,kc->lk", cells, hyper, preferred_element_type=jnp.float32).T
         iou = jax.nn.sigmoid(self.iou_prediction_head(tokens[1]).astype(jnp.float32))
         return unnest(masks, self.config.embed_size), iou[chosen]
 

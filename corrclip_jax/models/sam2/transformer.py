@@ -61,7 +61,7 @@ class Attention(nn.Module):
         """Self-attention; `q` gives queries and keys, `v` the values."""
         queries, keys = self._split(self.q_proj(q)), self._split(self.k_proj(q))
         values = self._split(self.v_proj(v))
-        weights = _softmax(_product("thd,shd->hts", queries * self._scale, keys)).astype(self.dtype)
+        weights = jax.nn.softmax(_product("thd,shd->hts", queries * self._scale, keys)).astype(self.dtype)
         return self._join(jnp.einsum("hts,shd->thd", weights, values))
 
     def from_tokens(
@@ -70,8 +70,8 @@ class Attention(nn.Module):
         """Tokens look at the image. The key's bias is left out: it is the same for every position."""
         kernel, _ = self.k_proj.weights()
         queries = jnp.einsum("thd,chd->htc", self._split(self.q_proj(q)) * self._scale, self._split(kernel))
-        weights = _softmax(_product("htc,lc->htl", queries, k)).astype(self.dtype)
-        mixed = jnp.einsum("htl,lc->htc", weights, v)
+        weights = jax.nn.softmax(_product("lc,htc->lht", k, queries), axis=0).astype(self.dtype)
+        mixed = jnp.einsum("lht,lc->htc", weights, v)
         kernel, bias = self.v_proj.weights()
         return self._join(
             jnp.einsum("htc,chd->thd", mixed, self._split(kernel)) + bias.reshape(self.heads, -1)
@@ -85,7 +85,7 @@ class Attention(nn.Module):
         kernel, bias = self.q_proj.weights()
         merged = jnp.einsum("thd,chd->cht", keys, self._split(kernel))
         offset = _product("thd,hd->ht", keys, bias.reshape(self.heads, -1))
-        weights = _softmax(_product("lc,cht->lht", q, merged) + offset).astype(self.dtype)
+        weights = jax.nn.softmax(_product("lc,cht->lht", q, merged) + offset).astype(self.dtype)
         kernel, bias = self.out_proj.weights()
         outputs = jnp.einsum("thd,hdc->htc", values, kernel.reshape(self.heads, -1, self.width))
         return jnp.einsum("lht,htc->lc", weights, outputs) + bias
@@ -170,7 +170,3 @@ class TwoWayTransformer(nn.Module):
 
 def _product(formula: str, x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.einsum(formula, x, y, preferred_element_type=jnp.float32)
-
-
-def _softmax(logits: jax.Array) -> jax.Array:
-    return jax.nn.softmax(logits, axis=-1)

@@ -1,0 +1,255 @@
+"""Our SAM 2 against transformers', stage by stage, on random weights gone through a file and the conversion."""
+
+import json
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from parity.pairs import assert_close
+from safetensors.numpy import load_file
+from transformers import Sam2Config as TorchConfig
+from transformers import Sam2HieraDetConfig, Sam2Model, Sam2VideoConfig, Sam2VideoModel, Sam2VisionConfig
+
+from corrclip_jax.config import SAM2Config
+from corrclip_jax.conversion import convert_state_dict
+from corrclip_jax.conversion.sam2 import config_from_shapes
+from corrclip_jax.models.sam2 import SAM2, ImageFeatures
+from corrclip_jax.models.sam2.hiera import Hiera
+
+# Small, but with all that can go wrong: windows that do not fit their grids (before and after pooling), global
+# blocks and none, head widths that are no power of two, a background that is not square.
+CONFIGS = {
+    "tiny": SAM2Config(
+        image_size=128, width=24, heads=1, stages=(1, 2, 3, 1), global_blocks=(4,), window_sizes=(8, 4, 14, 7),
+        embed_dim=64, decoder_heads=4, decoder_mlp_width=96,
+    ),
+    "odd-windows": SAM2Config(
+        image_size=192, width=20, heads=2, stages=(2, 1, 2, 2), global_blocks=(), window_sizes=(8, 10, 10, 5),
+        background_size=(5, 5), embed_dim=32, decoder_heads=8, decoder_mlp_width=64, mask_channels=8,
+    ),
+    "global": SAM2Config(
+        image_size=96, width=16, heads=2, stages=(1, 1, 2, 2), global_blocks=(0, 3, 5), window_sizes=(6, 4, 4, 2),
+        background_size=(3, 7), embed_dim=64, decoder_heads=2, decoder_mlp_width=128,
+    ),
+}  # fmt: skip
+PROMPTS = 3
+
+
+def torch_config(config: SAM2Config) -> TorchConfig:
+    sides = [config.image_size // (4 << level) for level in range(3)]
+    widths = [config.width << stage for stage in range(4)]
+    backbone = Sam2HieraDetConfig(
+        hidden_size=config.width,
+        num_attention_heads=config.heads,
+        image_size=[config.image_size] * 2,
+        window_positional_embedding_background_size=list(config.background_size),
+        blocks_per_stage=list(config.stages),
+        embed_dim_per_stage=widths,
+        num_attention_heads_per_stage=[config.heads << stage for stage in range(4)],
+        window_size_per_stage=list(config.window_sizes),
+        global_attention_blocks=list(config.global_blocks),
+    )
+    vision = Sam2VisionConfig(
+        backbone_config=backbone,
+        backbone_channel_list=widths[::-1],
+        backbone_feature_sizes=[[side, side] for side in sides],
+        fpn_hidden_size=config.embed_dim,
+    )
+    prompts = {
+        "hidden_size": config.embed_dim,
+        "image_size": config.image_size,
+        "mask_input_channels": config.mask_channels,
+    }
+    decoder = {
+        "hidden_size": config.embed_dim,
+        "mlp_dim": config.decoder_mlp_width,
+        "num_attention_heads": config.decoder_heads,
+        "iou_head_hidden_dim": config.embed_dim,
+        "dynamic_multimask_via_stability": False,
+    }
+    return TorchConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder)
+
+
+def random_torch_model(config: SAM2Config) -> Sam2Model:
+    torch.manual_seed(0)
+    model = Sam2Model(torch_config(config)).eval()
+    with torch.no_grad():
+        for name, tensor in model.named_parameters():
+            noise = torch.randn(tensor.shape)
+            if tensor.ndim == 1:
+                tensor.copy_(1 + 0.1 * noise if name.endswith("weight") else 0.1 * noise)
+            else:
+                fan_in = tensor.shape[1:].numel() if "weight" in name else 1
+                tensor.copy_(noise * fan_in**-0.5)
+        # Published files hold one matrix under both names.
+        shared = model.shared_image_embedding.positional_embedding
+        model.prompt_encoder.shared_embedding.positional_embedding.copy_(shared)
+    return model
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def pair(request, tmp_path_factory):
+    """The torch model, and our configuration and parameters read from its files alone."""
+    folder = tmp_path_factory.mktemp(request.param)
+    model = random_torch_model(CONFIGS[request.param])
+    model.save_pretrained(folder)
+    state = load_file(folder / "model.safetensors")
+    published = json.loads((folder / "config.json").read_text())
+    config = config_from_shapes({name: x.shape for name, x in state.items()}, "transformers", published)
+    assert config == CONFIGS[request.param]
+    return model, config, jax.tree.map(jnp.asarray, convert_state_dict("sam2", state, config))
+
+
+@pytest.fixture
+def images(pair):
+    side = pair[1].image_size
+    return jnp.asarray(np.random.default_rng(1).standard_normal((2, side, side, 3)), jnp.float32)
+
+
+@pytest.fixture(scope="module")
+def features(pair):
+    """Maps of two images, which both decoders are given: (torch's, ours)."""
+    config, rng = pair[1], np.random.default_rng(2)
+    size, width = config.embed_size, config.embed_dim
+    shapes = [(size * 4, width // 8), (size * 2, width // 4), (size, width)]
+    maps = [rng.standard_normal((2, side, side, c)).astype(np.float32) for side, c in shapes]
+    ours = ImageFeatures(embed=jnp.asarray(maps[2]), high0=jnp.asarray(maps[0]), high1=jnp.asarray(maps[1]))
+    return [torch.tensor(x).permute(0, 3, 1, 2) for x in maps], ours
+
+
+def channels_last(x: torch.Tensor) -> np.ndarray:
+    return x.detach().permute(0, 2, 3, 1).numpy()
+
+
+def test_the_trunks_four_stages(pair, images):
+    model, config, params = pair
+    with torch.no_grad():
+        wanted = model.vision_encoder.backbone(torch.tensor(np.asarray(images)).permute(0, 3, 1, 2))
+    got = jax.jit(Hiera(config).apply)({"params": params["image_encoder"]["trunk"]}, images)
+    for stage, (ours, theirs) in enumerate(zip(got, wanted.intermediate_hidden_states, strict=True)):
+        assert_close(f"stage {stage}", ours, theirs)
+
+
+def test_the_encoders_three_maps(pair, images):
+    model, config, params = pair
+    got = jax.jit(partial(SAM2(config).apply, method="encode"))({"params": params}, images)
+    with torch.no_grad():
+        wanted = model.get_image_embeddings(torch.tensor(np.asarray(images)).permute(0, 3, 1, 2))
+    for name, theirs in zip(("high0", "high1", "embed"), wanted, strict=True):
+        assert_close(name, getattr(got, name), channels_last(theirs))
+
+
+@pytest.mark.parametrize(
+    ("points", "with_boxes", "with_mask", "multimask"),
+    [
+        pytest.param(1, False, False, False, id="point"),
+        pytest.param(1, False, False, True, id="point-three-masks"),
+        pytest.param(4, False, False, False, id="four-points"),
+        pytest.param(0, True, False, False, id="box"),
+        pytest.param(3, True, True, True, id="points-box-mask-three-masks"),
+        pytest.param(1, False, True, False, id="point-mask"),
+        pytest.param(0, False, False, False, id="nothing"),
+    ],
+)
+def test_decoding(pair, features, points, with_boxes, with_mask, multimask):
+    labels = np.array([[1, 0, -1, 1], [0, 1, 1, -1], [1, 1, 1, 1]], np.int32)[:, :points]
+    if points == 0 and not with_boxes:  # to torch's, an empty prompt is a lone point with label -1
+        points, labels = 1, np.full((PROMPTS, 1), -1, np.int32)
+    model, config, params = pair
+    rng = np.random.default_rng(3)
+    where = (rng.random((PROMPTS, points, 2)) * config.image_size).astype(np.float32)
+    corners = np.sort(rng.random((PROMPTS, 2, 2)) * config.image_size, axis=1).reshape(PROMPTS, 4)
+    boxes = corners.astype(np.float32) if with_boxes else None
+    side = 4 * config.embed_size
+    mask = rng.standard_normal((side, side)).astype(np.float32) if with_mask else None
+
+    def torch_input(x):
+        return None if x is None else torch.tensor(x)[None]
+
+    theirs, ours = features
+    with torch.no_grad():
+        wanted = model(
+            image_embeddings=[x[1:] for x in theirs],
+            input_points=torch_input(where) if points else None,
+            input_labels=torch_input(labels).long() if points else None,
+            input_boxes=torch_input(boxes),
+            input_masks=None if mask is None else torch.tensor(mask)[None, None],
+            multimask_output=multimask,
+        )
+    logits, iou = jax.jit(partial(SAM2(config).apply, multimask=multimask, method="decode"))(
+        {"params": params},
+        jax.tree.map(lambda x: x[1], ours),
+        jnp.asarray(where),
+        jnp.asarray(labels),
+        boxes=None if boxes is None else jnp.asarray(boxes),
+        masks=None if mask is None else jnp.broadcast_to(jnp.asarray(mask), (PROMPTS, side, side)),
+    )
+    assert_close("logits", logits, wanted.pred_masks[0])
+    assert_close("iou", iou, wanted.iou_scores[0])
+
+
+# transformers' names -> those of the published .pt files, first match of each line, in order.
+RENAMES = (
+    (r"^no_memory_embedding", "no_mem_embed"),
+    (r"^shared_image_embedding", "prompt_encoder.pe_layer"),
+    (r"positional_embedding", "positional_encoding_gaussian_matrix"),
+    (r"^vision_encoder\.backbone", "image_encoder.trunk"),
+    (r"^vision_encoder\.neck\.convs\.(\d)", r"image_encoder.neck.convs.\1.conv"),
+    (r"^(prompt_encoder|mask_decoder)", r"sam_\1"),
+    (r"patch_embed\.projection", "patch_embed.proj"),
+    (r"layer_norm_final_attn", "norm_final_attn"),
+    (r"(blocks|layers)\.(\d+)\.layer_norm", r"\1.\2.norm"),
+    (r"o_proj", "out_proj"),
+    (r"(mlps\.\d|head)\.proj_out", r"\1.layers.2"),
+    (r"(mlps\.\d|head)\.layers\.0", r"\1.layers.1"),
+    (r"proj_in", "layers.0"),
+    (r"proj_out", "layers.1"),
+    (r"mask_embed\.conv1", "mask_downscaling.0"),
+    (r"mask_embed\.layer_norm1", "mask_downscaling.1"),
+    (r"mask_embed\.conv2", "mask_downscaling.3"),
+    (r"mask_embed\.layer_norm2", "mask_downscaling.4"),
+    (r"mask_embed\.conv3", "mask_downscaling.6"),
+    (r"upscale_conv1", "output_upscaling.0"),
+    (r"upscale_layer_norm", "output_upscaling.1"),
+    (r"upscale_conv2", "output_upscaling.3"),
+)  # fmt: skip
+VIDEO = (
+    "maskmem_tpos_enc", "no_mem_pos_enc", "no_obj_ptr", "mask_downsample.weight", "memory_attention.norm.bias",
+    "memory_encoder.fuser.layers.0.gamma", "obj_ptr_proj.layers.0.weight",
+    "no_obj_embed_spatial", "obj_ptr_tpos_proj.weight",  # SAM 2.1
+)  # fmt: skip
+
+
+def original_names(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    renamed = {name: np.zeros(1, np.float32) for name in VIDEO}
+    for name, tensor in state.items():
+        if name == "prompt_encoder.shared_embedding.positional_embedding":
+            continue
+        for pattern, replacement in RENAMES:
+            name = re.sub(pattern, replacement, name, count=1)
+        if "point_embed.weight" in name and "not_a" not in name:
+            rows = {f"sam_prompt_encoder.point_embeddings.{i}.weight": tensor[i : i + 1] for i in range(4)}
+            renamed |= rows
+        else:
+            renamed[name] = tensor
+    return renamed
+
+
+def test_both_layouts_give_the_same_parameters(pair):
+    model, config, params = pair
+    state = original_names({name: tensor.numpy() for name, tensor in model.state_dict().items()})
+    converted = convert_state_dict("sam2", state, config)
+    jax.tree.map(np.testing.assert_array_equal, converted, params)
+
+
+def test_video_models_are_read_without_what_serves_videos():
+    config = CONFIGS["global"]
+    video = Sam2VideoModel(Sam2VideoConfig(**random_torch_model(config).config.to_dict()))
+    state = {name: tensor.detach().numpy() for name, tensor in video.state_dict().items()}
+    assert any(name.startswith("memory_attention") for name in state)
+    tree = convert_state_dict("sam2", state, config)
+    assert set(tree) == {"image_encoder", "no_mem_embed", "sam_mask_decoder", "sam_prompt_encoder"}

@@ -1,0 +1,70 @@
+"""What is installed is what is here: one import name, converters and register inside, no torch needed."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+EVERY_MODULE = """
+import importlib, pkgutil, sys
+sys.modules["torch"] = None  # importing it fails
+import corrclip_jax
+for module in pkgutil.walk_packages(corrclip_jax.__path__, "corrclip_jax."):
+    importlib.import_module(module.name)
+for name in corrclip_jax.__all__:
+    getattr(corrclip_jax, name)
+from corrclip_jax.presets import available_models
+assert "vit-b" in str(available_models())
+print(corrclip_jax.__file__)
+"""
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    """The built wheel, unpacked."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
+    run = [sys.executable, "-c", build, str(folder)]
+    name = subprocess.run(run, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()[-1]
+    with zipfile.ZipFile(folder / name) as archive:
+        archive.extractall(folder / "unpacked")
+    return folder / "unpacked"
+
+
+def test_the_wheel_adds_one_import_name(wheel):
+    names = {path.name for path in wheel.iterdir() if not path.name.endswith(".dist-info")}
+    assert names == {"corrclip_jax"}
+
+
+def test_the_wheel_holds_converters_and_register_as_real_files(wheel):
+    package = wheel / "corrclip_jax"
+    for folder in ("conversion", "weights"):
+        assert not (package / folder).is_symlink()
+    assert (package / "conversion" / "convert.py").is_file()
+    assert (package / "weights" / "registry.json").is_file()
+    assert not (package / "weights" / "converted").exists()
+
+
+@pytest.mark.parametrize("place", ["wheel", "checkout"])
+def test_every_module_imports_without_torch(wheel, place, tmp_path):
+    folder = wheel if place == "wheel" else ROOT
+    run = subprocess.run(
+        [sys.executable, "-c", EVERY_MODULE],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert Path(run.stdout.strip()).parents[1] == folder
+
+
+def test_the_repository_holds_no_large_file():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    large = [name for name in listed.stdout.split("\0") if name and (ROOT / name).stat().st_size > 10e6]
+    assert not large
