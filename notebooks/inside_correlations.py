@@ -1,0 +1,366 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: jupytext,kernelspec,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Inside the correlations
+#
+# CLIP was trained on whole pictures and their captions. Ask its patches one by one what they show, and they
+# answer for the picture rather than for themselves: in the last block, a patch gathers from patches that have
+# nothing to do with it. CorrCLIP leaves CLIP as it is and decides anew **from where a patch gathers**:
+#
+# - SAM says where things end. That is the *scope*: which patches may gather from each other at all.
+# - DINO says what belongs together. That is the *value*: how much they take from each other.
+#
+# This notebook follows one picture through the method, a stage a cell, and then switches the parts on one by
+# one. METHOD.md has the same stages with all their numbers.
+
+# %% [markdown]
+# Where the package is here already, this cell does nothing.
+
+# %%
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+# Where pip finds the package: "git+" and the address of the repository, a wheel, or a folder.
+SOURCE = ""  # @param {type: "string"}
+
+found = importlib.util.find_spec
+if not found("corrclip_jax"):
+    checkout = Path.cwd().parent
+    is_checkout = (checkout / "corrclip_jax").is_dir() and (checkout / "pyproject.toml").is_file()
+    source = SOURCE or (str(checkout) if is_checkout else "")
+    if not source:
+        raise RuntimeError('Write into SOURCE where pip finds the package: "git+https://..." or a wheel.')
+    # JAX and its plugin for the machine's accelerator must have the same version.
+    plugins = {"jax_cuda12_plugin": "jax[cuda12]", "jax_cuda13_plugin": "jax[cuda13]", "libtpu": "jax[tpu]"}
+    jax_here = [name for plugin, name in plugins.items() if found(plugin)]
+    wanted = [source, "matplotlib", *jax_here]
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", *wanted], check=True)
+
+# %% [markdown]
+# ## The picture
+#
+# The package draws scenes of its own, which have an exact truth to compare with. Take another number for
+# another one.
+#
+# The model is `vit-b`, some 2 GB that are downloaded and converted once. Without a network, the error message
+# says which files to place where; or set the environment variable `CORRCLIP_MODEL` to the folder of a model
+# that you have. On a CPU the real models take minutes here.
+
+# %%
+import os
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+
+import corrclip_jax as cc
+from corrclip_jax.datasets import scenes, words
+from corrclip_jax.palette import palette
+
+MODEL = os.environ.get("CORRCLIP_MODEL", "vit-b")  # or "vit-l", "vit-h", a folder
+SCENE = 32  # @param {type: "slider", min: 0, max: 199}
+
+config, params = cc.load(MODEL)
+scene = scenes.val_scene(SCENE)
+names = [synonyms[0] for synonyms in words.CLASSES]
+class_colours, region_colours = palette(len(names)), np.vstack([[[40, 40, 40]], palette(300)])
+
+# %% [markdown]
+# Two helpers for drawing: pictures side by side, and label maps beside the truth.
+
+
+# %%
+def show(pictures, mark=None, classes=()):
+    """Pictures by title; `mark` frames a patch (row, column); `classes` make the legend."""
+    rows = -(-len(pictures) // 5)
+    columns = -(-len(pictures) // rows)
+    side = min(3.4, 11 / columns)
+    shape = (columns * side, rows * (side + 0.3))
+    figure, axes = plt.subplots(rows, columns, figsize=shape, layout="constrained", squeeze=False)
+    for axis, (title, picture) in zip(axes.flat, pictures.items(), strict=False):
+        limits = {"vmin": 0, "vmax": 1} if picture.dtype == bool else {}
+        axis.imshow(picture, **limits)
+        axis.set_title(title)
+        if mark:
+            patch = np.shape(picture)[0] / grid[0]
+            corner = (mark[1] * patch - 0.5, mark[0] * patch - 0.5)
+            for colour, width in (("black", 4), ("white", 2)):
+                axis.add_patch(plt.Rectangle(corner, patch, patch, fill=False, color=colour, linewidth=width))
+    for axis in axes.flat:
+        axis.axis("off")
+    swatches = [plt.Rectangle((0, 0), 1, 1, color=class_colours[index] / 255) for index in classes]
+    if swatches:
+        figure.legend(swatches, [names[index] for index in classes], loc="outside lower center", ncols=9)
+    plt.show()
+
+
+def show_labels(maps, truth):
+    """Label maps by title, with the share of the pixels that are right."""
+    rated = {f"{title}: {(found == truth).mean():.0%}": found for title, found in maps.items()}
+    rated["truth"] = truth
+    pictures = {title: class_colours[labels] for title, labels in rated.items()}
+    show(pictures, classes=np.unique(list(rated.values())))
+
+
+things = region_colours[scene.instances]
+show({"the picture": scene.image, "its things": things, "its classes": class_colours[scene.labels]})
+
+# %% [markdown]
+# ## Windows
+#
+# CLIP and DINO look at square windows. The picture is resized to what they expect, and cut into windows that
+# may overlap; where they do, their answers are averaged. We follow one patch: name a pixel of the scene, and
+# see in which window and patch it lies.
+
+# %%
+from corrclip_jax import resize, windows
+
+PIXEL = (138, 94)  # row, column
+
+plan = windows.plan_windows(*scene.image.shape[:2], config.method)
+grid = windows.grid_of(plan, config.dino.patch_size)
+picture = np.array(resize.photo(scene.image, plan.y.resized, plan.x.resized))
+pixel = np.array(PIXEL) * picture.shape[:2] // scene.image.shape[:2]
+
+corners = np.array([(top, left) for top in plan.y.starts for left in plan.x.starts])
+size = np.array([plan.y.window, plan.x.window])
+window = int(np.abs(corners + size / 2 - pixel).max(axis=1).argmin())
+(top, left), (row, column) = corners[window], (pixel - corners[window]) * grid // size
+inside = (slice(top, top + size[0]), slice(left, left + size[1]))
+cell = row * grid[1] + column
+
+print(f"{len(corners)} windows of {size} pixels, each of {grid} patches")
+lit = picture // 3
+lit[inside] = picture[inside]
+show({f"window {window}": lit})
+show({f"patch {(int(row), int(column))} in the window": picture[inside]}, mark=(row, column))
+
+# %% [markdown]
+# ## SAM: where things end
+#
+# SAM 2 gets a grid of points and answers each with a mask. Masks that are unsure or doubled are dropped, the
+# rest is painted into one map of regions. It knows no words. What no mask covers is dark: *the rest*.
+#
+# We take a few more scenes along, for numbers at the end.
+
+# %%
+from corrclip_jax.regions import automatic_regions
+
+indices = [SCENE, *(index for index in range(SCENE % 8, 200, 8) if index != SCENE)][:4]
+drawn = [scenes.val_scene(index) for index in indices]
+images, truths = np.stack([one.image for one in drawn]), np.stack([one.labels for one in drawn])
+
+regions = jax.jit(automatic_regions, static_argnums=0)(config, params["sam2"], images)
+print("regions in each picture:", [np.count_nonzero(np.unique(one)) for one in regions])
+show({"the picture": scene.image, "SAM's regions": region_colours[regions[0]], "its things": things})
+
+# %% [markdown]
+# ## One call for all windows
+#
+# `window_step` does all that happens within windows, and hands out its stages. Each part of the method is a
+# switch in `config.parts`, so `run(merging=False)` is the method without merging.
+
+# %%
+from corrclip_jax.branches import window_step
+
+pixels = jax.vmap(lambda image: windows.cut_photo(image, plan))(images)
+ids = jax.vmap(lambda one: windows.cut_regions(one, plan))(regions)
+pixels, ids = pixels.reshape(-1, *pixels.shape[2:]), ids.reshape(-1, *ids.shape[2:])
+cap = int(regions.max()) + 2  # more than the ids in any window, of which padding may be one
+
+step = jax.jit(window_step, static_argnums=(0, 4))
+
+
+def run(**parts):
+    """The stages of all windows, with some parts of the method switched."""
+    return step(cc.with_fields(config, parts=parts), params, pixels, ids, cap)
+
+
+stages = run()
+for name, value in stages._asdict().items():
+    print(f"{name:14} {value.shape}")
+
+# %% [markdown]
+# ## DINO: what belongs together
+#
+# DINO gives each patch a unit vector `F`. The similarity of two patches is their cosine, `S = F F^T`. Here is
+# one row of `S`: how alike every patch is to ours (bright: alike). DINO has never seen a label either.
+
+# %%
+features = stages.dino_features[window].reshape(-1, config.dino.width)
+similarity = np.asarray(features @ features.T)
+show({"the window": picture[inside], "similarity": similarity[cell].reshape(grid)}, mark=(row, column))
+
+# %% [markdown]
+# Is DINO right? Over all pairs of patches in the window: pairs on one thing should be more alike than others.
+
+# %%
+instances = resize.nearest(scene.instances, *picture.shape[:2])[inside]
+owner = np.asarray(resize.nearest(instances, *grid)).reshape(-1)
+same = owner[:, None] == owner[None]
+
+figure, axis = plt.subplots(figsize=(6, 3))
+for pairs, title in ((same, "on one thing"), (~same, "on different things")):
+    axis.hist(similarity[pairs], bins=60, range=(-1, 1), density=True, alpha=0.6, label=title)
+axis.axvline(similarity.mean(), color="black", linestyle=":", label="mean of all pairs")
+axis.set_xlabel("similarity")
+axis.set_yticks([])
+axis.legend()
+plt.show()
+
+# %% [markdown]
+# ## Merging: SAM cuts too fine
+#
+# SAM may cut a thing or a lawn into pieces, and pieces cannot help each other. So regions whose mean DINO
+# vectors are alike become one. Which pieces join depends on one number, the distance up to which regions are
+# linked:
+
+# %%
+from corrclip_jax.correlation import compact, merge_regions
+
+pieces = compact(resize.nearest(ids[window], *grid), cap).reshape(-1)
+distances = (config.method.merge_distance / 4, config.method.merge_distance, config.method.merge_distance * 4)
+maps = {f"SAM's: {len(np.unique(pieces))}": pieces}
+for distance in distances:
+    joined = merge_regions(features, pieces, cap, distance)
+    maps[f"distance {distance:.2g}: {len(np.unique(joined))}"] = joined
+show({title: region_colours[one].reshape(*grid, 3) for title, one in maps.items()}, mark=(row, column))
+
+# %% [markdown]
+# ## Scope: who may look at whom
+#
+# A patch sees its own region. The rest is no thing: where one of two patches lies in it, they see each other if
+# they are more alike than the mean of all pairs.
+
+# %%
+from corrclip_jax.correlation import scope_mask
+
+scope = np.asarray(scope_mask(features, stages.regions[window].reshape(-1)))
+own, rest = scope[cell].reshape(grid), np.asarray(stages.regions[window] == 0)
+show({"the window": picture[inside], "the patch's scope": own, "the rest": rest}, mark=(row, column))
+
+# %% [markdown]
+# ## The weights
+#
+# `A = softmax(4 S)` over the scope: from where a patch gathers, and how much. Without a scope, what is alike
+# but far away or another thing joins in.
+
+# %%
+from corrclip_jax.correlation import attention_weights
+
+everywhere = np.asarray(attention_weights(features, np.ones_like(scope), config.method.similarity_scale))
+weights = np.asarray(stages.attention[window])
+shown = {"A without scope": everywhere, "A": weights}
+show({title: one[cell].reshape(grid) for title, one in shown.items()}, mark=(row, column))
+for title, one in shown.items():
+    kept = (one * same).sum(axis=1).mean()
+    print(f"{title:16} {kept:.0%} of what a patch gathers comes from its own thing")
+
+# %% [markdown]
+# ## Three branches
+#
+# With `A`, every patch gathers from CLIP, in three ways that are added up:
+#
+# - *main*: the values of CLIP's last block;
+# - *spatial*: the same of the mean of its middle blocks, which still know where things are;
+# - *semantic*: each region's own summary, a class token that looks at this region only.
+#
+# Sums can be taken apart: what one more branch changes *is* that branch.
+
+# %%
+main = run(spatial=False, semantic=False).features
+main_and_spatial = run(semantic=False).features
+branches = {
+    "main": main,
+    "spatial": main_and_spatial - main,
+    "semantic": stages.features - main_and_spatial,
+    "sum": stages.features,
+}
+
+# %% [markdown]
+# To labels: each patch takes the class whose text vector is nearest. Windows are stitched together and enlarged
+# to the picture's size; the next cell shows each branch alone, and their sum.
+
+# %%
+from functools import partial
+
+from corrclip_jax.correlation import normalise
+from corrclip_jax.segment import label_photos
+
+text_emb = cc.embed_text(config, params, words.CLASSES)
+
+
+@partial(jax.jit, static_argnames="correction")
+def label(features, correction=False):
+    """Features of all windows to labels of all pictures."""
+    by_window = normalise(features).reshape(len(images), len(plan.y.starts), len(plan.x.starts), *grid, -1)
+    switched = cc.with_fields(config, parts={"correction": correction})
+    return label_photos(switched, by_window, text_emb, regions, cap).labels
+
+
+show_labels({title: np.asarray(label(one))[0] for title, one in branches.items()}, scene.labels)
+
+# %% [markdown]
+# ## Map correction: SAM has the last word on outlines
+#
+# Patches are coarse. SAM's regions are not: every region takes the label that most of its pixels have.
+
+# %%
+before, after = (np.asarray(label(stages.features, correction=on)) for on in (False, True))
+show_labels({"before": before[0], "after": after[0]}, scene.labels)
+
+# %% [markdown]
+# ## What each part changes
+#
+# All parts off is plain CLIP. Switch them on one by one, each on top of those before.
+
+# %%
+plain = dict.fromkeys(("scope", "value", "merging", "spatial", "semantic"), False)
+on, results = {}, {"plain CLIP": np.asarray(label(run(**plain).features))}
+for part in plain:
+    on[part] = True
+    results[f"+ {part}"] = np.asarray(label(run(**plain | on).features))
+results["+ correction"] = after
+
+show_labels({title: labels[0] for title, labels in results.items()}, scene.labels)
+
+# %% [markdown]
+# One picture proves nothing; these are the means over our few scenes. Mean IoU weighs all classes alike, so
+# that small things count as much as the background.
+
+
+# %%
+def mean_iou(found, truth):
+    """The mean, over the classes in a picture, of intersection over union."""
+    hits = [(found == index, truth == index) for index in np.unique(truth)]
+    return np.mean([(a & b).sum() / (a | b).sum() for a, b in hits])
+
+
+print(f"{'':14} mean IoU   pixels right")
+for title, labels in results.items():
+    ious = [mean_iou(*pair) for pair in zip(labels, truths, strict=True)]
+    print(f"{title:14} {np.mean(ious):8.2f} {(labels == truths).mean():14.0%}")
+
+# %% [markdown]
+# On a command line, `corrclip evaluate scenes --ablation` measures this on the whole validation split.
+#
+# ## Go on
+#
+# - Take another `SCENE` and another `PIXEL`: a patch of the background, one on an edge, one in the rest.
+# - Change a number of the method, say `cc.with_fields(config, method={"similarity_scale": 10.0})`, and run
+#   again.

@@ -1,0 +1,152 @@
+"""The notebooks run from top to bottom as users run them, and are the same as their texts, without outputs."""
+
+import asyncio
+import importlib.util
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from small_models import small_model
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+DEVICES = 2
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def cells(notebook):
+    return [(cell.cell_type, cell.source) for cell in notebook.cells]
+
+
+def install_cell(path):
+    return next(source for _, source in cells(nbformat.read(path, 4)) if "SOURCE" in source)
+
+
+def printed(notebook):
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return "".join(output.text for output in outputs if output.get("name") == "stdout")
+
+
+def pictures(notebook):
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """All notebooks after a run on the CPU, in kernels of their own, side by side: what they share is time.
+
+    The model is a small one with random weights, and several devices are pretended. No address can be reached:
+    all go through a proxy that does not exist.
+    """
+    home = tmp_path_factory.mktemp("notebooks")
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}",
+        "CORRCLIP_MODEL": str(small_model(home)),
+        "MPLCONFIGDIR": str(home),
+        "https_proxy": "http://127.0.0.1:9",
+    }
+
+    async def run(path):
+        notebook = nbformat.read(path, 4)
+        client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(home)}})
+        await client.async_execute(env=environment)
+        return notebook
+
+    async def run_all():
+        return await asyncio.gather(*map(run, NOTEBOOKS), return_exceptions=True)
+
+    def finished(path):
+        if isinstance(results[path], BaseException):
+            raise results[path]
+        return results[path]
+
+    results = dict(zip((path.stem for path in NOTEBOOKS), asyncio.run(run_all()), strict=True))
+    return finished
+
+
+@pytest.mark.slow
+def test_images_are_segmented_on_all_devices_and_without_a_network(executed):
+    notebook = executed("segment_an_image")
+    text = printed(notebook)
+    assert f"s a picture on {DEVICES} device(s)" in text
+    assert "Going on with a generated scene." in text
+    assert "my_photo.overlay.jpg" in text
+    assert pictures(notebook) == 5
+
+
+@pytest.mark.slow
+def test_every_stage_is_shown_and_every_part_measured(executed):
+    notebook = executed("inside_correlations")
+    assert pictures(notebook) == 12
+    table = re.findall(r"^(\+? ?\w[\w ]*?) +\d\.\d\d +\d+%$", printed(notebook), re.MULTILINE)
+    parts = ("scope", "value", "merging", "spatial", "semantic", "correction")
+    assert table == ["plain CLIP", *(f"+ {part}" for part in parts)]
+
+
+def test_every_notebook_has_its_text():
+    texts = {path.stem for path in (ROOT / "notebooks").glob("*.py")}
+    assert texts == {path.stem for path in NOTEBOOKS}
+    assert {"segment_an_image", "inside_correlations"} <= texts
+
+
+@each_notebook
+def test_notebook_and_text_are_the_same(path):
+    notebook, text = nbformat.read(path, 4), jupytext.read(path.with_suffix(".py"))
+    assert cells(notebook) == cells(text), "run: jupytext --sync notebooks/*.ipynb"
+    assert notebook.metadata.kernelspec == text.metadata.kernelspec
+
+
+@each_notebook
+def test_outputs_are_stripped(path):
+    notebook = nbformat.read(path, 4)
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        assert not cell.get("outputs") and cell.get("execution_count") is None, cell.source
+        assert set(cell.metadata) <= {"lines_to_next_cell"}, cell.source
+    assert set(notebook.metadata) == {"jupytext", "kernelspec"}
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """What the install cell gives to pip where the package, and what else is named, is missing or here."""
+
+    def run(path, folder, here=()):
+        commands = []
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in here or None)
+        monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
+        exec(install_cell(path), {})
+        return [command[command.index("-q") + 1 :] for command in commands]
+
+    return run
+
+
+@each_notebook
+def test_install_cell_does_nothing_where_the_package_is(path, installed, tmp_path):
+    assert installed(path, tmp_path, ["corrclip_jax"]) == []
+
+
+@each_notebook
+def test_install_cell_takes_the_checkout_that_it_lies_in(path, installed):
+    assert installed(path, path.parent) == [[str(ROOT), "matplotlib"]]
+
+
+@each_notebook
+def test_install_cell_takes_jax_for_the_accelerator(path, installed):
+    assert installed(path, path.parent, ["jax_cuda12_plugin"]) == [[str(ROOT), "matplotlib", "jax[cuda12]"]]
+    assert installed(path, path.parent, ["libtpu"]) == [[str(ROOT), "matplotlib", "jax[tpu]"]]
+
+
+@each_notebook
+def test_install_cell_says_what_it_wants(path, installed, tmp_path):
+    with pytest.raises(RuntimeError, match="SOURCE"):
+        installed(path, tmp_path)
