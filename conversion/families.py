@@ -7,7 +7,7 @@ from typing import Any
 from corrclip_jax.checkpoint import TowerConfig, expected_tower
 from corrclip_jax.conversion import clip, dino, sam2
 from corrclip_jax.conversion.rules import ConversionError, apply_table
-from corrclip_jax.trees import Shape, collapse
+from corrclip_jax.trees import collapse
 
 # Each module has SIGNATURES (layout -> a name that no other layout has), table and config_from_shapes.
 FAMILIES: dict[str, ModuleType] = {"clip": clip, "dino": dino, "sam2": sam2}
@@ -79,9 +79,3 @@ def convert_state_dict(
     found = detect(state_dict)
     hint = "" if found in ((family, layout), None) else f"The file looks like {describe(state_dict)}."
     return apply_table(table, state_dict, expected_tower(config), hint)
-
-
-def shapes_of(state_dict: Mapping[str, Any]) -> dict[str, Shape]:
-    """Tensor shapes by name, without reading the tensors where the mapping knows them."""
-    known = getattr(state_dict, "shapes", None)
-    return dict(known) if known is not None else {name: tuple(t.shape) for name, t in state_dict.items()}

@@ -4,7 +4,6 @@ Shapes: (H0, W0) photo, (H, W) resized photo, N = rows * columns windows, (h, w)
 window.
 """
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -116,8 +115,3 @@ def stitch_matrix(axis: Axis, grid: int) -> Float[np.ndarray, "photo cells"]:
 def grid_of(plan: WindowPlan, patch_size: int) -> tuple[int, int]:
     """The patch grid of a padded window; pixels beyond the last whole patch have none."""
     return plan.y.padded // patch_size, plan.x.padded // patch_size
-
-
-def window_count(plan: WindowPlan) -> int:
-    """How many windows the plan has."""
-    return math.prod((len(plan.y.starts), len(plan.x.starts)))

@@ -39,7 +39,6 @@ def test_windows_cover_every_pixel(length):
 
 
 def test_padding_is_zero_pixels_and_a_region_of_its_own():
-    plan = windows.plan_windows(100, 500, METHOD)  # 336 x 1680
     plan = windows.plan_windows(50, 500, METHOD)  # 205 x 2048, padded to 224
     photo = np.full((50, 500, 3), 200, np.uint8)
     pixels = windows.cut_photo(jnp.asarray(photo), plan)

@@ -1,15 +1,14 @@
 """Text against the outputs of the authors' program, with the published vocabulary."""
 
-import importlib.util
 import json
 
 import numpy as np
 import pytest
+from golden_models import golden_model
 from tests_shared import DATA, GOLDENS
 from transformers import CLIPTokenizer
 
-from corrclip_jax.config import CLIPConfig, Config, from_dict
-from corrclip_jax.conversion import convert_state_dict
+from corrclip_jax.config import with_fields
 from corrclip_jax.text import embed_text, encode_prompts
 from corrclip_jax.tokenizer import Tokenizer
 
@@ -26,14 +25,8 @@ def tokenizer():
 @pytest.fixture(scope="module", params=MODELS)
 def model(request):
     """A golden model: its configuration, converted parameters and golden outputs."""
-    spec = importlib.util.spec_from_file_location("seeded", GOLDENS / "seeded.py")
-    seeded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(seeded)
-    described = json.loads((GOLDENS / f"{request.param}.json").read_text())
-    sizes = {name: described["config"][name] for name in ("embed_dim", "quick_gelu", "vision", "text")}
-    config = Config(clip=from_dict(CLIPConfig, sizes), vocabulary=str(VOCABULARY))
-    weights = seeded.state_dict(described["clip"], "corrclip/clip")
-    params = {"clip": convert_state_dict("clip", weights, config.clip)}
+    config, params = golden_model(request.param)
+    config = with_fields(config, vocabulary=str(VOCABULARY))
     return config, params, np.load(GOLDENS / f"{request.param}_text.npz")
 
 
