@@ -19,6 +19,10 @@ from corrclip_jax.conversion.rules import ConversionError
 
 HOME_VARIABLE = "CORRCLIP_HOME"
 
+EMBEDDED = "tiny"
+"""The model that comes with the package: small towers trained on generated scenes (weights/tiny)."""
+EMBEDDED_FOLDER = Path(__file__).parent / "weights" / EMBEDDED
+
 _L14 = CLIPConfig(
     embed_dim=768,
     vision=CLIPVisionConfig(patch_size=14, width=1024, layers=24),
@@ -43,7 +47,7 @@ _SMALL_FILES = ["config.json", "open_clip_config.json", "tokenizer.json", "vocab
 
 
 class Model(NamedTuple):
-    """A model that `load` knows by name: its parts and their licences by family, and whether it is converted."""
+    """A model that `load` knows by name: parts and licences by family, and whether `load` need only read."""
 
     name: str
     titles: dict[str, str]
@@ -52,8 +56,9 @@ class Model(NamedTuple):
 
 
 def available_models() -> list[Model]:
-    """The models that `load` knows by name."""
-    models = []
+    """The models that `load` knows by name, the embedded one first."""
+    own = {"clip": "Tiny CLIP ViT/8", "dino": "Tiny DINO ViT/8", "sam2": "Tiny SAM 2"}
+    models = [Model(EMBEDDED, own, dict.fromkeys(own, "Apache-2.0"), _is_converted(EMBEDDED_FOLDER))]
     for name in PRESETS:
         parts = preset_models(name)
         titles = {family: part.title for family, part in parts.items()}
@@ -65,23 +70,27 @@ def available_models() -> list[Model]:
 def load(model: str | Path, *, dtype: Dtype | None = None, sam2: bool = True) -> tuple[Config, Params]:
     """Configuration and parameters of a model: a name of `available_models`, or a folder.
 
-    The folder is a converted one, or holds checkpoints of published layout, which are converted once. A named model
-    is downloaded (huggingface_hub: resumed, cached) and converted at first use; its licences are printed then.
-    Conversions are kept in `weights_home()`. `dtype` is the towers' compute type; `sam2` False leaves SAM 2 out,
-    for given region maps.
+    "tiny" is part of the package. Other models are downloaded by name (huggingface_hub: resumed, cached) and
+    converted at first use; their licences are printed then. A folder is a converted one, or holds checkpoints of
+    published layout, which are converted once. Conversions are kept in `weights_home()`. `dtype` is the towers'
+    compute type; `sam2` False leaves SAM 2 out, for given region maps.
 
     Raises:
       ValueError: for what is neither; for checkpoints that cannot be converted (`ConversionError`).
-      FileNotFoundError: where weights are not here and cannot be downloaded: which files to place where.
+      FileNotFoundError: where weights are not here and cannot be downloaded: which files to place where; where the
+        embedded weights are missing or damaged.
     """
+    if model == EMBEDDED:
+        config, params = _read_embedded(sam2)
+        return (config if dtype is None else with_fields(config, dtype=dtype)), params
     if model in PRESETS:
         folder = _prepare_preset(str(model))
     elif Path(model).is_dir():
         folder = _prepare_folder(Path(model))
     else:
         raise ValueError(
-            f"model must be one of {', '.join(PRESETS)}, or a folder that holds a converted model or checkpoints "
-            f"in published layout. Got {str(model)!r}."
+            f"model must be one of {', '.join([EMBEDDED, *PRESETS])}, or a folder that holds a converted model or "
+            f"checkpoints in published layout. Got {str(model)!r}."
         )
     config, params = read(folder, sam2=sam2)
     return (config if dtype is None else with_fields(config, dtype=dtype)), params
@@ -99,6 +108,17 @@ def weights_home() -> Path:
     if is_checkout and os.access(checkout / "weights", os.W_OK):
         return checkout / "weights"
     return Path.home() / ".cache" / "corrclip_jax"
+
+
+def _read_embedded(sam2: bool) -> tuple[Config, Params]:
+    try:
+        return read(EMBEDDED_FOLDER, sam2=sam2)
+    except (OSError, ValueError) as error:
+        state = "damaged" if _is_converted(EMBEDDED_FOLDER) else "missing"
+        raise FileNotFoundError(
+            f"The weights of the embedded model are {state} ({EMBEDDED_FOLDER}): this installation is broken. "
+            "Install corrclip-jax again; in a checkout, restore weights/tiny and the link corrclip_jax/weights."
+        ) from error
 
 
 def _converted(name: str) -> Path:

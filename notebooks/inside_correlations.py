@@ -57,13 +57,10 @@ if not found("corrclip_jax"):
 # The package draws scenes of its own, which have an exact truth to compare with. Take another number for
 # another one.
 #
-# The model is `vit-b`, some 2 GB that are downloaded and converted once. Without a network, the error message
-# says which files to place where; or set the environment variable `CORRCLIP_MODEL` to the folder of a model
-# that you have. On a CPU the real models take minutes here.
+# The model is `tiny`, which comes with the package: small towers trained on such scenes. With `vit-b` (2 GB are
+# downloaded and converted once) and a photo, you see the same of the real towers.
 
 # %%
-import os
-
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
@@ -72,7 +69,7 @@ import corrclip_jax as cc
 from corrclip_jax.datasets import scenes, words
 from corrclip_jax.palette import palette
 
-MODEL = os.environ.get("CORRCLIP_MODEL", "vit-b")  # or "vit-l", "vit-h", a folder
+MODEL = "tiny"  # or "vit-b", "vit-l", "vit-h", a folder
 SCENE = 32  # @param {type: "slider", min: 0, max: 199}
 
 config, params = cc.load(MODEL)

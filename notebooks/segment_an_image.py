@@ -68,26 +68,20 @@ for device in jax.devices():
 # <a id="first"></a>
 # ## 2. A first picture
 #
-# A model is a configuration and a tree of parameters. `vit-b` is MetaCLIP's ViT-B/16 with DINO's ViT-B/8 and
-# SAM 2's Hiera-L: some 2 GB that are downloaded and converted once (`vit-l` and `vit-h` have larger CLIPs). The
-# weights have licences of their own, which are printed then; MetaCLIP's allows no commercial use.
-#
-# Without a network, the error message says which files to place where; or set the environment variable
-# `CORRCLIP_MODEL` to the folder of a model that you have.
+# A model is a configuration and a tree of parameters. `tiny` comes with the package: small towers trained on
+# pictures that the package draws itself. It needs no network and runs anywhere, but knows nothing else; a photo
+# wants a real model, as in section 4.
 
 # %%
-import os
-
 import corrclip_jax as cc
 
-MODEL = os.environ.get("CORRCLIP_MODEL", "vit-b")  # or "vit-l", "vit-h", a folder
 DTYPE = "float32"  # @param ["float32", "bfloat16"]
 
-config, params = cc.load(MODEL, dtype=DTYPE)
+config, params = cc.load("tiny", dtype=DTYPE)
 print(f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,} parameters:", ", ".join(params))
 
 # %% [markdown]
-# The package draws scenes of its own, with exact labels: shapes of many colours and materials on eight
+# The scenes have exact labels: shapes of many colours and materials on eight
 # backgrounds. Take another number for another one.
 
 # %%
@@ -216,6 +210,10 @@ plt.show()
 # <a id="photo"></a>
 # ## 4. Your own photo
 #
+# Photos want a model that has seen the world. `vit-b` is MetaCLIP's ViT-B/16 with DINO's ViT-B/8 and SAM 2's
+# Hiera-L: some 2 GB that are downloaded and converted once (`vit-l` and `vit-h` have larger CLIPs). The weights
+# have licences of their own, which are printed then; MetaCLIP's allows no commercial use.
+#
 # `PHOTO` is an address or a file; in Colab, drop a photo into the *Files* pane on the left and write its name
 # here. (The one below is Rachel Michetti's, CC0.) Commas separate classes and `;` separates synonyms. Name also
 # what lies around the things that you look for: every pixel gets one of your names.
@@ -226,6 +224,7 @@ import urllib.request
 
 from corrclip_jax.text import parse_classes
 
+PHOTO_MODEL = "vit-b"  # @param ["vit-b", "vit-l", "vit-h"] {allow-input: true}
 PHOTO = (
     "https://raw.githubusercontent.com/scikit-image/scikit-image/v0.25.2/skimage/data/coffee.png"  # @param
 )
@@ -241,21 +240,24 @@ def read(place: str) -> Image.Image:
 
 
 # %% [markdown]
-# Where the photo cannot be had, the notebook says so and goes on with another scene.
+# Where the photo or the model cannot be had, the notebook says so and goes on with the tiny model and a scene of
+# things whose colours and shapes never came together in its training.
 
 # %%
 try:
     photo, classes = read(PHOTO), parse_classes(PHOTO_CLASSES)
+    photo_segmenter = cc.Segmenter(cc.load(PHOTO_MODEL, dtype=DTYPE))
 except OSError as error:  # no network, or no such file
-    print(f"{PHOTO}: {error}\nGoing on with a generated scene.")
+    print(f"{error}\nGoing on with a generated scene.")
     photo, classes = Image.fromarray(scenes.unseen_scene(0).image), CLASSES
+    photo_segmenter = segmenter
 
 # %% [markdown]
 # A photo of another size is another program, so the first call compiles again.
 
 # %%
 for _ in range(2):
-    mine = segmenter(photo, classes)
+    mine = photo_segmenter(photo, classes)
     print(f"{mine.seconds:.2f} s", "with compilation" if mine.compiled else "")
 display(mine.overlay())
 

@@ -53,6 +53,14 @@ def test_the_demo_writes_its_pictures_and_prints_a_table(tmp_path):
     assert str(tmp_path / "demo" / "demo.png") in found.stderr
 
 
+@pytest.mark.slow
+def test_the_embedded_model_is_better_with_the_method_than_without(tmp_path):
+    found = invoke("--scenes", 2, "--out", tmp_path)
+    assert found.exit_code == 0, found.output
+    plain, whole = map(float, re.search(r"mean +(\S+) +(\S+)", found.stdout).groups())
+    assert whole > plain
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -249,7 +249,7 @@ def test_evaluate_prints_the_ablation(invoke, tmp_path, towerless, monkeypatch):
         (("voc21",), "the data sets are: scenes"),
         (("scenes", "--count", 500), "has 1 to 200 pictures to take. Got 500"),
         (("scenes", "--split", "train"), "the scenes have the splits val, unseen"),
-        (("scenes", "--model", "vit-x"), "model must be one of vit-b"),
+        (("scenes", "--model", "vit-x"), "model must be one of tiny, vit-b"),
     ],
 )
 def test_evaluate_says_what_there_is(invoke, arguments, message):

@@ -20,6 +20,7 @@ for name in corrclip_jax.__all__:
     getattr(corrclip_jax, name)
 from corrclip_jax.presets import available_models
 assert "vit-b" in str(available_models())
+assert corrclip_jax.load("tiny")[0].name == "tiny"
 print(corrclip_jax.__file__)
 """
 

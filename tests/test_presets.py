@@ -1,6 +1,7 @@
 """`load`: presets and folders, converted once, with and without a network."""
 
 import os
+import shutil
 from pathlib import Path
 
 import huggingface_hub
@@ -17,7 +18,7 @@ from corrclip_jax.checkpoint import expected_params
 from corrclip_jax.config import Config
 from corrclip_jax.conversion import ConversionError
 from corrclip_jax.conversion.registry import preset_models
-from corrclip_jax.presets import PRESETS, available_models, load, weights_home
+from corrclip_jax.presets import EMBEDDED_FOLDER, PRESETS, available_models, load, weights_home
 
 CLIP_TENSORS = random_tensors(open_clip_shapes(CLIP))
 DINO_TENSORS = random_tensors(dino_shapes(DINO))
@@ -117,12 +118,35 @@ def test_folders_of_one_name_do_not_share_a_conversion(home, tmp_path):
 
 def test_what_is_no_model_is_told(home, tmp_path):
     with pytest.raises(
-        ValueError, match=r"model must be one of vit-b, vit-l, vit-h, or a folder.*Got 'vit-x'"
+        ValueError, match=r"model must be one of tiny, vit-b, vit-l, vit-h, or a folder.*Got 'vit-x'"
     ):
         load("vit-x")
     with pytest.raises(ConversionError, match="neither a converted model"):
         load(tmp_path)
-    with pytest.raises(ValueError, match="Got 'tiny'"):
+
+
+# --- the embedded model ---
+
+
+def test_the_embedded_model_needs_no_network_and_no_home(home):
+    config, params = load("tiny")
+    assert (config.name, set(params)) == ("tiny", {"clip", "dino", "sam2"})
+    assert Path(config.vocabulary or "").is_dir()
+    assert not home.exists()
+
+
+def test_the_embedded_model_can_do_without_sam2(home):
+    config, params = load("tiny", dtype="bfloat16", sam2=False)
+    assert (config.dtype, config.sam2, set(params)) == ("bfloat16", None, {"clip", "dino"})
+
+
+def test_a_broken_installation_is_told(home, tmp_path, monkeypatch):
+    monkeypatch.setattr(presets, "EMBEDDED_FOLDER", tmp_path / "tiny")
+    with pytest.raises(FileNotFoundError, match=r"embedded model are missing.*installation is broken"):
+        load("tiny")
+    shutil.copytree(EMBEDDED_FOLDER, tmp_path / "tiny")
+    shutil.rmtree(tmp_path / "tiny" / "dino")
+    with pytest.raises(FileNotFoundError, match="embedded model are damaged"):
         load("tiny")
 
 
@@ -147,7 +171,9 @@ def test_presets_and_register_agree():
 
 def test_models_are_listed_with_their_licences(home):
     models = {model.name: model for model in available_models()}
-    assert set(models) == {"vit-b", "vit-l", "vit-h"}
+    assert list(models) == ["tiny", "vit-b", "vit-l", "vit-h"]
+    assert models["tiny"].converted
+    assert set(models["tiny"].licences.values()) == {"Apache-2.0"}
     assert models["vit-b"].licences == {"clip": "CC-BY-NC-4.0", "dino": "Apache-2.0", "sam2": "Apache-2.0"}
     assert models["vit-h"].licences["clip"] == "MIT"
     assert not models["vit-b"].converted
@@ -182,7 +208,7 @@ def test_files_placed_by_hand_are_converted_once(home, small_preset, monkeypatch
     config, _ = load(small_preset)
     assert (config.name, config.clip, config.dino) == ("vit-b", CLIP, DINO)
     assert "licence CC-BY-NC-4.0 (no commercial use)" in capfd.readouterr().err
-    assert next(iter(available_models())).converted
+    assert {model.name for model in available_models() if model.converted} == {"tiny", "vit-b"}
     monkeypatch.setattr(presets, "convert", lambda *args, **options: pytest.fail("converted again"))
     assert load(small_preset)[0] == config
 

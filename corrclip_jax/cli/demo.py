@@ -15,8 +15,9 @@ MOST_SCENES = 8
 HELP = "\n\n".join(
     [
         "Show the method at work, without a photo.",
-        "A model labels scenes that the package draws itself. An overlay, the regions, and a comparison (photo, "
-        "plain CLIP, CorrCLIP, truth) of each scene are written to the folder --out, and demo.png with them all. "
+        "The embedded model, tiny, labels scenes that the package draws itself; no network is needed. An overlay, "
+        "the regions, and a comparison (photo, plain CLIP, CorrCLIP, truth) of each scene are written to the "
+        "folder --out, and demo.png with them all. "
         "Later runs need not compile and are faster.",
         "[bold]Examples[/]",
         "  corrclip demo",
@@ -38,9 +39,11 @@ def demo(
     model: Annotated[
         str,
         typer.Option(
-            "--model", "-m", help="vit-b, vit-l, vit-h, or a folder that holds a model or its checkpoints."
+            "--model",
+            "-m",
+            help="tiny, vit-b, vit-l, vit-h, or a folder that holds a model or its checkpoints.",
         ),
-    ] = "vit-b",
+    ] = "tiny",
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for the pictures; made where there is none.")
     ] = Path("demo"),

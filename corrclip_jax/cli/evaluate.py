@@ -39,8 +39,8 @@ class Regions(StrEnum):
 def evaluate(
     dataset: Annotated[str, typer.Argument(help="The data set: scenes.", show_default=False)],
     model: Annotated[
-        str, typer.Option("--model", "-m", help="vit-b, vit-l, vit-h, or a model's folder.")
-    ] = "vit-b",
+        str, typer.Option("--model", "-m", help="tiny, vit-b, vit-l, vit-h, or a model's folder.")
+    ] = "tiny",
     split: Annotated[str, typer.Option(help="The part of the data set: val or unseen.")] = "val",
     count: Annotated[
         int | None, typer.Option(help="Only the first so many pictures.", show_default=False)

@@ -68,7 +68,9 @@ def segment(
     model: Annotated[
         str,
         typer.Option(
-            "--model", "-m", help="vit-b, vit-l, vit-h, or a folder that holds a model or its checkpoints."
+            "--model",
+            "-m",
+            help="vit-b, vit-l, vit-h, tiny (generated scenes only), or a folder with a model or its checkpoints.",
         ),
     ] = "vit-b",
     out: Annotated[

@@ -46,6 +46,13 @@ class Caption(NamedTuple):
     facts: frozenset[Fact]
 
 
+class _Details(NamedTuple):
+    """How often a thing's colour and material are said."""
+
+    colour: float = 0.65
+    material: float = 0.4
+
+
 def contents(scene: Scene, box: tuple[int, int, int, int] | None = None) -> Contents:
     """What is seen within a box (top, left, bottom, right), in pixels; the whole scene by default.
 
@@ -78,15 +85,17 @@ def facts(seen: Contents) -> frozenset[Fact]:
     return frozenset([*about_things, *((None, None, area) for area in seen.areas)])
 
 
-def caption(seen: Contents, rng: np.random.Generator, most_things: int = 5) -> Caption:
+def caption(seen: Contents, rng: np.random.Generator, most_things: int = 5, bare: float = 0.0) -> Caption:
     """A caption in one of many wordings; most name everything seen, some one thing or one background alone.
 
-    No more than `most_things` things are named.
+    No more than `most_things` things are named. A share `bare` of the captions name things by their shape alone,
+    the others say the colour or the material of some.
     """
+    say = _Details(0.0, 0.0) if rng.random() < bare else _Details()
     if rng.random() < 0.35:
-        return _one(seen, rng)
+        return _one(seen, rng, say)
     named = [seen.things[i] for i in rng.permutation(len(seen.things))[:most_things]]
-    things = [_phrase(thing, rng) for thing in named]
+    things = [_phrase(thing, rng, say) for thing in named]
     areas = [(_synonym(BACKGROUNDS[area], rng), (None, None, area)) for area in seen.areas]
     said = frozenset(fact for _, fact in (*things, *areas))
     opening = str(rng.choice(_OPENINGS))
@@ -109,22 +118,22 @@ def is_true(
     return missing == 0
 
 
-def _one(seen: Contents, rng: np.random.Generator) -> Caption:
+def _one(seen: Contents, rng: np.random.Generator, say: _Details) -> Caption:
     """One thing or background in one of the prompt templates."""
     choices = len(seen.things) + len(seen.areas)
     index = int(rng.integers(choices))
     if index < len(seen.things):
-        text, fact = _phrase(seen.things[index], rng)
+        text, fact = _phrase(seen.things[index], rng, say)
     else:
         area = seen.areas[index - len(seen.things)]
         text, fact = _synonym(BACKGROUNDS[area], rng), (None, None, area)
     return Caption(TEMPLATES[int(rng.integers(len(TEMPLATES)))].format(text), frozenset([fact]))
 
 
-def _phrase(thing: Thing, rng: np.random.Generator) -> tuple[str, Fact]:
+def _phrase(thing: Thing, rng: np.random.Generator, say: _Details) -> tuple[str, Fact]:
     """A noun with its colour, its material, both or neither."""
-    colour = thing.colour if rng.random() < 0.65 else None
-    material = thing.material if rng.random() < 0.4 else None
+    colour = thing.colour if rng.random() < say.colour else None
+    material = thing.material if rng.random() < say.material else None
     words = [_synonym(MATERIALS[material], rng)] if material else []
     if colour:
         words.append(_synonym(COLOURS[colour], rng))

@@ -10,6 +10,7 @@ from recipe_path import recipe
 from corrclip_jax.checkpoint import expected_tower
 from corrclip_jax.config import CLIPConfig, CLIPTextConfig, CLIPVisionConfig, DINOConfig, SAM2Config
 from corrclip_jax.correlation import normalise
+from corrclip_jax.datasets.words import BACKGROUNDS, SHAPES
 from corrclip_jax.models import DINO
 
 STEPS = 12
@@ -132,12 +133,30 @@ def test_batches_are_the_same_wherever_they_are_made(pool, clip_config):
 
 
 def test_a_batch_of_captions_fits_its_parts(pool, clip_config):
-    batch = recipe("train_clip").BatchMaker(pool, clip_config, 6, 0)(0)
+    train_clip = recipe("train_clip")
+    batch = train_clip.BatchMaker(pool, clip_config, 6, 0)(0)
     assert batch.images.shape == (6, 112, 112, 3)
     assert batch.parts.any((2, 3)).all()
     assert batch.true.diagonal().all()
-    # Windows have the whole picture as their first part, mosaics a quarter.
-    assert [part.mean() for part in batch.parts[:, 0]] == [1, 0.25] * 3
+    # Windows have the whole picture as their first part; those of mosaics stay in their quarters.
+    assert batch.parts[::2, 0].all()
+    assert batch.parts[1::2].sum(1).max() == 1
+    assert batch.parts[1::2].mean((2, 3)).max() <= 0.25
+    tags = np.array(train_clip.TAGS)
+    for part, tagged in enumerate(batch.tags):
+        assert set(tags[tagged]) & {*SHAPES, *BACKGROUNDS}, part
+
+
+def test_the_first_steps_show_single_things(pool, clip_config):
+    train_clip = recipe("train_clip")
+    batch = train_clip.BatchMaker(pool, clip_config, 6, 0, easy_steps=1)(0)
+    shapes, backgrounds = np.split(batch.tags[:, : len(SHAPES) + len(BACKGROUNDS)], [len(SHAPES)], axis=1)
+    assert (shapes.sum(1) <= 1).all()
+    # A part is a whole crop, or one instance in it: the thing or the background, not both.
+    whole = batch.parts.mean((2, 3)).reshape(-1) == 0.25
+    assert 0 < whole.sum() < len(whole)
+    assert (shapes.any(1) & backgrounds.any(1))[whole].all()
+    assert not (shapes.any(1) & backgrounds.any(1))[~whole].any()
 
 
 def test_a_caption_that_is_true_elsewhere_is_not_held_against_it():

@@ -24,9 +24,9 @@ from corrclip_jax.viz import overlay
 
 HERE = Path(__file__).parent
 _SHOWN = {
-    "clip": ("main", "spatial", "semantic"),
+    "clip": ("main", "semantic", "words"),
     "dino": ("cls", "patches"),
-    "sam2": ("focal", "dice", "iou"),
+    "sam2": ("entropy", "dice", "iou"),
 }
 LINES = ((200, 60, 60), (50, 110, 200), (60, 150, 80))
 _PANEL = (420, 260)

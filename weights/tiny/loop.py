@@ -38,8 +38,8 @@ def batches(make: Callable[[int], Any], first: int, last: int, processes: int) -
 
 
 def schedule(peak: float, steps: int) -> optax.Schedule:
-    """Warm-up over the first twentieth, then half a cosine to nothing."""
-    return optax.warmup_cosine_decay_schedule(0.0, peak, max(1, steps // 20), steps)
+    """Warm-up over the first twentieth, at most 100 steps, then half a cosine to nothing."""
+    return optax.warmup_cosine_decay_schedule(0.0, peak, min(max(1, steps // 20), 100), steps)
 
 
 def adamw(peak: float, steps: int, decay: float) -> optax.GradientTransformation:

@@ -56,7 +56,7 @@ def source(tower: str, run: Path) -> dict:
         "title": f"tiny {tower}, trained on generated scenes",
         "recipe": f"weights/tiny/train_{tower}.py",
         "steps": int(last["step"]),
-        "license": "Apache-2.0",
+        "licence": "Apache-2.0",
     }
 
 

@@ -1,13 +1,15 @@
 """CLIP by contrast between pictures and captions: `python weights/tiny/train_clip.py --pool POOL --out FOLDER`.
 
-Half of the training pictures are mosaics of four small crops, half are windows of whole scenes of which four
-rectangles (one of them the whole window) are looked at. Each of a picture's four parts has a caption of its own.
-A part is read out as the method reads regions, in three ways, and each read-out is contrasted with the captions:
+Half of the training pictures are mosaics of four small crops, half are windows of whole scenes; first come mosaics
+alone, of crops with one thing. Four parts of each picture, instances or rectangles, have a caption of their own. A
+part is read out as the method reads regions, in three ways, and each read-out is contrasted with the captions:
   main      the mean of its patches' values in the last block, through the attention's output projection alone
   spatial   the same from the mean of the middle blocks' outputs
   semantic  a token of its own that sees the part; for a whole picture that is CLIP's ordinary image embedding
 The ordinary loss alone would leave the first two unaligned with the text in so small a model.
-A caption that happens to be true of another picture, too, is not held against it.
+A caption that happens to be true of another picture, too, is not held against it. Beside the contrast a linear
+classifier, thrown away afterwards, names each part's words from each read-out: so the picture's tower learns long
+before the text tower can tell it what to look at.
 """
 
 import argparse
@@ -25,14 +27,23 @@ import optax
 import pool as pools
 from tiny import CONFIG
 
+from corrclip_jax import checkpoint
 from corrclip_jax.config import CLIPConfig
 from corrclip_jax.datasets import captions
+from corrclip_jax.datasets.words import BACKGROUNDS, COLOURS, MATERIALS, SHAPES
 from corrclip_jax.models import CLIP
 from corrclip_jax.tokenizer import Tokenizer
 from corrclip_jax.windows import CLIP_MEAN, CLIP_STD
 
 PARTS = 4
+# Colour, material and background tell most pictures apart, so that shapes would be learnt last. Therefore this
+# share of the captions name things by shape alone, and the same share leave the background out.
+SHARE, EASY_SHARE = 0.5, 0.8
+OUTLINES = (
+    0.6  # the share of parts that are an instance, as the method's regions are; the others are rectangles
+)
 SPATIAL_LAYERS = 2
+TAGS = (*SHAPES, *BACKGROUNDS, *COLOURS, *MATERIALS)
 VOCABULARY = Path(__file__).parent / "vocabulary" / "tokenizer.json"
 
 
@@ -43,6 +54,7 @@ class Batch(NamedTuple):
     parts: np.ndarray  # bool [B, 4, h, w], on the patch grid
     tokens: np.ndarray  # int32 [4 B, T]
     true: np.ndarray  # bool [4 B, 4 B], part x caption
+    tags: np.ndarray  # bool [4 B, len(TAGS)], the words that are true of each part
 
 
 @flax.struct.dataclass
@@ -50,6 +62,7 @@ class State:
     """What a checkpoint holds."""
 
     params: dict
+    tagger: dict
     opt_state: optax.OptState
 
 
@@ -61,28 +74,34 @@ class BatchMaker:
     config: CLIPConfig
     batch: int
     seed: int
+    easy_steps: int = 0
 
     def __call__(self, step: int) -> Batch:
         """Draw the pictures of a step from the pool."""
         crops, scenes, tokenizer = _load(self.folder)
+        easy = step < self.easy_steps
+        choice = _single(self.folder) if easy else np.arange(len(crops.images))
         rng = np.random.default_rng([self.seed, step])
         side, patch = self.config.vision.image_size, self.config.vision.patch_size
         grid = side // patch
         rows = []
         for index in range(self.batch):
             image, parts, seen = (
-                _mosaic(rng, crops, side, grid) if index % 2 else _window(rng, scenes, side, patch)
+                _mosaic(rng, crops, choice, side, grid)
+                if easy or index % 2
+                else _window(rng, scenes, side, patch)
             )
             if rng.random() < 0.5:
                 image, parts = image[:, ::-1], parts[:, :, ::-1]
             rows.append((image, parts, seen))
         seen = [part for row in rows for part in row[2]]
-        said = [captions.caption(part, rng) for part in seen]
+        said = [_say(rng, part, EASY_SHARE if easy else SHARE) for part in seen]
         return Batch(
             np.stack([row[0] for row in rows]),
             np.stack([row[1] for row in rows]),
             tokenizer([caption.text for caption in said], self.config.text.context_length),
             captions.is_true([caption.facts for caption in said], [captions.facts(part) for part in seen]),
+            np.stack([_tags(part) for part in seen]),
         )
 
 
@@ -91,31 +110,71 @@ def _load(folder: Path) -> tuple[pools.Pool, pools.Pool, Tokenizer]:
     return pools.load(folder, "crops"), pools.load(folder, "scenes"), Tokenizer.load(VOCABULARY)
 
 
-def _mosaic(rng: np.random.Generator, crops: pools.Pool, side: int, grid: int):
-    """Four crops side by side; the parts are the crops."""
+@functools.cache
+def _single(folder: Path) -> np.ndarray:
+    """The crops with one thing."""
+    return np.flatnonzero((_load(folder)[0].things[:, :, 0] >= 0).sum(1) == 1)
+
+
+def _say(rng: np.random.Generator, seen: captions.Contents, share: float) -> captions.Caption:
+    """A caption of a part; a share of them name shapes alone, a share no background."""
+    if seen.things and rng.random() < share:
+        seen = seen._replace(areas=())
+    return captions.caption(seen, rng, bare=share)
+
+
+def _tags(seen: captions.Contents) -> np.ndarray:
+    words = {*seen.areas, *(word for thing in seen.things for word in thing)}
+    return np.array([tag in words for tag in TAGS])
+
+
+def _mosaic(rng: np.random.Generator, crops: pools.Pool, choice: np.ndarray, side: int, grid: int):
+    """Four crops of a choice side by side; a part is a crop or one instance in it."""
     half, cells = side // 2, grid // 2
     image, parts, seen = np.zeros((side, side, 3), np.uint8), np.zeros((PARTS, grid, grid), bool), []
-    for part, index in enumerate(rng.integers(len(crops.images), size=PARTS)):
+    for part, index in enumerate(rng.choice(choice, PARTS)):
         y, x = divmod(part, 2)
+        rows, columns = slice(y * cells, (y + 1) * cells), slice(x * cells, (x + 1) * cells)
         image[y * half : (y + 1) * half, x * half : (x + 1) * half] = crops.images[index][:half, :half]
-        parts[part, y * cells : (y + 1) * cells, x * cells : (x + 1) * cells] = True
-        seen.append(captions.contents(crops.scene(int(index))))
+        crop = crops.scene(int(index))
+        if rng.random() < OUTLINES:
+            parts[part, rows, columns], inside = _outline(rng, crop, crop.instances[:half, :half], cells)
+        else:
+            parts[part, rows, columns], inside = True, captions.contents(crop)
+        seen.append(inside)
     return image, parts, seen
 
 
 def _window(rng: np.random.Generator, scenes: pools.Pool, side: int, patch: int):
-    """A window of a scene; the parts are the whole and three rectangles, half of those about a thing."""
+    """A window of a scene; the parts are the whole, and three times an instance or a rectangle."""
     scene = scenes.scene(int(rng.integers(len(scenes.images))))
     grid = side // patch
     top, left = (int(rng.integers(extent - side + 1)) for extent in scene.instances.shape)
-    inside = scene.instances[top : top + side, left : left + side]
+    visible = scene.instances[top : top + side, left : left + side]
     parts, seen = np.zeros((PARTS, grid, grid), bool), []
     for part in range(PARTS):
-        y0, x0, y1, x1 = (0, 0, grid, grid) if part == 0 else _rectangle(rng, inside, grid, patch)
-        parts[part, y0:y1, x0:x1] = True
-        box = (top + y0 * patch, left + x0 * patch, top + y1 * patch, left + x1 * patch)
-        seen.append(captions.contents(scene, box))
+        if part and rng.random() < OUTLINES:
+            parts[part], inside = _outline(rng, scene, visible, grid)
+        else:
+            y0, x0, y1, x1 = (0, 0, grid, grid) if part == 0 else _rectangle(rng, visible, grid, patch)
+            parts[part, y0:y1, x0:x1] = True
+            box = (top + y0 * patch, left + x0 * patch, top + y1 * patch, left + x1 * patch)
+            inside = captions.contents(scene, box)
+        seen.append(inside)
     return scene.image[top : top + side, left : left + side], parts, seen
+
+
+def _outline(rng: np.random.Generator, scene, instances: np.ndarray, grid: int):
+    """The patches [grid, grid] of which an instance, rather a thing than an area, fills half, and what it is."""
+    ids = np.unique(instances)
+    things = ids[ids >= pools.FIRST_THING]
+    chosen = int(rng.choice(things if len(things) and rng.random() < 0.8 else ids))
+    side = instances.shape[0] // grid
+    filled = (instances == chosen).reshape(grid, side, grid, side).mean((1, 3))
+    part = filled >= min(0.5, filled.max())
+    if chosen >= pools.FIRST_THING:
+        return part, captions.Contents((scene.things[chosen - pools.FIRST_THING],), ())
+    return part, captions.Contents((), (scene.areas[chosen - 1],))
 
 
 def _rectangle(
@@ -160,34 +219,70 @@ def contrast(parts: jax.Array, texts: jax.Array, true: jax.Array, scale: jax.Arr
     return ((jax.nn.logsumexp(logits, 1) - right).mean() + (jax.nn.logsumexp(logits, 0) - right).mean()) / 2
 
 
+def name_words(tagger: dict, parts: jax.Array, tags: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy of the classifier's softmax against a part's words, and how often a lone shape is told."""
+    logits = parts * tagger["scale"] @ tagger["kernel"] + tagger["bias"]
+    wanted = tags / jnp.maximum(tags.sum(1, keepdims=True), 1)
+    shapes = tags[:, : len(SHAPES)]
+    single = shapes.sum(1) == 1
+    right = jnp.take_along_axis(shapes, logits[:, : len(SHAPES)].argmax(1)[:, None], 1)[:, 0]
+    share = (right & single).sum() / jnp.maximum(single.sum(), 1)
+    return -(wanted * jax.nn.log_softmax(logits)).sum(1).mean(), share
+
+
 def make_update(config: CLIPConfig, optimiser: optax.GradientTransformation):
     """One step of training."""
 
-    def loss_fn(params, batch: Batch):
+    def loss_fn(trained, batch: Batch):
+        params, tagger = trained
         images = (batch.images.astype(jnp.float32) - CLIP_MEAN) / CLIP_STD
         texts = _unit(CLIP(config).apply({"params": params}, batch.tokens, method="encode_text"))
         scale = jnp.exp(jnp.clip(params["logit_scale"], 0, np.log(100)))
         found = read_outs(config, params, images, batch.parts)
         losses = {name: contrast(parts, texts, batch.true, scale) for name, parts in found.items()}
-        best = (found["sum"] @ texts.T).argmax(1)
-        right = batch.true[jnp.arange(len(best)), best].mean()
-        return sum(losses.values()) / len(losses), losses | {"accuracy": right, "scale": scale}
+        named = {name: name_words(tagger, parts, batch.tags) for name, parts in found.items()}
+        metrics = losses | {f"{name}_shapes": right for name, (_, right) in named.items()}
+        words = sum(entropy for entropy, _ in named.values()) / len(named)
+        return sum(losses.values()) / len(losses) + words, metrics | {"words": words, "scale": scale}
 
     def update(state: State, batch: Batch):
-        (loss, metrics), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch)
-        changes, opt_state = optimiser.update(gradients, state.opt_state, state.params)
-        return State(optax.apply_updates(state.params, changes), opt_state), {"loss": loss} | metrics
+        trained = state.params, state.tagger
+        (loss, metrics), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trained, batch)
+        changes, opt_state = optimiser.update(gradients, state.opt_state, trained)
+        return State(*optax.apply_updates(trained, changes), opt_state), {"loss": loss} | metrics
 
     return update
 
 
 def initial_state(config: CLIPConfig, optimiser: optax.GradientTransformation, seed: int) -> State:
-    """Random weights; the temperature starts at 1 / 14."""
+    """Random weights, but patches know from the start where they are and attend to their neighbours.
+
+    Positions begin as sines and cosines, queries equal to keys; both go on to be learnt. The temperature starts at
+    1 / 20.
+    """
     side, length = config.vision.image_size, config.text.context_length
     arguments = (jnp.zeros((1, side, side, 3)), jnp.zeros((1, length), jnp.int32))
     params = jax.jit(CLIP(config).init)(jax.random.key(seed), *arguments)["params"]
-    params["logit_scale"] = jnp.asarray(np.log(14.0), jnp.float32)
-    return State(params, optimiser.init(params))
+    params["logit_scale"] = jnp.asarray(np.log(20.0), jnp.float32)
+    visual = params["visual"]
+    where = visual["positional_embedding"]
+    visual["positional_embedding"] = where.at[1:].set(
+        _sines(side // config.vision.patch_size, where.shape[1])
+    )
+    for block in visual["transformer"].values():
+        block["attn"]["key"]["kernel"] = jnp.copy(block["attn"]["query"]["kernel"])
+    kernel = 0.1 * jax.random.normal(jax.random.key(seed + 1), (config.embed_dim, len(TAGS)))
+    tagger = {"kernel": kernel, "bias": jnp.zeros(len(TAGS)), "scale": jnp.float32(10.0)}
+    return State(params, tagger, optimiser.init((params, tagger)))
+
+
+def _sines(grid: int, width: int) -> np.ndarray:
+    """Sines and cosines of row and column, [grid * grid, width]; periods from a quarter of the grid to twice it."""
+    rates = 2 * np.pi / (grid * np.geomspace(0.25, 2.0, width // 4))
+    angles = np.arange(grid)[:, None] * rates
+    one = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    y, x = (n.reshape(-1) for n in np.mgrid[:grid, :grid])
+    return np.concatenate([one[y], one[x]], axis=1).astype(np.float32)
 
 
 def _unit(x: jax.Array) -> jax.Array:
@@ -204,13 +299,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--easy-steps", type=int, default=400)
+    parser.add_argument(
+        "--start", type=Path, help="a converted model whose CLIP to begin with, not random weights"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=1)
     args = parser.parse_args()
     config = CONFIG.clip
     optimiser = loop.adamw(args.rate, args.steps, decay=0.1)
-    maker = BatchMaker(args.pool, config, args.batch, args.seed)
+    maker = BatchMaker(args.pool, config, args.batch, args.seed, args.easy_steps)
     state = initial_state(config, optimiser, args.seed)
+    if args.start:
+        state = state.replace(params=checkpoint.read(args.start, sam2=False)[1]["clip"])
     loop.train(args.out, state, make_update(config, optimiser), maker, args.steps, args.processes)
 
 

@@ -2,7 +2,8 @@
 
 A student sees two large and some small views of a scene, a teacher (the student's moving average) the large ones.
 The student's class token is to predict the teacher's, as in DINO; and its last block's query plus key, which is all
-that the method reads, is to predict the teacher's at the same spot of the scene in the other large view.
+that the method reads, is to predict the teacher's at the same spot of the scene in the other large view. The
+teacher's targets are balanced over a batch (Sinkhorn), without which they gather in a few prototypes.
 
 The bias of the last block's key never changes attention (it shifts all logits of a query alike), so `landed` is
 free to choose it: such that query plus key has mean zero over training pictures, and cosines tell patches apart.
@@ -27,17 +28,17 @@ from corrclip_jax.models import DINO
 from corrclip_jax.models.dino import Block
 
 PROTOTYPES = 512
-_STUDENT_TEMPERATURE, _TEACHER_TEMPERATURE = 0.1, 0.04
+_STUDENT_TEMPERATURE, _TEACHER_TEMPERATURE = 0.1, 0.05
+_BALANCINGS = 3
 _MEAN, _STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
 
 
 @flax.struct.dataclass
 class State:
-    """What a checkpoint holds; the centres are those of the teacher's outputs."""
+    """What a checkpoint holds."""
 
     params: dict
     teacher: dict
-    centres: dict
     opt_state: optax.OptState
     step: jax.Array
 
@@ -91,29 +92,35 @@ def normalise_views(images: jax.Array) -> jax.Array:
     return (images / 255 - _MEAN) / _STD
 
 
+def targets(logits: jax.Array) -> jax.Array:
+    """The teacher's logits [..., K] as shares, balanced (Sinkhorn) so that a batch uses all prototypes alike."""
+    log = logits.reshape(-1, logits.shape[-1]) / _TEACHER_TEMPERATURE
+    for _ in range(_BALANCINGS):
+        log = log - jax.nn.logsumexp(log, axis=0)
+        log = log - jax.nn.logsumexp(log, axis=1, keepdims=True)
+    return jnp.exp(log).reshape(logits.shape)
+
+
 def make_update(config: DINOConfig, optimiser: optax.GradientTransformation, steps: int):
     """One step of training."""
     model = FullDINO(config)
 
-    def targets(logits, centre):
-        return jax.nn.softmax((logits - centre) / _TEACHER_TEMPERATURE, axis=-1)
-
     def distance(target, logits):
         return -(target * jax.nn.log_softmax(logits / _STUDENT_TEMPERATURE, axis=-1)).sum(-1)
 
-    def loss_fn(params, teacher, centres, batch: Batch):
+    def loss_fn(params, teacher, batch: Batch):
         count = len(batch.large)
         large = normalise_views(batch.large)
         told = jax.lax.stop_gradient(model.apply({"params": teacher}, large))
         seen = model.apply({"params": params}, large)
         small = model.apply({"params": params}, normalise_views(batch.small))
 
-        cls = targets(told["cls"], centres["cls"]).reshape(count, 2, -1)
+        cls = targets(told["cls"]).reshape(count, 2, -1)
         views = [seen["cls"].reshape(count, 2, -1), small["cls"].reshape(count, SMALL_VIEWS, -1)]
         across = distance(cls[:, ::-1], views[0]).mean()
         to_small = distance(cls[:, :, None], views[1][:, None]).mean()
 
-        patches = targets(told["patches"], centres["patches"]).reshape(count, 2, *told["patches"].shape[1:])
+        patches = targets(told["patches"]).reshape(count, 2, *told["patches"].shape[1:])
         other = jnp.take_along_axis(patches[:, ::-1], jnp.maximum(batch.match, 0)[..., None], axis=2)
         errors = distance(other, seen["patches"].reshape(other.shape))
         known = batch.match >= 0
@@ -121,18 +128,16 @@ def make_update(config: DINOConfig, optimiser: optax.GradientTransformation, ste
 
         used = jnp.exp(jax.scipy.special.entr(patches.mean((0, 1, 2))).sum())
         metrics = {"cls": across, "small": to_small, "patches": dense, "prototypes_used": used}
-        means = {name: told[name].reshape(-1, PROTOTYPES).mean(0) for name in centres}
-        return (across + to_small) / 2 + dense, (metrics, means)
+        return (across + to_small) / 2 + dense, metrics
 
     def update(state: State, batch: Batch):
         grad = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, (metrics, means)), gradients = grad(state.params, state.teacher, state.centres, batch)
+        (loss, metrics), gradients = grad(state.params, state.teacher, batch)
         changes, opt_state = optimiser.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, changes)
         slow = 1 - 0.01 * (1 + jnp.cos(jnp.pi * state.step / steps)) / 2
         teacher = jax.tree.map(lambda old, new: slow * old + (1 - slow) * new, state.teacher, params)
-        centres = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, state.centres, means)
-        return State(params, teacher, centres, opt_state, state.step + 1), {"loss": loss} | metrics
+        return State(params, teacher, opt_state, state.step + 1), {"loss": loss} | metrics
 
     return update
 
@@ -140,10 +145,7 @@ def make_update(config: DINOConfig, optimiser: optax.GradientTransformation, ste
 def initial_state(config: DINOConfig, optimiser: optax.GradientTransformation, seed: int) -> State:
     """Random weights, the teacher's equal to the student's."""
     params = jax.jit(FullDINO(config).init)(jax.random.key(seed), jnp.zeros((1, LARGE, LARGE, 3)))["params"]
-    centres = {name: jnp.zeros(PROTOTYPES) for name in ("cls", "patches")}
-    return State(
-        params, jax.tree.map(jnp.copy, params), centres, optimiser.init(params), jnp.zeros((), jnp.int32)
-    )
+    return State(params, jax.tree.map(jnp.copy, params), optimiser.init(params), jnp.zeros((), jnp.int32))
 
 
 def landed(config: DINOConfig, teacher: dict, images: np.ndarray) -> dict:
