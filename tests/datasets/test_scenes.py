@@ -164,6 +164,13 @@ def test_captions_come_in_many_wordings(crops):
     assert len({captions.caption(seen, rng).text for _ in range(50)}) > 30
 
 
+def test_bare_captions_say_neither_colour_nor_material(crops):
+    rng, seen = np.random.default_rng(0), [captions.contents(crop) for crop in crops]
+    said = {share: [captions.caption(part, rng, bare=share).facts for part in seen] for share in (0.0, 1.0)}
+    assert {fact[:2] for facts in said[1.0] for fact in facts} == {(None, None)}
+    assert len({fact[:2] for facts in said[0.0] for fact in facts}) > 10
+
+
 def test_a_caption_is_true_of_its_own_picture(crops):
     rng = np.random.default_rng(0)
     seen = [captions.contents(crop) for crop in crops]

@@ -44,7 +44,11 @@ def clip_parts(pool, config):
     train_clip, loop = recipe("train_clip"), recipe("loop")
     optimiser = loop.adamw(3e-3, STEPS, 0.1)
     state = train_clip.initial_state(config, optimiser, 0)
-    return state, train_clip.make_update(config, optimiser), train_clip.BatchMaker(pool, config, 4, 0)
+    return (
+        state,
+        train_clip.make_update(config, optimiser),
+        recipe("clip_batches").BatchMaker(pool, config, 4, 0),
+    )
 
 
 def dino_parts(pool):
@@ -127,14 +131,14 @@ def test_a_finished_run_does_nothing_more(tmp_path):
 
 def test_batches_are_the_same_wherever_they_are_made(pool, clip_config):
     loop = recipe("loop")
-    maker = recipe("train_clip").BatchMaker(pool, clip_config, 2, 0)
+    maker = recipe("clip_batches").BatchMaker(pool, clip_config, 2, 0)
     for here, there in zip(loop.batches(maker, 0, 2, 0), loop.batches(maker, 0, 2, 1), strict=True):
         assert all(map(np.array_equal, here, there))
 
 
 def test_a_batch_of_captions_fits_its_parts(pool, clip_config):
-    train_clip = recipe("train_clip")
-    batch = train_clip.BatchMaker(pool, clip_config, 6, 0)(0)
+    clip_batches = recipe("clip_batches")
+    batch = clip_batches.BatchMaker(pool, clip_config, 6, 0)(0)
     assert batch.images.shape == (6, 112, 112, 3)
     assert batch.parts.any((2, 3)).all()
     assert batch.true.diagonal().all()
@@ -142,14 +146,14 @@ def test_a_batch_of_captions_fits_its_parts(pool, clip_config):
     assert batch.parts[::2, 0].all()
     assert batch.parts[1::2].sum(1).max() == 1
     assert batch.parts[1::2].mean((2, 3)).max() <= 0.25
-    tags = np.array(train_clip.TAGS)
+    tags = np.array(clip_batches.TAGS)
     for part, tagged in enumerate(batch.tags):
         assert set(tags[tagged]) & {*SHAPES, *BACKGROUNDS}, part
 
 
 def test_the_first_steps_show_single_things(pool, clip_config):
-    train_clip = recipe("train_clip")
-    batch = train_clip.BatchMaker(pool, clip_config, 6, 0, easy_steps=1)(0)
+    clip_batches = recipe("clip_batches")
+    batch = clip_batches.BatchMaker(pool, clip_config, 6, 0, easy_steps=1)(0)
     shapes, backgrounds = np.split(batch.tags[:, : len(SHAPES) + len(BACKGROUNDS)], [len(SHAPES)], axis=1)
     assert (shapes.sum(1) <= 1).all()
     # A part is a whole crop, or one instance in it: the thing or the background, not both.

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import train_dino
+from clip_batches import VOCABULARY
 from tiny import CONFIG
-from train_clip import VOCABULARY
 
 import corrclip_jax.datasets.scenes as scenes
 from corrclip_jax import windows

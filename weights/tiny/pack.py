@@ -13,9 +13,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from clip_batches import VOCABULARY
 from evaluate import trained
 from tiny import CONFIG
-from train_clip import VOCABULARY
 
 from corrclip_jax.checkpoint import DESCRIPTION, TOWERS, check_params, write_description
 from corrclip_jax.checkpoint import VOCABULARY as VOCABULARY_FOLDER
