@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from corrclip_jax.cli import convert, demo, evaluate, segment
+from corrclip_jax.cli import convert, demo, evaluate, prepare, segment
 from corrclip_jax.cli.console import Program
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command(help=segment.HELP)(segment.segment)
 app.command(help=convert.HELP)(convert.convert)
 app.command(help=demo.HELP)(demo.demo)
 app.command(help=evaluate.HELP)(evaluate.evaluate)
+app.command(help=prepare.HELP)(prepare.prepare)
 
 
 def _version(wanted: bool) -> bool:

@@ -1,1 +1,1 @@
-"""Data sets: the generated scenes that the embedded weights are trained on and measured with."""
+"""Data sets: the benchmarks and how their files are read, and the generated scenes of the embedded weights."""

@@ -1,0 +1,124 @@
+"""The benchmarks: a table (benchmarks.json, classes/*.txt), and data sets from it. A new one is a new entry."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from corrclip_jax.datasets.dataset import Dataset, DatasetError, Example
+from corrclip_jax.datasets.label_files import LabelError, read_labels
+from corrclip_jax.datasets.layouts import Layout, Pair, find_pairs, own_pairs
+from corrclip_jax.photos import read_photo
+from corrclip_jax.text import read_classes
+
+_FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark of the paper: classes with synonyms, the layout of its files, how its labels count, its settings.
+
+    `first_id` is the number of class 0 in the label files; `ignored` is not scored. `method` holds fields of
+    `MethodConfig`.
+    """
+
+    name: str
+    title: str
+    classes: tuple[tuple[str, ...], ...]
+    layout: Layout
+    first_id: int
+    ignored: int
+    method: dict[str, Any]
+    note: str = ""
+
+
+@cache
+def benchmarks() -> dict[str, Benchmark]:
+    """All benchmarks by name."""
+    table = _table()
+    layouts = {
+        name: Layout(**{**entry, "folders": tuple(entry["folders"])})
+        for name, entry in table["layouts"].items()
+    }
+    found = {}
+    for name, entry in table["benchmarks"].items():
+        classes = tuple(tuple(names) for names in read_classes(_FOLDER / "classes" / f"{name}.txt"))
+        found[name] = Benchmark(name, classes=classes, **{**entry, "layout": layouts[entry["layout"]]})
+    return found
+
+
+def published_miou(benchmark: str, model: str, regions: str, points_per_side: int | None) -> float | None:
+    """The paper's mIoU, in percent, of a model with regions of a source; None where it prints none."""
+    wanted = {"model": model, "regions": regions, "points_per_side": points_per_side}
+    for row in _table()["published"]:
+        if all(row.get(key) == value for key, value in wanted.items()):
+            return row["miou"].get(benchmark)
+    return None
+
+
+def open_benchmark(name: str, root: str | Path) -> Dataset:
+    """A benchmark whose tree lies below `root`.
+
+    Raises:
+      DatasetError: for a name that there is not, and a tree that is missing or not whole.
+    """
+    if name not in benchmarks():
+        raise DatasetError(f"the benchmarks are: {', '.join(benchmarks())}. Got {name!r}.")
+    entry = benchmarks()[name]
+    pairs = find_pairs(name, entry.layout, Path(root))
+    about = f"{len(pairs)} pictures in {root}"
+    if entry.layout.count not in (None, len(pairs)):
+        about += f"; the published split has {entry.layout.count}: this score is no benchmark score"
+    return _dataset(name, entry.classes, pairs, entry.first_id, entry.ignored, entry.method, about)
+
+
+def open_folders(
+    images: str | Path,
+    labels: str | Path,
+    classes: Sequence[Sequence[str]],
+    *,
+    first_id: int = 0,
+    ignored: int | None = 255,
+) -> Dataset:
+    """One's own data: a folder of photos, one of label files of the same stems, and class names.
+
+    The number of class 0 in the label files is `first_id` (0 or 1; then 0 is left out); `ignored` is left out.
+
+    Raises:
+      DatasetError: for folders that do not belong together.
+      PhotoError: for a folder without pictures.
+    """
+    names = tuple(tuple(synonyms) for synonyms in classes)
+    pairs = own_pairs(Path(images), Path(labels))
+    about = f"{len(pairs)} pictures in {images}, labels in {labels}"
+    return _dataset(Path(images).resolve().name, names, pairs, first_id, ignored, {}, about)
+
+
+def _dataset(
+    name: str,
+    classes: tuple[tuple[str, ...], ...],
+    pairs: Sequence[Pair],
+    first_id: int,
+    ignored: int | None,
+    method: dict[str, Any],
+    about: str,
+) -> Dataset:
+    def example(index: int) -> Example:
+        photo, path = pairs[index]
+        image = read_photo(photo)
+        labels = read_labels(path, len(classes), first_id=first_id, ignored=ignored)
+        if labels.shape != image.shape[:2]:
+            raise LabelError(
+                f"{path} is {labels.shape[1]}x{labels.shape[0]} pixels large, its photo {photo} "
+                f"{image.shape[1]}x{image.shape[0]}. They must be of one size."
+            )
+        return Example(image, labels)
+
+    return Dataset(name, classes, len(pairs), example, lambda index: pairs[index].photo.stem, method, about)
+
+
+@cache
+def _table() -> dict[str, Any]:
+    return json.loads((_FOLDER / "benchmarks.json").read_text("utf-8"))
