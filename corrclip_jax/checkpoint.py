@@ -32,7 +32,8 @@ from corrclip_jax.trees import differences, shapes_by_path
 TowerConfig = CLIPConfig | DINOConfig | SAM2Config
 Params = dict[str, Any]
 
-TOWERS = ("clip", "dino", "sam2")
+REGION_TOWERS = ("sam2",)  # what finds regions; a configuration may have none
+TOWERS = ("clip", "dino", *REGION_TOWERS)
 DESCRIPTION = "corrclip.json"
 VOCABULARY = "vocabulary"
 FORMAT = 1
@@ -67,18 +68,19 @@ def towers_of(config: Config) -> dict[str, TowerConfig]:
     return {name: tower for name, tower in towers.items() if tower is not None}
 
 
-def check_params(config: Config, params: Mapping[str, Any], *, sam2: bool = True) -> None:
-    """Check that a parameter tree is the configuration's; with `sam2` False, that tower may be there or not.
+def check_params(config: Config, params: Mapping[str, Any], *, region_tower: str | None = "all") -> None:
+    """Check that a parameter tree is the configuration's.
 
-    Leaves need a `shape` only: arrays, tracers and `jax.ShapeDtypeStruct` will do.
+    `region_tower` is the one tower of `REGION_TOWERS` that must be there (None: not one), the others may be there
+    or not; "all": all that the configuration has, and no other. Leaves need a `shape` only: arrays, tracers and
+    `jax.ShapeDtypeStruct` will do.
 
     Raises:
       ValueError: lists every leaf that is missing, left over or of another shape.
     """
-    towers = [name for name in TOWERS if sam2 or name != "sam2"]
-    others = {name: tree for name, tree in params.items() if name not in TOWERS}
-    got = shapes_by_path({name: params[name] for name in towers if name in params} | others)
-    wanted = _expected_shapes(config if sam2 else with_fields(config, sam2=None))
+    free = () if region_tower == "all" else tuple(name for name in REGION_TOWERS if name != region_tower)
+    got = shapes_by_path({name: tree for name, tree in params.items() if name not in free})
+    wanted = _expected_shapes(with_fields(config, **dict.fromkeys(free)))
     if wanted != got:
         raise ValueError(
             "params do not fit config; load both from the same model.\n" + differences(wanted, got)

@@ -121,6 +121,12 @@ class RegionConfig:
     nms_threshold: float = 0.7
     points_per_chunk: int = 64
 
+    def __post_init__(self):
+        if self.source not in get_args(RegionSource):
+            raise ValueError(
+                f"regions.source must be one of {', '.join(get_args(RegionSource))}. Got {self.source!r}."
+            )
+
 
 @dataclass(frozen=True)
 class MethodConfig:

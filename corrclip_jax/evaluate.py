@@ -17,7 +17,8 @@ from corrclip_jax import metrics
 from corrclip_jax.config import Config, PartsConfig, with_fields
 from corrclip_jax.datasets import scenes as generated
 from corrclip_jax.datasets.words import CLASSES, UNSEEN_CLASSES
-from corrclip_jax.segment import find_regions, make_segment
+from corrclip_jax.segment import make_segment
+from corrclip_jax.sources import SOURCES, find_regions
 from corrclip_jax.text import embed_text
 
 Regions = Literal["sam2", "truth", "none"]
@@ -225,7 +226,7 @@ def _region_finder(config: Config, regions: Regions) -> tuple[_Program | None, i
         with jax.default_matmul_precision("highest"):
             return find_regions(config, params, images)[0]
 
-    return _Program(find), config.regions.points_per_side**2 if regions == "sam2" else 0
+    return _Program(find), SOURCES[regions].cap(config) - 1
 
 
 def _check(config: Config, params: dict[str, Any], dataset: Dataset, regions: Regions, size: int) -> None:

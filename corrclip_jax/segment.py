@@ -16,7 +16,7 @@ from corrclip_jax.branches import spatial_layers, window_step
 from corrclip_jax.checkpoint import check_params
 from corrclip_jax.config import Config
 from corrclip_jax.correlation import compact, normalise
-from corrclip_jax.regions import automatic_regions
+from corrclip_jax.sources import SOURCES, can_find, find_regions
 from corrclip_jax.text import TextEmbedding, as_text_embedding
 
 
@@ -61,13 +61,6 @@ def make_segment(config: Config) -> Callable[..., Result]:
             return label_photos(config, features, text, regions, cap)
 
     return segment
-
-
-def find_regions(config: Config, params: dict, images) -> tuple[Int[Array, "B H0 W0"], int]:
-    """Region maps by the configured source, and how many distinct ids one can hold."""
-    if config.regions.source == "none":
-        return jnp.zeros(images.shape[:3], jnp.int32), 1
-    return automatic_regions(config, params["sam2"], images), config.regions.points_per_side**2 + 1
 
 
 def photo_features(
@@ -148,13 +141,14 @@ def _check(config: Config, params, images, text: TextEmbedding, sizes, regions) 
             f"text_emb must have the model's joint width, [Q, {width}]. Got {list(text.features.shape)}: "
             "embed the class names with the same model's params."
         )
-    finds = regions is None and config.regions.source == "sam2"
-    if finds and (config.sam2 is None or "sam2" not in params):
+    source = SOURCES["none" if regions is not None else config.regions.source]
+    if regions is None and not can_find(config, params):
         raise ValueError(
-            "no SAM 2 to find regions with: config.sam2 or params['sam2'] is missing. Load a model that has it, "
-            "give region maps (regions=), or set config.regions.source to 'none'."
+            f"no {source.title} to find regions with: config.{source.tower} or params[{source.tower!r}] is "
+            "missing. Load a model that has it, give region maps (regions=), or set config.regions.source to "
+            "'none'."
         )
-    check_params(config, params, sam2=finds)
+    check_params(config, params, region_tower=source.tower)
     if regions is not None:
         _check_regions(config, images, regions)
 

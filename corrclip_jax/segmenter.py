@@ -20,6 +20,7 @@ from corrclip_jax.presets import load
 from corrclip_jax.region_files import RegionError, as_regions, read_regions
 from corrclip_jax.segment import make_segment
 from corrclip_jax.segmentation import Segmentation
+from corrclip_jax.sources import SOURCES, can_find
 from corrclip_jax.text import TextEmbedding, embed_text, normalise_classes, pad_queries, query_bucket
 
 Classes = Sequence[str | Sequence[str]]
@@ -51,18 +52,19 @@ class Segmenter:
     ):
         """Load a model: a name, a folder, or configuration and parameters as `load` gives them.
 
-        The other settings replace the configuration's: `dtype` is the towers' compute type; `regions` "sam2"
-        finds regions, "none" does without (given region maps are taken all the same, and SAM is not loaded);
+        The other settings replace the configuration's: `dtype` is the towers' compute type; `regions` is a source
+        of `sources.SOURCES`: "sam2" finds regions with SAM 2, "none" does without; what the source does not need is
+        not loaded, and given region maps are taken all the same;
         `points` n is SAM's n x n grid; pixels whose class is less probable than `background_threshold` get
         class 0.
 
         Raises:
-          ValueError: for settings out of range, a model without SAM 2 where it is asked for, and whatever `load`
-            refuses.
+          ValueError: for settings out of range, a model without the network of the source that is asked for, and
+            whatever `load` refuses.
           FileNotFoundError: where a model's weights are not here and cannot be downloaded.
         """
         _check_settings(points, background_threshold)
-        config, params = model if isinstance(model, tuple) else load(_name(model), sam2=regions != "none")
+        config, params = model if isinstance(model, tuple) else load(_name(model), sam2=_wants_sam2(regions))
         if dtype is not None:
             config = with_fields(config, dtype=dtype)
         if regions is not None:
@@ -71,10 +73,10 @@ class Segmenter:
             config = with_fields(config, regions={"points_per_side": points})
         if background_threshold is not None:
             config = with_fields(config, method={"background_threshold": background_threshold})
-        if regions == "sam2" and (config.sam2 is None or "sam2" not in params):
+        if regions is not None and not can_find(config, params):
             raise ValueError(
-                f"the model {config.name!r} has no SAM 2 to find regions with. Take one that has, give region "
-                "maps, or do without regions (regions='none')."
+                f"the model {config.name!r} has no {SOURCES[regions].title} to find regions with. Take one "
+                "that has, give region maps, or do without regions (regions='none')."
             )
         self.config: Config = config
         self._params = jax.device_put(dict(params))
@@ -226,6 +228,10 @@ def _cap(count: int, most: int) -> int:
 
 def _name(model: str | os.PathLike) -> str | Path:
     return model if isinstance(model, str) else Path(model)
+
+
+def _wants_sam2(regions: RegionSource | None) -> bool:
+    return regions not in SOURCES or SOURCES[regions].tower == "sam2"  # without a choice, the model's own
 
 
 def _check_settings(points: int | None, background_threshold: float | None) -> None:

@@ -159,8 +159,8 @@ def test_a_fitting_tree_passes_under_jit_and_without_sam2(params):
     check_params(CONFIG, jax.eval_shape(lambda: params))
     jax.jit(lambda tree: check_params(CONFIG, tree))(params)
     towers = {name: params[name] for name in ("clip", "dino")}
-    check_params(CONFIG, towers, sam2=False)
-    check_params(CONFIG, params, sam2=False)
+    check_params(CONFIG, towers, region_tower=None)
+    check_params(CONFIG, params, region_tower=None)
     check_params(with_fields(CONFIG, sam2=None), towers)
 
 

@@ -3,7 +3,7 @@
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from rich.markup import escape
@@ -18,11 +18,13 @@ from rich.progress import (
 
 from corrclip_jax.cli.cache import keep_compiled_programs
 from corrclip_jax.cli.console import UsageError, complain, messages, results
+from corrclip_jax.config import RegionSource
 
 if TYPE_CHECKING:
     from corrclip_jax.cli.jobs import Job
     from corrclip_jax.segmenter import Segmenter
 
+SOURCES: tuple[RegionSource, ...] = get_args(RegionSource)
 HELP = "\n\n".join(
     [
         "Label every pixel of photos with one of the classes you name.",
@@ -79,7 +81,8 @@ def segment(
     regions: Annotated[
         str,
         typer.Option(
-            help="Where regions come from: sam2, none, or a folder of STEM.npz files with the array instance_mask."
+            help=f"Where regions come from: {', '.join(SOURCES)}, or a folder of STEM.npz files with the array "
+            "instance_mask."
         ),
     ] = "sam2",
     points: Annotated[
@@ -109,9 +112,12 @@ def segment(
         raise UsageError(
             'Name the classes: either --classes "cat, grass, sky; cloud", or --classes-file FILE.'
         )
-    region_maps = None if regions in ("sam2", "none") else Path(regions)
+    source = next((known for known in SOURCES if known == regions), None)
+    region_maps = None if source is not None else Path(regions)
     if region_maps is not None and not region_maps.is_dir():
-        raise UsageError(f"--regions is sam2, none, or a folder of region maps. {regions!r} is no folder.")
+        raise UsageError(
+            f"--regions is {', '.join(SOURCES)}, or a folder of region maps. {regions!r} is no folder."
+        )
     jobs = _prepare(photos, out)
 
     from corrclip_jax.cli.work import Work, describe, summary_table
@@ -132,7 +138,7 @@ def segment(
         segmenter = Segmenter(
             model,
             dtype=None if dtype is None else dtype.value,
-            regions="none" if region_maps is not None or regions == "none" else "sam2",
+            regions=source or "none",
             points=points,
             background_threshold=background_threshold,
         )

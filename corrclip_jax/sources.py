@@ -1,0 +1,68 @@
+"""Where regions come from: a table of sources, each a pure function that runs inside jit.
+
+A source's `find(config, params, images, sizes)` takes
+  config: the whole configuration; a source reads its own part of `config.regions`,
+  params: the tree of `load`, of which it reads `params[source.tower]`,
+  images: uint8 [B, H, W, 3],
+  sizes: int [B, 2], the true (height, width) of images that lie in the top left corner of one canvas, or None,
+and gives region maps int32 [B, H, W]: 0 for what belongs to no region, the canvas around an image included, else 1
+and above, fewer than `source.cap(config)` distinct ids with 0 among them.
+
+A new source is a function like these, an entry in `SOURCES`, and its name in `config.RegionSource`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Int, UInt8
+
+from corrclip_jax.config import Config, RegionSource
+from corrclip_jax.regions import automatic_regions
+
+Images = UInt8[Array, "B H W 3"]
+Sizes = Int[Array, "B 2"] | None
+Maps = Int[Array, "B H W"]
+
+
+class Source(NamedTuple):
+    """A source of regions.
+
+    `title` is for people; `tower` names the network that it reads, in the configuration and in the parameters, None
+    where it needs no weights; `cap` is the most distinct ids that one of its maps can hold, 0 included.
+    """
+
+    title: str
+    tower: str | None
+    find: Callable[[Config, Mapping[str, Any], Images, Sizes], Maps]
+    cap: Callable[[Config], int]
+
+
+def _sam2(config: Config, params: Mapping[str, Any], images: Images, sizes: Sizes) -> Maps:
+    if sizes is not None:
+        raise NotImplementedError("SAM 2 finds regions in images of one size only. Leave sizes out.")
+    return automatic_regions(config, params["sam2"], images)
+
+
+def _none(config: Config, params: Mapping[str, Any], images: Images, sizes: Sizes) -> Maps:
+    return jnp.zeros(images.shape[:3], jnp.int32)
+
+
+SOURCES: dict[RegionSource, Source] = {
+    "sam2": Source("SAM 2", "sam2", _sam2, lambda config: config.regions.points_per_side**2 + 1),
+    "none": Source("no regions", None, _none, lambda config: 1),
+}
+
+
+def find_regions(
+    config: Config, params: Mapping[str, Any], images: Images, sizes: Sizes = None
+) -> tuple[Maps, int]:
+    """Region maps by the configured source, and how many distinct ids one can hold."""
+    source = SOURCES[config.regions.source]
+    return source.find(config, params, images, sizes), source.cap(config)
+
+
+def can_find(config: Config, params: Mapping[str, Any]) -> bool:
+    """Whether the configured source has the network that it needs, in the configuration and in the parameters."""
+    tower = SOURCES[config.regions.source].tower
+    return tower is None or (getattr(config, tower) is not None and tower in params)
