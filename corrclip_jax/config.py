@@ -134,7 +134,8 @@ class MethodConfig:
 
     Lengths are pixels. `spatial_layers` None means the published choice for the depth (5, 12, 28 blocks for
     12, 24, 32; otherwise depth - 4). `max_regions` caps the distinct regions of one image, the rest excepted.
-    `windows_per_chunk` and `rows_per_chunk` bound memory, they never change results.
+    `max_windows` caps the windows of one photo where photos of different sizes share a canvas (None: as many as any
+    photo can have). `windows_per_chunk` and `rows_per_chunk` bound memory. None of these three changes results.
     """
 
     resize_short: int = 336
@@ -150,6 +151,7 @@ class MethodConfig:
     logit_scale: float = 40.0
     background_threshold: float = 0.0
     max_regions: int = 1024
+    max_windows: int | None = None
     windows_per_chunk: int = 1
     rows_per_chunk: int = 64
 

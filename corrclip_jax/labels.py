@@ -23,19 +23,30 @@ def logit_grid(
     return grid.reshape(ny * gh, len(queries), nx * gw)
 
 
+def window_logits(
+    features: Float[Array, "n gh gw D"], queries: Float[Array, "Q D"]
+) -> Float[Array, "n gh Q gw"]:
+    """Logits of each window's cells."""
+    return jnp.einsum("nyxd,qd->nyqx", features, queries)
+
+
 def upsample(
-    grid: Float[Array, "cells_y Q cells_x"],
-    rows: Float[Array, "h cells_y"] | Float[np.ndarray, "h cells_y"],
-    columns: Float[np.ndarray, "W0 cells_x"],
+    grid: Float[Array, "*n cells_y Q cells_x"],
+    rows: Float[Array, "h *n cells_y"] | Float[np.ndarray, "h *n cells_y"],
+    columns: Float[Array, "W0 *n cells_x"] | Float[np.ndarray, "W0 *n cells_x"],
 ) -> Float[Array, "h Q W0"]:
-    """Logits at some of the photo's rows, by the stitching matrices of `windows.stitch_matrix`."""
-    return jnp.einsum("hy,yqx,wx->hqw", rows, grid, columns, optimize=[(0, 1), (0, 1)])
+    """Logits at some of the photo's rows, by the stitching matrices: rows @ grid @ columns.T.
+
+    The grid is that of all windows side by side, or there are n, whose shares are summed.
+    """
+    formula = "hy,yqx,wx->hqw" if grid.ndim == 3 else "hny,nyqx,wnx->hqw"
+    return jnp.einsum(formula, rows, grid, columns, optimize=[(0, 1), (0, 1)])
 
 
 def classify(
-    grid: Float[Array, "cells_y Q cells_x"],
-    rows: Float[np.ndarray, "H0 cells_y"],
-    columns: Float[np.ndarray, "W0 cells_x"],
+    grid: Float[Array, "*n cells_y Q cells_x"],
+    rows: Float[Array, "H0 *n cells_y"] | Float[np.ndarray, "H0 *n cells_y"],
+    columns: Float[Array, "W0 *n cells_x"] | Float[np.ndarray, "W0 *n cells_x"],
     text: TextEmbedding,
     method: MethodConfig,
 ) -> tuple[Int[Array, "H0 W0"], Float[Array, "H0 W0"]]:
@@ -55,8 +66,10 @@ def classify(
         return label.astype(jnp.int32), score
 
     height, size = len(rows), min(method.rows_per_chunk, len(rows))
-    blocks = np.pad(rows, ((0, -height % size), (0, 0))).reshape(-1, size, rows.shape[1])
-    labels, scores = jax.lax.map(decide, jnp.asarray(blocks))
+    blocks = jnp.pad(rows, ((0, -height % size), *[(0, 0)] * (rows.ndim - 1))).reshape(
+        -1, size, *rows.shape[1:]
+    )
+    labels, scores = jax.lax.map(decide, blocks)
     return labels.reshape(-1, len(columns))[:height], scores.reshape(-1, len(columns))[:height]
 
 
@@ -65,7 +78,7 @@ def correct_by_region(
 ) -> Int[Array, "H0 W0"]:
     """Give every region its most frequent label, the smallest of several; the rest keeps its own.
 
-    `regions` are compacted ids below `cap`, of which 0 is the rest.
+    `regions` are compacted ids below `cap`, of which 0 is the rest; pixels with the id `cap` have no vote.
     """
-    votes = jnp.zeros((cap, num_classes), jnp.int32).at[regions, labels].add(1)
+    votes = jnp.zeros((cap, num_classes), jnp.int32).at[regions, labels].add(1, mode="drop")
     return jnp.where(regions == 0, labels, votes.argmax(axis=1).astype(jnp.int32)[regions])

@@ -3,7 +3,8 @@
 All of it has static shapes and runs inside jit. Masks at the photo's size are made a few at a time, twice: once to
 measure them, once to paint those that are kept.
 
-Shapes: N masks (points), m side of the mask logits, H W the photo.
+Shapes: N masks (points), m side of the mask logits, H W the photo. A photo may fill the top left corner of a canvas
+[H, W] only: then its own height and width, `sides`, are values, and nothing outside of it belongs to any mask.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,9 @@ from corrclip_jax.config import Config, RegionConfig
 from corrclip_jax.models.sam2 import SAM2, preprocess
 
 _PIXELS_PER_CHUNK = 1 << 23  # what exists at once at the photo's size: 32 MB of logits
+
+
+Sides = Int[Array, "2"] | None
 
 
 class MaskFacts(NamedTuple):
@@ -45,9 +49,14 @@ def point_grid(points_per_side: int, size: int) -> Float[np.ndarray, "N 2"]:
 
 
 def automatic_regions(
-    config: Config, sam2_params: dict, images: UInt8[Array, "B H W 3"]
+    config: Config,
+    sam2_params: dict,
+    images: UInt8[Array, "B H W 3"],
+    sizes: Int[Array, "B 2"] | None = None,
 ) -> Int[Array, "B H W"]:
     """Region maps of photos: 0 where nothing was segmented, else 1 to at most `points_per_side ** 2`.
+
+    `sizes` are the height and width of photos on one canvas; outside of a photo its map is 0.
 
     Photos are worked through one after the other, their points `points_per_chunk` at a time (on CPU one by one);
     neither changes the result.
@@ -63,8 +72,9 @@ def automatic_regions(
     )
     points = jnp.asarray(point_grid(settings.points_per_side, size))
 
-    def one_photo(image: UInt8[Array, "H W 3"]) -> Int[Array, "H W"]:
-        features = apply(preprocess(image[None], size), method="encode")
+    def one_photo(args: tuple[UInt8[Array, "H W 3"], Sides]) -> Int[Array, "H W"]:
+        image, sides = args
+        features = apply(preprocess(image[None], size, sides), method="encode")
         context = apply(jax.tree.map(lambda x: x[0], features), method="prepare")
 
         def one_point(point: Float[Array, "2"]) -> tuple[Float[Array, "m m"], Float[Array, ""]]:
@@ -78,20 +88,33 @@ def automatic_regions(
             default=partial(jax.lax.map, one_point, batch_size=settings.points_per_chunk),
         )
         height, width = image.shape[:2]
-        return regions_from_logits(logits, iou, height, width, settings)
+        return regions_from_logits(logits, iou, height, width, settings, sides)
 
-    return jax.lax.map(one_photo, images)
+    # A photo of no size fills a batch up: its sides must only not divide by zero.
+    sizes = None if sizes is None else jnp.maximum(sizes, 1)
+    return jax.lax.map(one_photo, (images, sizes))
 
 
 def regions_from_logits(
-    logits: Float[Array, "N m m"], iou: Float[Array, " N"], height: int, width: int, config: RegionConfig
+    logits: Float[Array, "N m m"],
+    iou: Float[Array, " N"],
+    height: int,
+    width: int,
+    config: RegionConfig,
+    sides: Sides = None,
 ) -> Int[Array, "{height} {width}"]:
     """Filter masks, drop duplicates and paint the rest, the largest last: one photo's region map."""
-    return paint(logits, mask_facts(logits, iou, height, width, config), height, width, config)
+    facts = mask_facts(logits, iou, height, width, config, sides)
+    return paint(logits, facts, height, width, config, sides)
 
 
 def mask_facts(
-    logits: Float[Array, "N m m"], iou: Float[Array, " N"], height: int, width: int, config: RegionConfig
+    logits: Float[Array, "N m m"],
+    iou: Float[Array, " N"],
+    height: int,
+    width: int,
+    config: RegionConfig,
+    sides: Sides = None,
 ) -> MaskFacts:
     """Measure all masks of one photo and decide which are kept and in what order they are painted.
 
@@ -99,7 +122,7 @@ def mask_facts(
     `stability_threshold`, if `suppress` leaves them. They are ordered by area; among equal areas the one with the
     higher predicted IoU comes first, as the published program sorts what its NMS returns.
     """
-    measure = partial(_measure, height=height, width=width, config=config)
+    measure = partial(_measure, height=height, width=width, config=config, sides=sides)
     areas, boxes, stability = jax.lax.map(measure, logits, batch_size=_chunk(height, width, len(logits)))
     candidates = (iou > config.iou_threshold) & (stability >= config.stability_threshold)
     order = jnp.argsort(-iou, stable=True)
@@ -138,7 +161,12 @@ def suppress(boxes: Int[Array, "N 4"], candidates: Bool[Array, " N"], threshold:
 
 
 def paint(
-    logits: Float[Array, "N m m"], facts: MaskFacts, height: int, width: int, config: RegionConfig
+    logits: Float[Array, "N m m"],
+    facts: MaskFacts,
+    height: int,
+    width: int,
+    config: RegionConfig,
+    sides: Sides = None,
 ) -> Int[Array, "{height} {width}"]:
     """The region map: at each pixel the largest rank among the kept masks that cover it, else 0."""
     count = len(logits)
@@ -149,11 +177,12 @@ def paint(
         .set(jnp.arange(count))
     )
     kept = facts.keep.sum()
+    enlarge = partial(_enlarge, height=height, width=width, sides=sides)
 
     def paint_chunk(i, canvas):
         indices = jax.lax.dynamic_slice(by_rank, (i * chunk,), (chunk,))
         ranks = i * chunk + 1 + jnp.arange(chunk)
-        full = jax.vmap(partial(_enlarge, height=height, width=width))(logits[indices])
+        full = jax.vmap(enlarge)(logits[indices])
         covered = (full > config.mask_threshold) & (ranks <= kept)[:, None, None]
         return jnp.maximum(canvas, jnp.where(covered, ranks[:, None, None], 0).max(axis=0))
 
@@ -166,20 +195,31 @@ def _chunk(height: int, width: int, count: int) -> int:
     return max(1, min(count, _PIXELS_PER_CHUNK // (height * width)))
 
 
-def _enlarge(logits: Float[Array, "m m"], height: int, width: int) -> Float[Array, "{height} {width}"]:
-    rows, columns = (
-        resize.bilinear_matrix(n, out) for n, out in zip(logits.shape, (height, width), strict=True)
-    )
+def _enlarge(
+    logits: Float[Array, "m m"], height: int, width: int, sides: Sides
+) -> Float[Array, "{height} {width}"]:
+    """Logits at the photo's size; outside of the photo they are minus infinity."""
     # Full precision: a GPU's TF32 would move the outlines.
     with jax.default_matmul_precision("highest"):
-        return jnp.asarray(rows) @ logits @ jnp.asarray(columns).T
+        if sides is None:
+            rows, columns = (
+                resize.bilinear_matrix(*n) for n in zip(logits.shape, (height, width), strict=True)
+            )
+            return jnp.asarray(rows) @ logits @ jnp.asarray(columns).T
+        rows, columns = (
+            resize.bilinear_rows(np.arange(canvas), n, side)
+            for n, canvas, side in zip(logits.shape, (height, width), sides, strict=True)
+        )
+        full = rows @ logits @ columns.T
+    within = (np.arange(height) < sides[0])[:, None] & (np.arange(width) < sides[1])
+    return jnp.where(within, full, -jnp.inf)
 
 
 def _measure(
-    logits: Float[Array, "m m"], height: int, width: int, config: RegionConfig
+    logits: Float[Array, "m m"], height: int, width: int, config: RegionConfig, sides: Sides
 ) -> tuple[Int[Array, ""], Int[Array, "4"], Float[Array, ""]]:
     """Area, box and stability of one mask."""
-    full = _enlarge(logits, height, width)
+    full = _enlarge(logits, height, width, sides)
     mask = full > config.mask_threshold
     inner = jnp.sum(full > config.mask_threshold + config.stability_offset)
     outer = jnp.sum(full > config.mask_threshold - config.stability_offset)

@@ -6,11 +6,16 @@ torch and OpenCV each have rules of their own, none of which is `jax.image.resiz
   bicubic      Keys' kernel with a = -0.75, sampling positions from a given scale factor
   photo        OpenCV's INTER_LINEAR on uint8, which is 11-bit fixed-point arithmetic
 
-Every rule is separable, so a resize is one small matrix an axis, made with NumPy at trace time.
+Every rule is separable, so a resize is one small matrix an axis, made with NumPy at trace time. Where sizes are
+traced values (photos of different sizes on one canvas), the functions with an `index` say what each sample is made
+of, with the same numbers: what torch and OpenCV do in wider types is done in whole numbers here.
 """
 
 from functools import lru_cache
+from types import ModuleType
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped, UInt8
@@ -18,12 +23,21 @@ from jaxtyping import Array, Float, Int, Shaped, UInt8
 _FIXED_POINT_BITS = 11  # OpenCV's INTER_RESIZE_COEF_BITS
 
 
+# A length of an axis, a static number or a traced one; an array of either kind.
+Length = int | Int[Array, ""]
+Axis1 = Int[np.ndarray, " n"] | Int[Array, " n"]
+
+
 @lru_cache(maxsize=256)
 def nearest_indices(size: int, out: int) -> Int[np.ndarray, " out"]:
     """Source index of each of `out` samples of an axis of `size`, as torch's mode "nearest" (float32 scale)."""
-    scale = np.float32(size) / np.float32(out)
-    indices = np.floor(np.arange(out, dtype=np.float32) * scale).astype(np.int32)
-    return np.minimum(indices, size - 1)
+    return nearest_at(np.arange(out, dtype=np.int32), size, out)
+
+
+def nearest_at(index: Axis1, size: Length, out: Length) -> Any:
+    """Source index of the samples `index` of an axis of `size` that is resized to `out`; all may be traced."""
+    xp = _module(index, size, out)
+    return xp.minimum(xp.floor(index.astype(np.float32) * _ratio(size, out)).astype(np.int32), size - 1)
 
 
 def nearest(x: Shaped[Array, "H W"], height: int, width: int) -> Shaped[Array, "h w"]:
@@ -34,23 +48,32 @@ def nearest(x: Shaped[Array, "H W"], height: int, width: int) -> Shaped[Array, "
 @lru_cache(maxsize=256)
 def bilinear_matrix(size: int, out: int) -> Float[np.ndarray, "out size"]:
     """Matrix M with M @ x the bilinear resize of an axis: half-pixel centres, clamped edges, no antialias."""
-    low, high, weight = _linear_taps(size, out)
-    matrix = np.zeros((out, size), np.float32)
-    rows = np.arange(out)
-    np.add.at(matrix, (rows, low), (1 - weight).astype(np.float32))
-    np.add.at(matrix, (rows, high), weight.astype(np.float32))
-    return matrix
+    return bilinear_rows(np.arange(out), size, out)
+
+
+def bilinear_rows(index: Axis1, size: int, out: Length) -> Any:
+    """The rows `index` [n, size] of `bilinear_matrix`; `index` and `out` may be traced."""
+    low, high, weight = linear_taps(index, size, out)
+    cells = np.arange(size)
+    return (low[:, None] == cells) * (1 - weight)[:, None] + (high[:, None] == cells) * weight[:, None]
 
 
 @lru_cache(maxsize=64)
 def antialias_matrix(size: int, out: int) -> Float[np.ndarray, "out size"]:
     """Matrix of torch's bilinear resize with antialias: a triangle as wide as the shrinking factor."""
-    scale = size / out
-    support = max(scale, 1.0)
-    centres = (np.arange(out) + 0.5) * scale
-    distance = np.abs(np.arange(size)[None] + 0.5 - centres[:, None]) / support
-    weights = np.maximum(0.0, 1.0 - distance)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    return antialias_columns(size, size, out)
+
+
+def antialias_columns(canvas: int, size: Length, out: int) -> Any:
+    """`antialias_matrix` [out, canvas] of an axis that fills `size`, maybe traced, of `canvas` samples."""
+    xp = _module(size)
+    source, target = np.arange(canvas), np.arange(out)[:, None]
+    # In units of half a source sample by `out`, distances and support are whole numbers.
+    support = 2 * xp.maximum(size, out)
+    weights = xp.maximum(support - abs((2 * source + 1) * out - (2 * target + 1) * size), 0)
+    weights = xp.where(source < size, weights, 0)
+    total = weights.sum(axis=1, keepdims=True)
+    return weights.astype(np.float32) / total.astype(np.float32)
 
 
 @lru_cache(maxsize=64)
@@ -67,7 +90,9 @@ def bicubic_matrix(size: int, out: int, scale: float) -> Float[np.ndarray, "out 
 
 
 def separable(
-    x: Float[Array, "*batch H W C"], rows: Float[np.ndarray, "h H"], columns: Float[np.ndarray, "w W"]
+    x: Float[Array, "*batch H W C"],
+    rows: Float[np.ndarray, "h H"] | Float[Array, "h H"],
+    columns: Float[np.ndarray, "w W"] | Float[Array, "w W"],
 ) -> Float[Array, "*batch h w C"]:
     """Apply one matrix along the rows and one along the columns of channel-last maps."""
     x = jnp.einsum("hH,...HWc->...hWc", jnp.asarray(rows, x.dtype), x)
@@ -85,37 +110,92 @@ def photo(x: UInt8[Array, "*batch H W C"], height: int, width: int) -> UInt8[Arr
     The horizontal pass keeps all bits; the vertical one drops four of them before it multiplies, as OpenCV's
     does, so the result equals its to the last grey level.
     """
-    top, bottom, upper, lower = _fixed_point_taps(x.shape[-3], height)
-    first, second, left, right = _fixed_point_taps(x.shape[-2], width)
-    pixels = x.astype(jnp.int32)
-    rows = (pixels[..., first, :] * left[:, None] + pixels[..., second, :] * right[:, None]) >> 4
+    return photo_at(
+        x,
+        photo_taps(np.arange(height), x.shape[-3], height),
+        photo_taps(np.arange(width), x.shape[-2], width),
+    )
+
+
+def photo_at(x: UInt8[Array, "*batch H W C"], rows: tuple, columns: tuple) -> UInt8[Array, "*batch h w C"]:
+    """The samples of `photo` that rows and columns, as `photo_taps` gives them, stand for."""
+    top, bottom, upper, lower = rows
+    first, second, left, right = columns
     upper, lower = upper[:, None, None], lower[:, None, None]
-    mixed = ((rows[..., top, :, :] * upper) >> 16) + ((rows[..., bottom, :, :] * lower) >> 16)
+
+    def across(index):
+        pixels = x[..., index, :, :].astype(jnp.int32)
+        return (pixels[..., first, :] * left[:, None] + pixels[..., second, :] * right[:, None]) >> 4
+
+    mixed = ((across(top) * upper) >> 16) + ((across(bottom) * lower) >> 16)
     return ((mixed + 2) >> 2).astype(jnp.uint8)
 
 
-def _linear_taps(size: int, out: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The two source indices of each sample and the second one's weight.
+def linear_taps(index: Axis1, size: Length, out: Length) -> tuple[Any, Any, Any]:
+    """The two source indices of each sample and the second one's weight; all arguments may be traced.
 
     Positions are float32, as torch's are: on long axes their rounding shows in the weights.
     """
-    scale = np.float32(size) / np.float32(out)
-    position = np.maximum(scale * (np.arange(out, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5), 0)
-    low = np.minimum(np.floor(position).astype(np.int32), size - 1)
-    return low, np.minimum(low + 1, size - 1), position - low
+    xp = _module(index, size, out)
+    half = np.float32(0.5)
+    # The bound, which nothing reaches, keeps compilers from fusing product and difference into one rounding.
+    position = xp.minimum(_ratio(size, out) * (index.astype(np.float32) + half), np.float32(1 << 24))
+    position = xp.maximum(position - half, np.float32(0))
+    low = xp.minimum(xp.floor(position).astype(np.int32), size - 1)
+    return low, xp.minimum(low + 1, size - 1), position - low.astype(np.float32)
 
 
-def _fixed_point_taps(size: int, out: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """As `_linear_taps`, positions rounded to float32 first and both weights rounded to 11 bits each.
+def photo_taps(index: Axis1, size: Length, out: Length) -> tuple[Any, Any, Any, Any]:
+    """The two source indices of each sample of `photo` and their weights in 11 bits; all may be traced.
 
-    Beyond an edge both taps are the edge pixel, with the weights they would have had: each is rounded alone.
+    OpenCV takes a position (index + 0.5) * size / out - 0.5 in double precision, rounds it to float32, and rounds
+    each weight alone. Here the same comes of whole numbers, for `out` below 4096. Beyond an edge both taps are
+    the edge pixel.
     """
-    position = ((np.arange(out) + 0.5) * (size / out) - 0.5).astype(np.float32)
-    low = np.floor(position).astype(np.int32)
-    weight = position - low.astype(np.float32)
-    one = np.float32(1 << _FIXED_POINT_BITS)
-    left, right = (np.rint(w * one).astype(np.int32) for w in (np.float32(1) - weight, weight))
-    return np.clip(low, 0, size - 1), np.clip(low + 1, 0, size - 1), left, right
+    xp = _module(index, size, out)
+    whole = 2 * out
+    low, rest = xp.divmod((2 * index + 1) * size - out, whole)
+    high, rest = xp.divmod(rest << 12, whole)
+    last, rest = xp.divmod(rest << 12, whole)
+    fraction = (high << 13) + (last << 1) + (rest > 0)  # of 2 ** 25, the last bit for all that follows
+    exponent = xp.frexp(xp.maximum(low, 1).astype(np.float32))[1] - 1
+    fraction = _round_half_even(fraction, exponent + 2) << exponent  # of 2 ** 23, float32's precision
+    left, right = (
+        _round_half_even(part, 23 - _FIXED_POINT_BITS) for part in ((1 << 23) - fraction, fraction)
+    )
+    return xp.clip(low, 0, size - 1), xp.clip(low + 1, 0, size - 1), left, right
+
+
+def _round_half_even(x: Any, bits: Any) -> Any:
+    """x / 2 ** bits, rounded."""
+    return (x + (1 << (bits - 1)) - 1 + ((x >> bits) & 1)) >> bits
+
+
+def _ratio(size: Length, out: Length) -> Any:
+    """size / out, correctly rounded to float32.
+
+    Traced values (below 2 ** 16) go through long division: a GPU's quotient may be off by a last bit, and "nearest"
+    shows it.
+    """
+    if _module(size, out) is np:
+        return np.float32(size) / np.float32(out)
+    size, out = jnp.int32(size), jnp.int32(out)
+    exponent = jax.lax.clz(out) - jax.lax.clz(size)
+    above, below = size << jnp.maximum(-exponent, 0), out << jnp.maximum(exponent, 0)
+    small = above < below
+    above, exponent = jnp.where(small, above << 1, above), exponent - small
+    digits, rest = jnp.int32(1), above - below
+    for _ in range(3):
+        digit, rest = jnp.divmod(rest << 8, below)
+        digits = (digits << 8) + digit
+    half, digits = digits & 1, digits >> 1
+    digits += half & ((rest > 0) | (digits & 1))
+    return jnp.ldexp(digits.astype(jnp.float32), exponent - 23)
+
+
+def _module(*values: Any) -> ModuleType:
+    """`jax.numpy` where a value is traced, else NumPy, whose results are constants of the program."""
+    return jnp if any(isinstance(value, jax.Array) for value in values) else np
 
 
 def _keys(distance: np.ndarray, a: float = -0.75) -> np.ndarray:

@@ -5,13 +5,14 @@ shape. Shapes: B photos [H0, W0], N windows [h, w] a photo on a grid [gh, gw], D
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
-from corrclip_jax import labels, windows
+from corrclip_jax import canvas, labels, windows
 from corrclip_jax.branches import spatial_layers, window_step
 from corrclip_jax.checkpoint import check_params
 from corrclip_jax.config import Config
@@ -24,7 +25,8 @@ class Result(NamedTuple):
     """Labels of a batch of photos.
 
     `labels` are classes 0 .. K-1; `scores` the winning class's probability before the map correction; `regions`
-    the region maps that were used. A photo with more regions than the cap has labels -1 and scores NaN.
+    the region maps that were used. Where there is no result, labels are -1 and scores NaN: outside of photos of
+    given sizes (there `regions` are -1 too), and in a photo with more regions or windows than the cap.
     """
 
     labels: Int[Array, "B H0 W0"]
@@ -39,73 +41,95 @@ def make_segment(config: Config) -> Callable[..., Result]:
       params: the tree of `load`, keys "clip", "dino" and, where regions are to be found, "sam2".
       images: uint8 [B, H0, W0, 3], RGB.
       text_emb: a `TextEmbedding`, or an array [K, D] of one unit-length query a class.
-      sizes: the place of photos of different sizes on one canvas, which is not built yet.
+      sizes: integer [B, 2], height and width of each photo where the photos fill the top left corners of their
+        images. Results are those of the photos alone. All must need the same padding of their windows as the
+        images (none, unless a side is six times the other), and at most `config.method.max_windows` windows
+        each. A photo of size 0 fills a batch up.
       regions: integer [B, H0, W0], region maps to use in place of SAM's; any ids from 0, of which the smallest in
         a photo is "the rest", at most `config.method.max_regions` others.
 
     Raises:
       ValueError: by either function, for a configuration, parameters or arrays that do not fit, at trace time.
-      NotImplementedError: where `sizes` is given.
     """
     spatial_layers(config)
 
     def segment(params, images, text_emb, *, sizes=None, regions=None) -> Result:
         text = as_text_embedding(text_emb)
         _check(config, params, images, text, sizes, regions)
+        sizes = None if sizes is None else jnp.asarray(sizes, jnp.int32)
         with jax.default_matmul_precision("highest"):
             if regions is None:
-                regions, cap = find_regions(config, params, images)
+                regions, cap = find_regions(config, params, images, sizes)
             else:
                 regions, cap = regions.astype(jnp.int32), config.method.max_regions + 1
-            features = photo_features(config, params, images, regions, cap)
-            return label_photos(config, features, text, regions, cap)
+            features = photo_features(config, params, images, regions, cap, sizes)
+            return label_photos(config, features, text, regions, cap, sizes)
 
     return segment
 
 
 def photo_features(
-    config: Config, params: dict, images, regions: Int[Array, "B H0 W0"], cap: int
-) -> Float[Array, "B ny nx gh gw D"]:
-    """Unit-length features of every window's cells; the windows of all photos are one batch for the towers."""
-    plan = windows.plan_windows(*images.shape[1:3], config.method)
-    pixels = jax.vmap(lambda photo: windows.cut_photo(photo, plan))(images)
-    region_windows = jax.vmap(lambda ids: windows.cut_regions(ids, plan))(regions)
+    config: Config, params: dict, images, regions: Int[Array, "B H0 W0"], cap: int, sizes=None
+) -> Float[Array, "B ny nx gh gw D"] | Float[Array, "B n gh gw D"]:
+    """Unit-length features of every window's cells; the windows of all photos are one batch for the towers.
 
-    def step(batch):
-        pixels, regions = batch
+    With `sizes` a photo's windows are one axis of `canvas.most_windows`, its own first.
+    """
+
+    def step(pixels, regions):
         # A padded window holds one id more than its photo.
         return normalise(window_step(config, params, pixels, regions, cap + 1).features)
 
-    flat = (pixels.reshape(-1, *pixels.shape[2:]), region_windows.reshape(-1, *region_windows.shape[2:]))
-    features = map_chunks(step, flat, config.method.windows_per_chunk)
+    side = images.shape[1:3]
+    plan = windows.plan_windows(*side, config.method)
     grid = windows.grid_of(plan, config.dino.patch_size)
+    if sizes is not None:
+        places = canvas.plan_canvas(sizes, side, config.method)
+        features = canvas.map_windows(step, images, regions, places, config.method)
+        return features.reshape(*features.shape[:2], *grid, -1)
+    pixels = jax.vmap(lambda photo: windows.cut_photo(photo, plan))(images)
+    region_windows = jax.vmap(lambda ids: windows.cut_regions(ids, plan))(regions)
+    flat = (pixels.reshape(-1, *pixels.shape[2:]), region_windows.reshape(-1, *region_windows.shape[2:]))
+    features = map_chunks(lambda batch: step(*batch), flat, config.method.windows_per_chunk)
     return features.reshape(len(images), len(plan.y.starts), len(plan.x.starts), *grid, -1)
 
 
 def label_photos(
     config: Config,
-    features: Float[Array, "B ny nx gh gw D"],
+    features: Float[Array, "B ny nx gh gw D"] | Float[Array, "B n gh gw D"],
     text: TextEmbedding,
     regions: Int[Array, "B H0 W0"],
     cap: int,
+    sizes=None,
 ) -> Result:
     """Features to labels at the photos' own size, corrected by region."""
-    plan = windows.plan_windows(*regions.shape[1:], config.method)
-    gh, gw = features.shape[3:5]
-    rows, columns = windows.stitch_matrix(plan.y, gh), windows.stitch_matrix(plan.x, gw)
+    side, grid = regions.shape[1:], features.shape[-3:-1]
+
+    def stitched(features, place) -> tuple[Any, Any, Any]:
+        if place is not None:
+            matrices = canvas.stitch_matrices(place, side, grid, config.method)
+            return labels.window_logits(features, text.features), *matrices
+        plan = windows.plan_windows(*side, config.method)
+        rows, columns = windows.stitch_matrix(plan.y, grid[0]), windows.stitch_matrix(plan.x, grid[1])
+        return labels.logit_grid(features, text.features), rows, columns
 
     def one_photo(args):
-        features, regions = args
-        grid = labels.logit_grid(features, text.features)
-        found, scores = labels.classify(grid, rows, columns, text, config.method)
+        features, regions, size, place = args
+        within = True if size is None else canvas.inside(size, side)
+        # What lies outside of the photo is taken for a region that is there anyway.
+        regions = jnp.where(within, regions, regions[0, 0])
+        found, scores = labels.classify(*stitched(features, place), text, config.method)
         ids = compact(regions, cap)
         if config.parts.correction:
-            found = labels.correct_by_region(found, ids, cap, text.num_classes)
-        fits = (ids.max() < cap) & (regions.min() >= 0)
-        return jnp.where(fits, found, -1), jnp.where(fits, scores, jnp.nan)
+            found = labels.correct_by_region(found, jnp.where(within, ids, cap), cap, text.num_classes)
+        fits = (ids.max() < cap) & (regions.min() >= 0) & (True if place is None else place.fits)
+        valid = within & fits
+        return Result(
+            jnp.where(valid, found, -1), jnp.where(valid, scores, jnp.nan), jnp.where(within, regions, -1)
+        )
 
-    found, scores = jax.lax.map(one_photo, (features, regions))
-    return Result(found, scores, regions)
+    places = None if sizes is None else canvas.plan_canvas(sizes, side, config.method)
+    return jax.lax.map(one_photo, (features, regions, sizes, places))
 
 
 def map_chunks(function: Callable, batch: tuple[Array, ...], size: int) -> Array:
@@ -126,11 +150,6 @@ def map_chunks(function: Callable, batch: tuple[Array, ...], size: int) -> Array
 
 
 def _check(config: Config, params, images, text: TextEmbedding, sizes, regions) -> None:
-    if sizes is not None:
-        raise NotImplementedError(
-            "photos of different sizes in one batch (sizes=) are not supported yet. "
-            "Call segment once for each size, or use Segmenter, which groups photos by size."
-        )
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != jnp.uint8:
         raise ValueError(f"images must be uint8 [B, H, W, 3]. Got {images.dtype} {list(images.shape)}.")
     if 0 in images.shape:
@@ -149,21 +168,44 @@ def _check(config: Config, params, images, text: TextEmbedding, sizes, regions) 
             "'none'."
         )
     check_params(config, params, region_tower=source.tower)
+    if sizes is not None:
+        _check_sizes(config, images, sizes)
     if regions is not None:
-        _check_regions(config, images, regions)
+        _check_regions(config, images, regions, sizes)
 
 
-def _check_regions(config: Config, images, regions) -> None:
+def _check_sizes(config: Config, images, sizes) -> None:
+    if sizes.shape != (len(images), 2) or not jnp.issubdtype(sizes.dtype, jnp.integer):
+        raise ValueError(
+            f"sizes must be integers [{len(images)}, 2], height and width of each photo. Got {sizes.dtype} "
+            f"{list(sizes.shape)}."
+        )
+    if isinstance(sizes, jax.core.Tracer):
+        return  # values are unknown here; `label_photos` marks what does not fit
+    side = images.shape[1:3]
+    for index, (height, width) in enumerate(np.asarray(sizes).tolist()):
+        if (height, width) != (0, 0) and not canvas.fits_canvas(height, width, side, config.method):
+            raise ValueError(
+                f"photo {index} of {height} x {width} does not fit into images of {side[0]} x {side[1]}: it must "
+                f"be no larger, need windows of {canvas.window_shape(side, config.method)} pixels as they do, and "
+                f"at most {canvas.most_windows(config.method)} of them (config.method.max_windows). "
+                "batching.plan_buckets chooses images that fit."
+            )
+
+
+def _check_regions(config: Config, images, regions, sizes) -> None:
     if regions.shape != images.shape[:3] or not jnp.issubdtype(regions.dtype, jnp.integer):
         raise ValueError(
             f"regions must be integers of the images' size, {list(images.shape[:3])}. "
             f"Got {regions.dtype} {list(regions.shape)}."
         )
-    if isinstance(regions, jax.core.Tracer):
+    if isinstance(regions, jax.core.Tracer) or isinstance(sizes, jax.core.Tracer):
         return  # values are unknown here; `label_photos` marks what does not fit
-    if (lowest := int(regions.min())) < 0:
-        raise ValueError(f"regions must hold ids of 0 and above. Got {lowest}.")
     for index, one in enumerate(regions):
+        if sizes is not None:
+            one = one[: int(sizes[index, 0]), : int(sizes[index, 1])]
+        if one.size and (lowest := int(one.min())) < 0:
+            raise ValueError(f"regions must hold ids of 0 and above. Got {lowest}.")
         if (count := len(jnp.unique(one)) - 1) > config.method.max_regions:
             raise ValueError(
                 f"region map {index} has {count} regions besides the rest, config.method.max_regions is "

@@ -39,9 +39,7 @@ class Source(NamedTuple):
 
 
 def _sam2(config: Config, params: Mapping[str, Any], images: Images, sizes: Sizes) -> Maps:
-    if sizes is not None:
-        raise NotImplementedError("SAM 2 finds regions in images of one size only. Leave sizes out.")
-    return automatic_regions(config, params["sam2"], images)
+    return automatic_regions(config, params["sam2"], images, sizes)
 
 
 def _none(config: Config, params: Mapping[str, Any], images: Images, sizes: Sizes) -> Maps:

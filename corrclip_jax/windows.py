@@ -6,6 +6,7 @@ window.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -53,14 +54,31 @@ class WindowPlan:
 @lru_cache(maxsize=1024)
 def plan_windows(height: int, width: int, method: MethodConfig) -> WindowPlan:
     """The windows of a photo [H0, W0], in pixels."""
-    scale = min(method.resize_long / max(height, width), method.resize_short / min(height, width))
-    return WindowPlan(_plan_axis(height, scale, method), _plan_axis(width, scale, method))
+    return WindowPlan(
+        *(
+            _plan_axis(photo, int(resized), method)
+            for photo, resized in zip((height, width), resized_sides(height, width, method), strict=True)
+        )
+    )
 
 
-def _plan_axis(photo: int, scale: float, method: MethodConfig) -> Axis:
+def resized_sides(height: Any, width: Any, method: MethodConfig) -> tuple[Any, Any]:
+    """Sides of the resized photo, in the published program's double precision; numbers or NumPy arrays."""
+    shorter, longer = np.minimum(height, width), np.maximum(height, width)
+    scale = np.minimum(method.resize_long / longer, method.resize_short / shorter)
     # A strip of thousands to one would round to no pixel at all.
-    resized = max(int(photo * scale + 0.5), 1)
-    count = max(resized - method.window + method.stride - 1, 0) // method.stride + 1
+    sides = (np.maximum((side * scale + 0.5).astype(int), 1) for side in (height, width))
+    return next(sides), next(sides)
+
+
+def window_count(resized: Any, method: MethodConfig) -> Any:
+    """How many windows lie along an axis; a number or an array of any kind."""
+    beyond = resized - method.window + method.stride - 1
+    return beyond * (beyond > 0) // method.stride + 1
+
+
+def _plan_axis(photo: int, resized: int, method: MethodConfig) -> Axis:
+    count = window_count(resized, method)
     ends = (min(index * method.stride + method.window, resized) for index in range(count))
     starts = tuple(max(end - method.window, 0) for end in ends)
     window = min(method.window, resized)
@@ -70,8 +88,13 @@ def _plan_axis(photo: int, scale: float, method: MethodConfig) -> Axis:
 
 def cut_photo(photo: UInt8[Array, "H0 W0 3"], plan: WindowPlan) -> Float[Array, "N h w 3"]:
     """Resize a photo, normalise it for CLIP, cut it into windows; padding is 0 after normalisation."""
-    pixels = resize.photo(photo, plan.y.resized, plan.x.resized).astype(jnp.float32)
-    return _cut((pixels - CLIP_MEAN) / CLIP_STD, plan, 0.0)
+    pixels = resize.photo(photo, plan.y.resized, plan.x.resized)
+    return _cut(normalise_pixels(pixels), plan, 0.0)
+
+
+def normalise_pixels(pixels: UInt8[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
+    """RGB 0..255 to CLIP's normalisation."""
+    return (pixels.astype(jnp.float32) - CLIP_MEAN) / CLIP_STD
 
 
 def cut_regions(regions: Int[Array, "H0 W0"], plan: WindowPlan) -> Int[Array, "N h w"]:

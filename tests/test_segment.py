@@ -221,12 +221,6 @@ def test_wrong_input_says_what_was_wanted_and_what_came(params, text, change, me
         jax.jit(make_segment(CONFIG))(**arguments)
 
 
-def test_photos_of_different_sizes_are_not_there_yet(params, text):
-    images, regions = photos(1)
-    with pytest.raises(NotImplementedError, match="Call segment once for each size"):
-        make_segment(CONFIG)(params, images, text, sizes=jnp.array([[60, 90]]), regions=regions)
-
-
 @pytest.mark.parametrize(("layers", "chosen"), [(4, None), (12, 11), (12, 0)])
 def test_a_tower_too_shallow_for_the_spatial_branch_is_refused(layers, chosen):
     config = with_fields(CONFIG, clip={"vision": {"layers": layers}}, method={"spatial_layers": chosen})

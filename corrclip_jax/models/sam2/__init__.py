@@ -123,9 +123,20 @@ class SAM2(nn.Module):
         return self.decode(features, point, label, jnp.zeros((1, 4)), mask, multimask=True)
 
 
-def preprocess(images: UInt8[Array, "B H W 3"], size: int = 1024) -> Float[Array, "B {size} {size} 3"]:
-    """Photos to the model's input: / 255, resized with antialias to a square, ImageNet mean and std."""
-    rows, columns = (resize.antialias_matrix(n, size) for n in images.shape[1:3])
+def preprocess(
+    images: UInt8[Array, "B H W 3"], size: int = 1024, sides: Int[Array, "2"] | None = None
+) -> Float[Array, "B {size} {size} 3"]:
+    """Photos to the model's input: / 255, resized with antialias to a square, ImageNet mean and std.
+
+    `sides`, maybe traced, are the height and width of photos that fill the top left corner of `images` only.
+    """
+    if sides is None:
+        rows, columns = (resize.antialias_matrix(side, size) for side in images.shape[1:3])
+    else:
+        rows, columns = (
+            resize.antialias_columns(canvas, sides[axis], size)
+            for axis, canvas in enumerate(images.shape[1:3])
+        )
     with jax.default_matmul_precision("highest"):
         resized = resize.separable(images.astype(jnp.float32) / 255, rows, columns)
     return (resized - jnp.array(MEAN)) / jnp.array(STD)
