@@ -69,15 +69,25 @@ def window_step(
       regions: their region maps, any ids.
       cap: at least the number of distinct ids in any one window.
     """
-    dino = run(DINO(config.dino, jnp.dtype(config.dtype)), params["dino"], dino_pixels(pixels))
-    dino = normalise(dino.astype(jnp.float32))
+    dino = dino_features(config, params["dino"], pixels)
+    merged, attention = correlate(config, dino, regions, cap)
+    features = clip_features(config, params["clip"], pixels, dino, merged, attention, cap)
+    return WindowStages(dino, merged, attention, features)
+
+
+def dino_features(config: Config, params: dict, pixels: Float[Array, "N h w 3"]) -> Float[Array, "N gh gw C"]:
+    """DINO's features of CLIP-normalised windows, of unit length."""
+    features = run(DINO(config.dino, jnp.dtype(config.dtype)), params, dino_pixels(pixels))
+    return normalise(features.astype(jnp.float32))
+
+
+def correlate(
+    config: Config, dino: Float[Array, "N gh gw C"], regions: Int[Array, "N h w"], cap: int
+) -> tuple[Int[Array, "N gh gw"], Float[Array, "N L L"] | None]:
+    """Merged regions on the DINO grid, and which cells look at which; None where CLIP's own attention is kept."""
     merged = jax.vmap(partial(merged_regions, config, cap=cap))(dino, regions)
-    attention = None
-    if config.parts.value:
-        attention = jax.vmap(partial(correlations, config))(dino, merged)
-    return WindowStages(
-        dino, merged, attention, clip_features(config, params["clip"], pixels, dino, merged, attention, cap)
-    )
+    attention = jax.vmap(partial(correlations, config))(dino, merged) if config.parts.value else None
+    return merged, attention
 
 
 def dino_pixels(pixels: Float[Array, "N h w 3"]) -> Float[Array, "N h w 3"]:

@@ -10,8 +10,8 @@ import reference
 import torch
 from parity.pairs import CLIPSize, DINOSize, assert_close, make_pair, near_ties
 from parity.region_maps import holes
-from parity.test_sam2 import random_torch_model
 from reference.image import photo_resize
+from reference.sam2 import random_sam2
 from skimage.data import astronaut
 
 from corrclip_jax.branches import window_step
@@ -78,7 +78,7 @@ def test_text(pair):
 
 
 def test_sam2_on_a_photo():
-    model = random_torch_model(SAM2_T)
+    model = random_sam2(SAM2_T)
     state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     params = {"params": jax.tree.map(jnp.asarray, convert_state_dict("sam2", state, SAM2_T))}
     image = preprocess(jnp.asarray(astronaut()[None]))

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from parity.pairs import assert_close
+from reference.sam2 import random_sam2
 from safetensors.numpy import load_file
-from transformers import Sam2Config as TorchConfig
-from transformers import Sam2HieraDetConfig, Sam2Model, Sam2VideoConfig, Sam2VideoModel, Sam2VisionConfig
+from transformers import Sam2VideoConfig, Sam2VideoModel
 
 from corrclip_jax.config import SAM2Config
 from corrclip_jax.conversion import convert_state_dict
@@ -39,63 +39,11 @@ CONFIGS = {
 PROMPTS = 3
 
 
-def torch_config(config: SAM2Config) -> TorchConfig:
-    sides = [config.image_size // (4 << level) for level in range(3)]
-    widths = [config.width << stage for stage in range(4)]
-    backbone = Sam2HieraDetConfig(
-        hidden_size=config.width,
-        num_attention_heads=config.heads,
-        image_size=[config.image_size] * 2,
-        window_positional_embedding_background_size=list(config.background_size),
-        blocks_per_stage=list(config.stages),
-        embed_dim_per_stage=widths,
-        num_attention_heads_per_stage=[config.heads << stage for stage in range(4)],
-        window_size_per_stage=list(config.window_sizes),
-        global_attention_blocks=list(config.global_blocks),
-    )
-    vision = Sam2VisionConfig(
-        backbone_config=backbone,
-        backbone_channel_list=widths[::-1],
-        backbone_feature_sizes=[[side, side] for side in sides],
-        fpn_hidden_size=config.embed_dim,
-    )
-    prompts = {
-        "hidden_size": config.embed_dim,
-        "image_size": config.image_size,
-        "mask_input_channels": config.mask_channels,
-    }
-    decoder = {
-        "hidden_size": config.embed_dim,
-        "mlp_dim": config.decoder_mlp_width,
-        "num_attention_heads": config.decoder_heads,
-        "iou_head_hidden_dim": config.embed_dim,
-        "dynamic_multimask_via_stability": False,
-    }
-    return TorchConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder)
-
-
-def random_torch_model(config: SAM2Config) -> Sam2Model:
-    torch.manual_seed(0)
-    model = Sam2Model(torch_config(config)).eval()
-    with torch.no_grad():
-        for name, tensor in model.named_parameters():
-            noise = torch.randn(tensor.shape)
-            if tensor.ndim == 1:
-                tensor.copy_(1 + 0.1 * noise if name.endswith("weight") else 0.1 * noise)
-            else:
-                fan_in = tensor.shape[1:].numel() if "weight" in name else 1
-                tensor.copy_(noise * fan_in**-0.5)
-        # Published files hold one matrix under both names.
-        shared = model.shared_image_embedding.positional_embedding
-        model.prompt_encoder.shared_embedding.positional_embedding.copy_(shared)
-    return model
-
-
 @pytest.fixture(scope="module", params=CONFIGS)
 def pair(request, tmp_path_factory):
     """The torch model, and our configuration and parameters read from its files alone."""
     folder = tmp_path_factory.mktemp(request.param)
-    model = random_torch_model(CONFIGS[request.param])
+    model = random_sam2(CONFIGS[request.param])
     model.save_pretrained(folder)
     state = load_file(folder / "model.safetensors")
     published = json.loads((folder / "config.json").read_text())
@@ -248,7 +196,7 @@ def test_both_layouts_give_the_same_parameters(pair):
 
 def test_video_models_are_read_without_what_serves_videos():
     config = CONFIGS["global"]
-    video = Sam2VideoModel(Sam2VideoConfig(**random_torch_model(config).config.to_dict()))
+    video = Sam2VideoModel(Sam2VideoConfig(**random_sam2(config).config.to_dict()))
     state = {name: tensor.detach().numpy() for name, tensor in video.state_dict().items()}
     assert any(name.startswith("memory_attention") for name in state)
     tree = convert_state_dict("sam2", state, config)

@@ -1,0 +1,105 @@
+"""The method taken apart into stages, each a program of its own, with the inputs that it has in the whole.
+
+Shapes: B photos [H0, W0], N windows of all photos, n of them a chunk.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from corrclip_jax import branches, windows
+from corrclip_jax.config import Config
+from corrclip_jax.correlation import normalise
+from corrclip_jax.segment import find_regions, label_photos
+from corrclip_jax.text import TextEmbedding
+
+
+class Stage(NamedTuple):
+    """A part of the program: a function of arrays, what it is called with, and how often one batch needs it.
+
+    `times` is 1 for what sees the whole batch; window stages see one chunk, so that it is N / n there.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    times: float
+
+
+def take_apart(config: Config, params: dict, images: jax.Array, text: TextEmbedding) -> list[Stage]:
+    """The stages in the order of the program: regions, DINO, correlation, CLIP, labels.
+
+    Each one's inputs are what those before it make of the photos, the window stages' of the first chunk. Cutting
+    windows belongs to the whole program alone; the regions' stage is left out where their source is "none".
+    """
+    find = jax.jit(partial(find_regions, config))
+    regions, cap = find(params, images)
+    cap = int(cap)
+
+    plan = windows.plan_windows(*images.shape[1:3], config.method)
+    grid = (len(plan.y.starts), len(plan.x.starts))
+    count = len(images) * grid[0] * grid[1]
+    chunk = min(count, config.method.windows_per_chunk)
+    pixels, ids = _first_windows(plan, images, regions, chunk)
+
+    def dino(params, pixels):
+        return branches.dino_features(config, params, pixels)
+
+    def correlation(dino, ids):
+        return branches.correlate(config, dino, ids, cap + 1)
+
+    def clip(params, pixels, dino, merged, attention):
+        return normalise(branches.clip_features(config, params, pixels, dino, merged, attention, cap + 1))
+
+    def labels(features, text, regions):
+        return label_photos(config, features, text, regions, cap)
+
+    cells = jax.jit(dino)(params["dino"], pixels)
+    correlated = jax.jit(correlation)(cells, ids)
+    some = jax.jit(clip)(params["clip"], pixels, cells, *correlated)
+    # Labels take the same time whatever they are: the first window's features stand for all.
+    features = jnp.broadcast_to(
+        some[0].reshape(*cells.shape[1:3], -1), (len(images), *grid, *cells.shape[1:3], some.shape[-1])
+    )
+    times = count / chunk
+    stages = [
+        Stage("DINO", dino, (params["dino"], pixels), times),
+        Stage("correlation", correlation, (cells, ids), times),
+        Stage("CLIP", clip, (params["clip"], pixels, cells, *correlated), times),
+        Stage("labels", labels, (features, text, regions), 1.0),
+    ]
+    if config.regions.source == "none":
+        return stages
+    return [Stage("regions", lambda *inputs: find(*inputs)[0], (params, images), 1.0), *stages]
+
+
+def draw_photos(batch: int, height: int, width: int) -> jax.Array:
+    """Photos uint8 [B, H0, W0, 3] of coloured patches with some noise: regions to find, nothing to read."""
+    rng = np.random.default_rng(0)
+    patches = rng.integers(0, 200, (batch, 5, 7, 3))
+    rows, columns = np.arange(height) * 5 // height, np.arange(width) * 7 // width
+    return jnp.asarray(
+        patches[:, rows[:, None], columns] + rng.integers(0, 56, (batch, height, width, 1)), jnp.uint8
+    )
+
+
+def draw_text(queries: int, width: int) -> TextEmbedding:
+    """One random unit vector a class."""
+    vectors = np.random.default_rng(1).standard_normal((queries, width)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return TextEmbedding(jnp.asarray(vectors), jnp.arange(queries, dtype=jnp.int32), queries)
+
+
+def _first_windows(
+    plan: windows.WindowPlan, images: jax.Array, regions: jax.Array, count: int
+) -> tuple[jax.Array, jax.Array]:
+    """Pixels and region maps of the batch's first `count` windows."""
+    photos = -(-count // (len(plan.y.starts) * len(plan.x.starts)))
+    cut = jax.jit(lambda images: jax.vmap(lambda photo: windows.cut_photo(photo, plan))(images))
+    cut_regions = jax.jit(lambda maps: jax.vmap(lambda ids: windows.cut_regions(ids, plan))(maps))
+    pixels, ids = cut(images[:photos]), cut_regions(regions[:photos])
+    return pixels.reshape(-1, *pixels.shape[2:])[:count], ids.reshape(-1, *ids.shape[2:])[:count]

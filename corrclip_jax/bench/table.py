@@ -1,0 +1,67 @@
+"""A benchmark's report for people."""
+
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+
+def tables(report: dict[str, Any]) -> Group:
+    """The stages and the whole program, with what they were run on, as something that rich prints."""
+    settings, device = report["settings"], report["device"]
+    size = f"{settings['batch']} x {settings['width']} x {settings['height']}"
+    head = (
+        f"{report['model']}, {size}, {settings['dtype']}, regions {settings['regions']}, {device['kind']} "
+        f"({device['platform']}), {report['matmul_flops_per_second'] / 1e9:,.0f} GFLOP/s in matrix products"
+    )
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("Stage", no_wrap=True)
+    for title in ("Seconds", "Share", "GFLOP", "Of the rate", "Temporaries", "Compiled in"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in report["stages"]:
+        table.add_row(row["name"], *_cells(row, f"{row['share']:.1%}"))
+    whole = report["program"]
+    table.add_row("whole program", *_cells(whole, ""), style="bold")
+    foot = f"{whole['images_per_second']:.3g} images a second"
+    peaks = {name: held for name, held in report["peak_bytes"].items() if held is not None}
+    foot += "".join(f", at most {_size(held)} held by the {name}" for name, held in peaks.items())
+    return Group(Text(head), table, Text(foot))
+
+
+def versus_table(report: dict[str, Any]) -> Group:
+    """Ours beside torch's."""
+    settings = report["settings"]
+    head = (
+        f"{report['model']}, a window of {settings['window']}, {settings['dtype']}, {settings['threads']} threads, "
+        f"medians of {settings['repeat']} turns"
+    )
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("Part", no_wrap=True)
+    for title in ("torch", "ours", "ours / torch", "of the rate"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for name, part in report["against"].items():
+        taken, ratios = part["seconds"], part["ratios"]
+        table.add_row(
+            name,
+            f"{taken['torch']:.2f} s",
+            f"{taken['ours']:.2f} s",
+            f"{part['ratio']:.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+            f"{part['rate_share']:.0%}",
+        )
+    return Group(Text(head), table)
+
+
+def _cells(row: dict[str, Any], share: str) -> list[str]:
+    return [
+        f"{row['seconds']:.3f}",
+        share,
+        f"{row['flops'] / 1e9:,.1f}",
+        f"{row['rate_share']:.0%}",
+        _size(row["bytes"]["temporaries"]),
+        f"{row['compile_seconds']:.1f} s",
+    ]
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

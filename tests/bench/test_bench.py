@@ -1,0 +1,157 @@
+"""`corrclip bench`: what stands in its report, and how it refuses. Nothing here looks at how long anything took."""
+
+import json
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from small_models import small_config, small_model
+from typer.testing import CliRunner
+
+from corrclip_jax.bench import measure as measuring
+from corrclip_jax.bench import versus as module
+from corrclip_jax.bench.clock import matmul_rate
+from corrclip_jax.bench.measure import measure
+from corrclip_jax.bench.stages import draw_photos, draw_text, take_apart
+from corrclip_jax.branches import window_step
+from corrclip_jax.checkpoint import check_params, init_params
+from corrclip_jax.cli import app, bench
+from corrclip_jax.config import with_fields
+from corrclip_jax.correlation import normalise
+from corrclip_jax.segment import find_regions
+
+
+@pytest.fixture(scope="module")
+def params():
+    return init_params(small_config())
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["bench", *map(str, arguments)], env={"COLUMNS": "200"})
+
+
+@pytest.mark.slow
+def test_the_stages_in_turn_are_the_window_step(params):
+    config = with_fields(small_config(), method={"windows_per_chunk": 4})
+    images, text = draw_photos(2, 60, 90), draw_text(5, 16)
+    stages = {stage.name: stage for stage in take_apart(config, params, images, text)}
+    assert list(stages) == ["regions", "DINO", "correlation", "CLIP", "labels"]
+    outputs = {name: jax.jit(stage.function)(*stage.arguments) for name, stage in stages.items()}
+    found, _ = jax.jit(partial(find_regions, config))(params, images)
+    np.testing.assert_array_equal(outputs["regions"], found)
+    pixels, ids = stages["DINO"].arguments[1], stages["correlation"].arguments[1]
+    whole = jax.jit(partial(window_step, config, cap=2 * 2 + 2))(params, pixels, ids)
+    np.testing.assert_allclose(outputs["CLIP"], normalise(whole.features), atol=1e-5)
+    assert outputs["labels"].labels.shape == (2, 60, 90)
+
+
+@pytest.mark.parametrize(("chunk", "times"), [(1, 6), (4, 1.5), (64, 1)])
+def test_window_stages_stand_for_all_windows_of_the_batch(params, chunk, times):
+    # A photo of 60 x 90 is 112 x 168 resized: two windows.
+    config = with_fields(small_config(), method={"windows_per_chunk": chunk}, regions={"source": "none"})
+    stages = take_apart(config, params, draw_photos(3, 60, 90), draw_text(5, 16))
+    assert [stage.times for stage in stages] == [times, times, times, 1]
+
+
+@pytest.mark.slow
+def test_the_report_is_json_and_complete(params):
+    config = with_fields(small_config(), regions={"source": "none"})
+    report = measure(config, params, height=60, width=90, batch=2, classes=5, repeat=1)
+    report = json.loads(json.dumps(report))
+    assert [row["name"] for row in report["stages"]] == ["DINO", "correlation", "CLIP", "labels"]
+    assert sum(row["share"] for row in report["stages"]) == pytest.approx(1)
+    for row in (*report["stages"], report["program"]):
+        assert row["seconds"] > 0
+        assert row["compile_seconds"] > 0
+        assert row["flops"] > 0
+        assert row["rate_share"] == pytest.approx(
+            row["flops"] / row["seconds"] / report["matmul_flops_per_second"]
+        )
+        assert row["bytes"]["temporaries"] > 0
+    # The program runs the stages, and besides them only the resize of the photos.
+    of_stages = sum(row["flops"] for row in report["stages"])
+    assert of_stages <= report["program"]["flops"] < 1.1 * of_stages
+    assert report["program"]["images_per_second"] == pytest.approx(2 / report["program"]["seconds"])
+    assert report["device"]["platform"] == jax.default_backend()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_rate_of_products(dtype):
+    assert 1e6 < matmul_rate(dtype, side=64, repeat=1) < 1e17
+
+
+@pytest.mark.slow
+def test_the_command_prints_a_table_and_writes_json(tmp_path):
+    model = small_model(tmp_path)
+    out = tmp_path / "reports" / "small.json"
+    result = run(
+        "-m", model, "--size", "90x60", "--regions", "none", "--repeat", 1, "--chunk", 2, "--json", out
+    )
+    assert result.exit_code == 0, result.output
+    for words in ("DINO", "correlation", "CLIP", "labels", "whole program", "images a second"):
+        assert words in result.stdout
+    report = json.loads(out.read_text())
+    assert (report["settings"]["height"], report["settings"]["width"]) == (60, 90)
+    assert report["settings"]["windows_per_chunk"] == 2
+
+
+def test_random_weights_need_no_download(tmp_path, monkeypatch):
+    model = small_model(tmp_path)
+    for name in ("clip", "dino", "sam2"):
+        (model / name).rename(model / f"no-{name}")
+    seen = []
+
+    def stop(config, params, **settings):
+        seen.append((config, params))
+        raise ValueError("far enough")
+
+    monkeypatch.setattr(measuring, "measure", stop)
+    assert run("-m", model, "--random", "--points", 3).exit_code == 2
+    ((config, params),) = seen
+    assert config.regions.points_per_side == 3
+    check_params(config, params)
+    assert run("-m", "vit-x", "--random").exit_code == 2
+    assert bench.model_config("vit-l").clip.vision.layers == 24
+
+
+@pytest.mark.parametrize("size", ["500", "0x5", "axb", "500x375x3", "-1x5"])
+def test_a_size_is_width_x_height(size):
+    result = run("--size", size)
+    assert result.exit_code == 2
+    assert "--size must be width x height in pixels, as in 500x375" in result.stderr
+
+
+def test_more_threads_than_cores_are_refused():
+    result = run("--threads", 100000)
+    assert result.exit_code == 2
+    assert "this process may use" in result.stderr
+
+
+@pytest.mark.slow
+def test_against_torch_runs_both_and_compares(tmp_path):
+    config = with_fields(small_config(), regions={"source": "none"})
+    report = json.loads(json.dumps(module.versus(config, repeat=1)))
+    part = report["against"]["window"]
+    assert part["ratio"] == pytest.approx(part["seconds"]["ours"] / part["seconds"]["torch"])
+    assert part["flops"] > 0
+
+
+def test_against_torch_notices_another_result():
+    # The reference has no switch for parts of the method.
+    config = with_fields(small_config(), regions={"source": "none"}, parts={"scope": False})
+    with pytest.raises(ValueError, match="the two programs disagree"):
+        module.versus(config, repeat=1)
+
+
+def test_against_torch_says_what_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "TESTS", tmp_path)
+    result = run("--against", "torch")
+    assert result.exit_code == 2
+    assert "runs the reference in the tests of a checkout" in result.stderr
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    assert "wants torch, which is not installed" in run("--against", "torch").stderr
+
+
+def test_against_torch_is_float32():
+    assert "computes in float32. Got bfloat16" in run("--against", "torch", "--dtype", "bfloat16").stderr
