@@ -18,7 +18,7 @@ from corrclip_jax.checkpoint import (
     write_description,
     write_tower,
 )
-from corrclip_jax.config import Config, to_dict, with_fields
+from corrclip_jax.config import Config, from_dict, with_fields
 from corrclip_jax.conversion.families import FAMILIES, TITLES, convert_state_dict
 from corrclip_jax.conversion.find import Found, find, find_all, find_vocabulary, published_beside
 from corrclip_jax.conversion.readers import sha256
@@ -42,6 +42,7 @@ def convert(
     sam2: str | Path | None,
     out: str | Path,
     *,
+    sam1: str | Path | None = None,
     vocabulary: str | Path | None = None,
     name: str | None = None,
     quick_gelu: bool | None = None,
@@ -52,9 +53,9 @@ def convert(
     """Convert published checkpoints into the folder `out`, which is returned.
 
     Each source is a file of a published layout, the `.index.json` of a sharded one, or a folder that holds it (a
-    repository's). Without `sam2` the model is for given region maps. `vocabulary` is looked for beside the CLIP
-    checkpoint; `name` is the folder's by default. `quick_gelu` and `configs` (by family: "clip", "dino", "sam2")
-    say what tensor shapes do not show, where nothing published beside the files says it.
+    repository's). `sam2` and `sam1` find regions; without either the model is for given region maps. `vocabulary`
+    is looked for beside the CLIP checkpoint; `name` is the folder's by default. `quick_gelu` and `configs` (by family:
+    "clip", "dino", "sam2", "sam1") say what tensor shapes do not show, where nothing beside the files does.
 
     An `out` that holds a conversion of the same files with the same settings is left as it is. It appears whole or
     not at all. One tower at a time is in memory, in float32.
@@ -64,7 +65,7 @@ def convert(
         holds something else, unless `force`.
       OSError: where `out` cannot be written.
     """
-    paths = {"clip": clip, "dino": dino, "sam2": sam2}
+    paths = {"clip": clip, "dino": dino, "sam2": sam2, "sam1": sam1}
     found = {family: find(Path(path), family) for family, path in paths.items() if path is not None}
     if vocabulary is None:
         vocabulary = find_vocabulary(found["clip"].path.parent)
@@ -81,12 +82,12 @@ def convert_folder(
     force: bool = False,
     report: Report = to_stderr,
 ) -> Path:
-    """As `convert`, for a folder that holds a CLIP, a DINO and perhaps a SAM 2, told apart by their content.
+    """As `convert`, for a folder that holds a CLIP, a DINO and perhaps SAM 2 or SAM, told apart by their content.
 
     The files may lie in folders of their own, down to the third level.
     """
     folder = Path(folder)
-    found = find_all(folder, ("clip", "dino"), ("sam2",))
+    found = find_all(folder, ("clip", "dino"), ("sam2", "sam1"))
     if vocabulary is None:
         vocabulary = find_vocabulary(found["clip"].path.parent, folder, folder / VOCABULARY)
     return _convert(
@@ -184,7 +185,7 @@ def _is_there(out: Path, config: Config, sources: Mapping[str, Any]) -> bool:
             f"{out} exists and is no converted model. Choose another folder, or force the conversion to replace it."
         )
     there = read_description(out)
-    if there["sources"] == sources and there["config"] == to_dict(_as_written(config)):
+    if there["sources"] == sources and from_dict(Config, there["config"]) == _as_written(config):
         return True
     raise ConversionError(
         f"{out} holds a conversion of other files, or with other settings. Choose another folder, or force the "

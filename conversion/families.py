@@ -1,18 +1,18 @@
-"""The three families: which one a file is of, which layout it has, and conversion in memory."""
+"""The families: which one a file is of, which layout it has, and conversion in memory."""
 
 from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
 from corrclip_jax.checkpoint import TowerConfig, expected_tower
-from corrclip_jax.conversion import clip, dino, sam2
+from corrclip_jax.conversion import clip, dino, sam1, sam2
 from corrclip_jax.conversion.rules import ConversionError, apply_table
 from corrclip_jax.trees import collapse
 
 # Each module has SIGNATURES (layout -> a name that no other layout has), table and config_from_shapes.
-FAMILIES: dict[str, ModuleType] = {"clip": clip, "dino": dino, "sam2": sam2}
+FAMILIES: dict[str, ModuleType] = {"clip": clip, "dino": dino, "sam2": sam2, "sam1": sam1}
 
-TITLES = {"clip": "CLIP", "dino": "DINO", "sam2": "SAM 2"}
+TITLES = {"clip": "CLIP", "dino": "DINO", "sam2": "SAM 2", "sam1": "SAM"}
 
 # Relatives that would pass for one of ours at a glance; a name in them, and what to say.
 _RELATIVES = {
@@ -20,7 +20,6 @@ _RELATIVES = {
     "blocks.0.ls1.gamma": "DINOv2, of which the method knows nothing",
     "encoder.layer.0.layer_scale1.lambda1": "DINOv2, of which the method knows nothing",
     "text_model.head.weight": "SigLIP, which is no CLIP",
-    "image_encoder.patch_embed.proj.weight": "the first Segment Anything, not SAM 2",
 }
 
 
@@ -66,7 +65,7 @@ def convert_state_dict(
 ) -> dict[str, Any]:
     """Convert tensors in memory: `convert_state_dict("clip", model.state_dict(), CLIPConfig(...))`.
 
-    `family` is "clip", "dino" or "sam2"; `state_dict` maps published names to NumPy arrays or torch tensors, and
+    `family` is one of `FAMILIES`; `state_dict` maps published names to NumPy arrays or torch tensors, and
     may read them when they are looked up; `layout` is detected when None. Returns the tower's parameters, nested
     dicts of float32 NumPy arrays, which may share memory with the source.
 

@@ -29,7 +29,7 @@ class Published:
 
     @property
     def family(self) -> str:
-        """ "clip", "dino" or "sam2"."""
+        """ "clip", "dino", "sam2" or "sam1"."""
         return self.key.split("/")[0]
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from corrclip_jax.config import SAM2Config
 from corrclip_jax.conversion.rules import ConversionError, Rule, Shape, Sizes, Table, linear, norm, place
+from corrclip_jax.conversion.sam_parts import SAME_MATRIX, conv, fused_qkv, original_rules, transformers_rules
 
 SIGNATURES = {
     "original": "image_encoder.trunk.patch_embed.proj.weight",
@@ -19,22 +20,6 @@ SIGNATURES = {
 _DECODER = "sam_mask_decoder"
 _PROMPTS = "sam_prompt_encoder"
 _TRUNK = "image_encoder/trunk"
-_CROSS = r"(cross_attn_token_to_image|cross_attn_image_to_token|self_attn)"
-
-
-def _conv(source: str, target: str, transform: str = "conv") -> tuple[Rule, Rule]:
-    return Rule(rf"{source}\.weight", f"{target}/kernel", transform), Rule(
-        rf"{source}\.bias", f"{target}/bias"
-    )
-
-
-def _fused_qkv(source: str, target: str) -> tuple[Rule, Rule]:
-    parts = ("query", "key", "value")
-    return (
-        Rule(rf"{source}\.weight", tuple(f"{target}/{part}/kernel" for part in parts), "split_linear"),
-        Rule(rf"{source}\.bias", tuple(f"{target}/{part}/bias" for part in parts), "split_bias"),
-    )
-
 
 _ORIGINAL = Table(
     "SAM 2",
@@ -42,55 +27,18 @@ _ORIGINAL = Table(
     rules=(
         Rule(r"no_mem_embed", "no_mem_embed", "squeeze"),
         Rule(r"image_encoder\.trunk\.(pos_embed|pos_embed_window)", rf"{_TRUNK}/\1"),
-        *_conv(r"image_encoder\.trunk\.patch_embed\.proj", f"{_TRUNK}/patch_embed"),
+        *conv(r"image_encoder\.trunk\.patch_embed\.proj", f"{_TRUNK}/patch_embed"),
         *norm(r"image_encoder\.trunk\.blocks\.(\d+)\.norm([12])", rf"{_TRUNK}/blocks_\1/norm\2"),
-        *_fused_qkv(r"image_encoder\.trunk\.blocks\.(\d+)\.attn\.qkv", rf"{_TRUNK}/blocks_\1/attn"),
+        *fused_qkv(r"image_encoder\.trunk\.blocks\.(\d+)\.attn\.qkv", rf"{_TRUNK}/blocks_\1/attn"),
         *linear(r"image_encoder\.trunk\.blocks\.(\d+)\.attn\.proj", rf"{_TRUNK}/blocks_\1/attn/proj"),
         *linear(
             r"image_encoder\.trunk\.blocks\.(\d+)\.mlp\.layers\.(\d)", rf"{_TRUNK}/blocks_\1/mlp/layers_\2"
         ),
         *linear(r"image_encoder\.trunk\.blocks\.(\d+)\.proj", rf"{_TRUNK}/blocks_\1/proj"),
-        *_conv(r"image_encoder\.neck\.convs\.(\d)\.conv", r"image_encoder/neck/convs_\1"),
-        Rule(
-            r"sam_prompt_encoder\.pe_layer\.(positional_encoding_gaussian_matrix)", rf"{_PROMPTS}/pe_layer/\1"
-        ),
-        Rule(r"sam_prompt_encoder\.point_embeddings\.([0-3])\.weight", rf"{_PROMPTS}/point_embeddings_\1"),
-        Rule(r"sam_prompt_encoder\.(not_a_point_embed|no_mask_embed)\.weight", rf"{_PROMPTS}/\1"),
-        *_conv(r"sam_prompt_encoder\.mask_downscaling\.([036])", rf"{_PROMPTS}/mask_downscaling_\1"),
-        *norm(r"sam_prompt_encoder\.mask_downscaling\.([14])", rf"{_PROMPTS}/mask_downscaling_\1"),
-        Rule(r"sam_mask_decoder\.(iou_token|mask_tokens|obj_score_token)\.weight", rf"{_DECODER}/\1"),
-        *linear(
-            rf"sam_mask_decoder\.transformer\.layers\.(\d+)\.{_CROSS}\.([qkv]_proj|out_proj)",
-            rf"{_DECODER}/transformer/layers_\1/\2/\3",
-        ),
-        *linear(
-            r"sam_mask_decoder\.transformer\.layers\.(\d+)\.mlp\.layers\.(\d)",
-            rf"{_DECODER}/transformer/layers_\1/mlp/layers_\2",
-        ),
-        *norm(
-            r"sam_mask_decoder\.transformer\.layers\.(\d+)\.norm([1-4])",
-            rf"{_DECODER}/transformer/layers_\1/norm\2",
-        ),
-        *linear(
-            r"sam_mask_decoder\.transformer\.final_attn_token_to_image\.([qkv]_proj|out_proj)",
-            rf"{_DECODER}/transformer/final_attn_token_to_image/\1",
-        ),
-        *norm(r"sam_mask_decoder\.transformer\.norm_final_attn", f"{_DECODER}/transformer/norm_final_attn"),
-        *_conv(
-            r"sam_mask_decoder\.output_upscaling\.([03])",
-            rf"{_DECODER}/output_upscaling_\1",
-            "conv_transpose",
-        ),
-        *norm(r"sam_mask_decoder\.output_upscaling\.1", f"{_DECODER}/output_upscaling_1"),
-        *_conv(r"sam_mask_decoder\.(conv_s[01])", rf"{_DECODER}/\1"),
-        *linear(
-            r"sam_mask_decoder\.output_hypernetworks_mlps\.(\d)\.layers\.(\d)",
-            rf"{_DECODER}/output_hypernetworks_mlps_\1/layers_\2",
-        ),
-        *linear(
-            r"sam_mask_decoder\.iou_prediction_head\.layers\.(\d)",
-            rf"{_DECODER}/iou_prediction_head/layers_\1",
-        ),
+        *conv(r"image_encoder\.neck\.convs\.(\d)\.conv", r"image_encoder/neck/convs_\1"),
+        *original_rules("sam_", (r"layers\.0", r"layers\.1")),
+        Rule(r"sam_mask_decoder\.obj_score_token\.weight", f"{_DECODER}/obj_score_token"),
+        *conv(r"sam_mask_decoder\.(conv_s[01])", rf"{_DECODER}/\1"),
     ),
     ignored=(
         r"sam_mask_decoder\.pred_obj_score_head\..*",  # whether a tracked object is in the frame: video
@@ -110,9 +58,9 @@ _TRANSFORMERS = Table(
     rules=(
         Rule(r"no_memory_embedding", "no_mem_embed", "squeeze"),
         Rule(r"vision_encoder\.backbone\.(pos_embed|pos_embed_window)", rf"{_TRUNK}/\1"),
-        *_conv(r"vision_encoder\.backbone\.patch_embed\.projection", f"{_TRUNK}/patch_embed"),
+        *conv(r"vision_encoder\.backbone\.patch_embed\.projection", f"{_TRUNK}/patch_embed"),
         *norm(r"vision_encoder\.backbone\.blocks\.(\d+)\.layer_norm([12])", rf"{_TRUNK}/blocks_\1/norm\2"),
-        *_fused_qkv(r"vision_encoder\.backbone\.blocks\.(\d+)\.attn\.qkv", rf"{_TRUNK}/blocks_\1/attn"),
+        *fused_qkv(r"vision_encoder\.backbone\.blocks\.(\d+)\.attn\.qkv", rf"{_TRUNK}/blocks_\1/attn"),
         *linear(r"vision_encoder\.backbone\.blocks\.(\d+)\.attn\.proj", rf"{_TRUNK}/blocks_\1/attn/proj"),
         *linear(
             r"vision_encoder\.backbone\.blocks\.(\d+)\.mlp\.proj_in", rf"{_TRUNK}/blocks_\1/mlp/layers_0"
@@ -121,68 +69,18 @@ _TRANSFORMERS = Table(
             r"vision_encoder\.backbone\.blocks\.(\d+)\.mlp\.proj_out", rf"{_TRUNK}/blocks_\1/mlp/layers_1"
         ),
         *linear(r"vision_encoder\.backbone\.blocks\.(\d+)\.proj", rf"{_TRUNK}/blocks_\1/proj"),
-        *_conv(r"vision_encoder\.neck\.convs\.(\d)", r"image_encoder/neck/convs_\1"),
-        Rule(
-            r"shared_image_embedding\.positional_embedding",
-            f"{_PROMPTS}/pe_layer/positional_encoding_gaussian_matrix",
-        ),
+        *conv(r"vision_encoder\.neck\.convs\.(\d)", r"image_encoder/neck/convs_\1"),
+        *transformers_rules("sam_", ("proj_in", "proj_out"), "o_proj"),
         Rule(
             r"prompt_encoder\.point_embed\.weight",
             tuple(f"{_PROMPTS}/point_embeddings_{i}" for i in range(4)),
             "rows",
         ),
-        Rule(r"prompt_encoder\.(not_a_point_embed|no_mask_embed)\.weight", rf"{_PROMPTS}/\1"),
-        *_conv(r"prompt_encoder\.mask_embed\.conv1", f"{_PROMPTS}/mask_downscaling_0"),
-        *norm(r"prompt_encoder\.mask_embed\.layer_norm1", f"{_PROMPTS}/mask_downscaling_1"),
-        *_conv(r"prompt_encoder\.mask_embed\.conv2", f"{_PROMPTS}/mask_downscaling_3"),
-        *norm(r"prompt_encoder\.mask_embed\.layer_norm2", f"{_PROMPTS}/mask_downscaling_4"),
-        *_conv(r"prompt_encoder\.mask_embed\.conv3", f"{_PROMPTS}/mask_downscaling_6"),
-        Rule(r"mask_decoder\.(iou_token|mask_tokens|obj_score_token)\.weight", rf"{_DECODER}/\1"),
-        *linear(
-            rf"mask_decoder\.transformer\.layers\.(\d+)\.{_CROSS}\.([qkv]_proj)",
-            rf"{_DECODER}/transformer/layers_\1/\2/\3",
-        ),
-        *linear(
-            rf"mask_decoder\.transformer\.layers\.(\d+)\.{_CROSS}\.o_proj",
-            rf"{_DECODER}/transformer/layers_\1/\2/out_proj",
-        ),
-        *linear(
-            r"mask_decoder\.transformer\.layers\.(\d+)\.mlp\.proj_in",
-            rf"{_DECODER}/transformer/layers_\1/mlp/layers_0",
-        ),
-        *linear(
-            r"mask_decoder\.transformer\.layers\.(\d+)\.mlp\.proj_out",
-            rf"{_DECODER}/transformer/layers_\1/mlp/layers_1",
-        ),
-        *norm(
-            r"mask_decoder\.transformer\.layers\.(\d+)\.layer_norm([1-4])",
-            rf"{_DECODER}/transformer/layers_\1/norm\2",
-        ),
-        *linear(
-            r"mask_decoder\.transformer\.final_attn_token_to_image\.([qkv]_proj)",
-            rf"{_DECODER}/transformer/final_attn_token_to_image/\1",
-        ),
-        *linear(
-            r"mask_decoder\.transformer\.final_attn_token_to_image\.o_proj",
-            f"{_DECODER}/transformer/final_attn_token_to_image/out_proj",
-        ),
-        *norm(r"mask_decoder\.transformer\.layer_norm_final_attn", f"{_DECODER}/transformer/norm_final_attn"),
-        *_conv(r"mask_decoder\.upscale_conv1", f"{_DECODER}/output_upscaling_0", "conv_transpose"),
-        *norm(r"mask_decoder\.upscale_layer_norm", f"{_DECODER}/output_upscaling_1"),
-        *_conv(r"mask_decoder\.upscale_conv2", f"{_DECODER}/output_upscaling_3", "conv_transpose"),
-        *_conv(r"mask_decoder\.(conv_s[01])", rf"{_DECODER}/\1"),
-        *itertools.chain.from_iterable(
-            linear(rf"mask_decoder\.{head}\.{source}", rf"{_DECODER}/{target}/layers_{i}")
-            for head, target in (
-                (r"output_hypernetworks_mlps\.(\d)", r"output_hypernetworks_mlps_\1"),
-                ("iou_prediction_head", "iou_prediction_head"),
-            )
-            for i, source in enumerate(("proj_in", r"layers\.0", "proj_out"))
-        ),
+        Rule(r"mask_decoder\.obj_score_token\.weight", f"{_DECODER}/obj_score_token"),
+        *conv(r"mask_decoder\.(conv_s[01])", rf"{_DECODER}/\1"),
     ),
     ignored=(
-        # The same matrix again: prompts and image are placed by one encoding.
-        r"prompt_encoder\.shared_embedding\.positional_embedding",
+        SAME_MATRIX,
         r"mask_decoder\.pred_obj_score_head\..*",  # whether a tracked object is in the frame: video
         # The memory of earlier frames, mask prompts on their way into it, pointers to objects in them.
         r"(memory_attention|memory_encoder|mask_downsample)\..*",

@@ -1,6 +1,6 @@
 """Read, write and check parameter trees. No torch.
 
-A converted model is a folder: one Orbax tree a tower (`clip/`, `dino/`, `sam2/`), the CLIP vocabulary
+A converted model is a folder: one Orbax tree a tower (`clip/`, `dino/`, `sam2/`, `sam1/`), the CLIP vocabulary
 (`vocabulary/`) and `corrclip.json`, which holds the configuration and where the weights come from.
 """
 
@@ -22,17 +22,27 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from corrclip_jax.config import CLIPConfig, Config, DINOConfig, SAM2Config, from_dict, to_dict, with_fields
+from corrclip_jax.config import (
+    CLIPConfig,
+    Config,
+    DINOConfig,
+    SAM1Config,
+    SAM2Config,
+    from_dict,
+    to_dict,
+    with_fields,
+)
 from corrclip_jax.folders import new_folder
 from corrclip_jax.models.clip import CLIP
 from corrclip_jax.models.dino import DINO
+from corrclip_jax.models.sam1 import SAM1
 from corrclip_jax.models.sam2 import SAM2
 from corrclip_jax.trees import differences, shapes_by_path
 
-TowerConfig = CLIPConfig | DINOConfig | SAM2Config
+TowerConfig = CLIPConfig | DINOConfig | SAM2Config | SAM1Config
 Params = dict[str, Any]
 
-REGION_TOWERS = ("sam2",)  # what finds regions; a configuration may have none
+REGION_TOWERS = ("sam2", "sam1")  # what finds regions; a configuration may have none
 TOWERS = ("clip", "dino", *REGION_TOWERS)
 DESCRIPTION = "corrclip.json"
 VOCABULARY = "vocabulary"
@@ -54,11 +64,13 @@ def expected_tower(config: TowerConfig) -> Params:
             shapes = jax.eval_shape(DINO(config).init, key, _images(config.image_size))
         case SAM2Config():
             shapes = jax.eval_shape(SAM2(config).init, key, _images(config.image_size))
+        case SAM1Config():
+            shapes = jax.eval_shape(SAM1(config).init, key, _images(config.image_size))
     return shapes["params"]
 
 
 def expected_params(config: Config) -> Params:
-    """The parameter tree of the whole program as `jax.ShapeDtypeStruct` leaves: "clip", "dino", "sam2"."""
+    """The parameter tree of the whole program as `jax.ShapeDtypeStruct` leaves, a subtree a tower."""
     return {name: expected_tower(tower) for name, tower in towers_of(config).items()}
 
 

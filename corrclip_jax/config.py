@@ -105,6 +105,42 @@ class SAM2Config:
 
 
 @dataclass(frozen=True)
+class SAM1Config:
+    """The first Segment Anything: ViT with windowed attention, neck, prompt encoder, two-way mask decoder.
+
+    Blocks attend in windows of `window` patches a side, `global_blocks` to the whole grid. The decoder's fields mean
+    what they mean in `SAM2Config`. The defaults are ViT-B's.
+    """
+
+    image_size: int = 1024
+    patch_size: int = 16
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    global_blocks: tuple[int, ...] = (2, 5, 8, 11)
+    window: int = 14
+    mlp_ratio: float = 4.0
+    embed_dim: int = 256
+    decoder_heads: int = 8
+    decoder_layers: int = 2
+    decoder_mlp_width: int = 2048
+    mask_channels: int = 16
+
+    def __post_init__(self):
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size must be a multiple of patch_size, {self.patch_size}. Got {self.image_size}."
+            )
+        if self.width % self.heads:
+            raise ValueError(f"width must be a multiple of heads, {self.heads}. Got {self.width}.")
+
+    @property
+    def embed_size(self) -> int:
+        """Side of the feature map that the decoder reads."""
+        return self.image_size // self.patch_size
+
+
+@dataclass(frozen=True)
 class RegionConfig:
     """Where regions come from and SAM's automatic-mask settings (METHOD.md, section 2).
 
@@ -178,13 +214,15 @@ class Config:
     """Everything `make_segment` needs to know; the weights it goes with are a separate tree.
 
     `dtype` is the towers' compute type. `vocabulary` is the path of the CLIP vocabulary that belongs to the
-    weights (None where text is never embedded). `sam2` None: region maps are given, or there are none.
+    weights (None where text is never embedded). `sam2` and `sam1` are networks that find regions, None where the model
+    has no such one: `regions.source` says which is used.
     """
 
     name: str = "custom"
     clip: CLIPConfig = CLIPConfig()
     dino: DINOConfig = DINOConfig()
     sam2: SAM2Config | None = field(default_factory=SAM2Config)
+    sam1: SAM1Config | None = None
     regions: RegionConfig = RegionConfig()
     method: MethodConfig = MethodConfig()
     parts: PartsConfig = PartsConfig()

@@ -1,6 +1,6 @@
 """Pieces that the towers share: attention, layer norm, MLP, patch embedding, interpolated position embedding.
 
-Shapes: B batch, T tokens, H heads, D head width, C width.
+Shapes: B batch, T tokens, H heads, D head width (V that of the values), C width.
 """
 
 import math
@@ -31,10 +31,10 @@ def quick_gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def attention(
     q: Float[Array, "B T H D"],
     k: Float[Array, "B S H D"],
-    v: Float[Array, "B S H D"],
+    v: Float[Array, "B S H V"],
     mask: Bool[Array, "#B T S"] | None = None,
-) -> Float[Array, "B T H D"]:
-    """Scaled dot-product attention; the softmax is float32 whatever the inputs are.
+) -> Float[Array, "B T H V"]:
+    """Scaled dot-product attention; the softmax is float32 whatever the inputs are. V is at most D.
 
     A query sees the keys where `mask` is True. The implementation is chosen for the platform that the program
     is lowered for: on CPU plain matrix products by head (XLA's batched products of long sequences are several
@@ -45,7 +45,10 @@ def attention(
 
 
 def _attention_fused(q, k, v, mask=None):
-    return jax.nn.dot_product_attention(q, k, v, mask=None if mask is None else mask[:, None])
+    width = v.shape[-1]
+    v = jnp.pad(v, ((0, 0), (0, 0), (0, 0), (0, q.shape[-1] - width)))  # it wants one width for all three
+    mask = None if mask is None else mask[:, None]
+    return jax.nn.dot_product_attention(q, k, v, mask=mask)[..., :width]
 
 
 # On CPU, by the size of one head's attention matrix: small ones (windows, prompts) go all at once, large ones

@@ -33,6 +33,9 @@ def convert(
     clip: Annotated[Path | None, typer.Option(help="CLIP's checkpoint (open_clip or transformers).")] = None,
     dino: Annotated[Path | None, typer.Option(help="DINO's checkpoint (original or transformers).")] = None,
     sam2: Annotated[Path | None, typer.Option(help="SAM 2's checkpoint (original or transformers).")] = None,
+    sam1: Annotated[
+        Path | None, typer.Option(help="The first SAM's checkpoint (original or transformers).")
+    ] = None,
     vocabulary: Annotated[
         Path | None,
         typer.Option(
@@ -53,11 +56,13 @@ def convert(
     force: Annotated[bool, typer.Option("--force", help="Replace what is at --out.")] = False,
 ) -> None:
     """Convert published checkpoints; people read `HELP`."""
-    one_by_one = {"--clip": clip, "--dino": dino, "--sam2": sam2}
+    one_by_one = {"--clip": clip, "--dino": dino, "--sam2": sam2, "--sam1": sam1}
     if folder is not None and any(one_by_one.values()):
-        raise UsageError("Name a folder, or checkpoints one by one (--clip, --dino, --sam2), not both.")
+        raise UsageError(
+            "Name a folder, or checkpoints one by one (--clip, --dino, --sam2, --sam1), not both."
+        )
     if folder is not None and not folder.is_dir():
-        raise UsageError(f"{folder} is no folder. Name a single file with --clip, --dino or --sam2.")
+        raise UsageError(f"{folder} is no folder. Name a single file with --clip, --dino, --sam2 or --sam1.")
     if folder is not None:
         from corrclip_jax.conversion.convert import convert_folder
 
@@ -65,7 +70,7 @@ def convert(
     elif clip is not None and dino is not None:
         from corrclip_jax.conversion.convert import convert as convert_files
 
-        run = partial(convert_files, clip, dino, sam2)
+        run = partial(convert_files, clip, dino, sam2, sam1=sam1)
     else:
         missing = " and ".join(option for option in ("--clip", "--dino") if not one_by_one[option])
         raise UsageError(f"{missing} missing. Name each checkpoint, or a folder that holds them all.")

@@ -2,6 +2,7 @@
 
 from corrclip_jax.models.clip import CLIP
 from corrclip_jax.models.dino import DINO
+from corrclip_jax.models.sam1 import SAM1
 from corrclip_jax.models.sam2 import SAM2
 
-__all__ = ["CLIP", "DINO", "SAM2"]
+__all__ = ["CLIP", "DINO", "SAM1", "SAM2"]

@@ -9,6 +9,7 @@ from published import CLIP, DINO, clip_as_transformers, dino_shapes, open_clip_s
 from safetensors.numpy import save_file
 
 from corrclip_jax.conversion import ConversionError
+from corrclip_jax.conversion.families import FAMILIES
 from corrclip_jax.conversion.find import checkpoint_files, find, find_all, find_vocabulary, published_beside
 from corrclip_jax.conversion.registry import preset_models, published_models, recognise
 
@@ -116,7 +117,7 @@ def test_the_first_folder_with_a_vocabulary_is_taken(tmp_path, name):
 
 def test_the_register_is_complete():
     for key, entry in published_models().items():
-        assert entry.family in ("clip", "dino", "sam2"), key
+        assert entry.family in FAMILIES, key
         assert entry.licence, key
         assert entry.layout in ("open_clip", "original", "transformers"), key
         assert (entry.quick_gelu is not None) == (entry.head_width is not None) == (entry.family == "clip"), (

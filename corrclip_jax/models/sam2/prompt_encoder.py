@@ -1,4 +1,4 @@
-"""SAM 2's prompt encoder: points, boxes and masks become tokens and a dense map.
+"""The prompt encoder of SAM and SAM 2: points, boxes and masks become tokens and a dense map.
 
 Shapes: P points, C embedding width, G side of the decoder's map, M = 4 G side of the masks.
 """
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from corrclip_jax.config import SAM2Config
+from corrclip_jax.config import SAM1Config, SAM2Config
 from corrclip_jax.layers import LayerNorm, gelu
 
 
@@ -29,10 +29,14 @@ class PositionEncoding(nn.Module):
 
 
 class PromptEncoder(nn.Module):
-    """Encodes the prompts of one mask."""
+    """Encodes the prompts of one mask.
 
-    config: SAM2Config
+    `pad_boxes` says whether a padding token follows a box, as it follows points: see `tokens`.
+    """
+
+    config: SAM1Config | SAM2Config
     dtype: DTypeLike = jnp.float32
+    pad_boxes: bool = True
 
     def setup(self):
         """The published parts; the point embeddings are for labels 0, 1, 2, 3."""
@@ -54,16 +58,18 @@ class PromptEncoder(nn.Module):
         """Tokens of the points, then the box's two corners, then one padding token.
 
         Points are (x, y) in pixels of the model's input, whose centres are at +0.5. Labels: 1 on the object,
-        0 off it, 2 and 3 the first and second corner of a box, -1 no point at all. The published predictor
-        hands a box over as two such points, so that there is always exactly one padding token; here too.
+        0 off it, 2 and 3 the first and second corner of a box, -1 no point at all. SAM 2's published predictor
+        hands a box over as two such points, so that there is always exactly one padding token; SAM's hands it
+        over as a box, which has none (`pad_boxes` False).
         """
+        padding = self.not_a_point_embed if box is None or self.pad_boxes else self.not_a_point_embed[:0]
         if box is not None:
             points = jnp.concatenate([points, box.reshape(2, 2)])
             labels = jnp.concatenate([labels, jnp.array([2, 3], labels.dtype)])
         encoded = self.pe_layer((points.astype(jnp.float32) + 0.5) / self.config.image_size)
         encoded = encoded + jnp.concatenate(self.point_embeddings)[jnp.clip(labels, 0, 3)]
         encoded = jnp.where((labels >= 0)[:, None], encoded, self.not_a_point_embed)
-        return jnp.concatenate([encoded, self.not_a_point_embed]).astype(self.dtype)
+        return jnp.concatenate([encoded, padding]).astype(self.dtype)
 
     def dense(self, mask: Float[Array, "M M"]) -> Float[Array, "G G C"]:
         """The dense map of a mask prompt, given as logits of a quarter of the input's side."""

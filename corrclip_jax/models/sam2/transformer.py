@@ -1,4 +1,4 @@
-"""The two-way transformer of SAM 2's mask decoder, for the tokens of one prompt.
+"""The two-way transformer of SAM's and SAM 2's mask decoder, for the tokens of one prompt.
 
 Shapes: T tokens, L = G * G positions of the image map, C width, H heads, D width of a head.
 
