@@ -54,8 +54,8 @@ def convert(
 
     Each source is a file of a published layout, the `.index.json` of a sharded one, or a folder that holds it (a
     repository's). `sam2` and `sam1` find regions; without either the model is for given region maps. `vocabulary`
-    is looked for beside the CLIP checkpoint; `name` is the folder's by default. `quick_gelu` and `configs` (by family:
-    "clip", "dino", "sam2", "sam1") say what tensor shapes do not show, where nothing beside the files does.
+    is looked for beside the CLIP checkpoint; `name` is the folder's by default. `quick_gelu` and `configs` (by
+    family: "clip", "dino", "sam2", "sam1") say what tensor shapes do not show, where nothing beside the files does.
 
     An `out` that holds a conversion of the same files with the same settings is left as it is. It appears whole or
     not at all. One tower at a time is in memory, in float32.

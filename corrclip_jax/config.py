@@ -108,8 +108,8 @@ class SAM2Config:
 class SAM1Config:
     """The first Segment Anything: ViT with windowed attention, neck, prompt encoder, two-way mask decoder.
 
-    Blocks attend in windows of `window` patches a side, `global_blocks` to the whole grid. The decoder's fields mean
-    what they mean in `SAM2Config`. The defaults are ViT-B's.
+    Blocks attend in windows of `window` patches a side, `global_blocks` to the whole grid. The decoder's fields
+    mean what they mean in `SAM2Config`. The defaults are ViT-B's.
     """
 
     image_size: int = 1024
@@ -214,8 +214,8 @@ class Config:
     """Everything `make_segment` needs to know; the weights it goes with are a separate tree.
 
     `dtype` is the towers' compute type. `vocabulary` is the path of the CLIP vocabulary that belongs to the
-    weights (None where text is never embedded). `sam2` and `sam1` are networks that find regions, None where the model
-    has no such one: `regions.source` says which is used.
+    weights (None where text is never embedded). `sam2` and `sam1` are networks that find regions, None where the
+    model has no such one; `regions.source` says which is used.
     """
 
     name: str = "custom"
