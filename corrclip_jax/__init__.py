@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from corrclip_jax.config import Config, with_fields
+    from corrclip_jax.exported import export, load_exported
     from corrclip_jax.presets import load
     from corrclip_jax.segment import Result, make_segment
     from corrclip_jax.segmenter import Segmentation, Segmenter
@@ -25,7 +26,9 @@ __all__ = [
     "Segmenter",
     "TextEmbedding",
     "embed_text",
+    "export",
     "load",
+    "load_exported",
     "make_segment",
     "with_fields",
 ]
@@ -42,7 +45,9 @@ _HOMES = {
     "Segmenter": "segmenter",
     "TextEmbedding": "text",
     "embed_text": "text",
+    "export": "exported",
     "load": "presets",
+    "load_exported": "exported",
     "make_segment": "segment",
     "with_fields": "config",
 }

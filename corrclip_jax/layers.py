@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from corrclip_jax import resize
+from corrclip_jax.flash import can_flash, flash_attention
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -38,10 +39,12 @@ def attention(
 
     A query sees the keys where `mask` is True. The implementation is chosen for the platform that the program
     is lowered for: on CPU plain matrix products by head (XLA's batched products of long sequences are several
-    times slower there), elsewhere `jax.nn.dot_product_attention`.
+    times slower there); on NVIDIA GPUs cuDNN's flash attention where it takes the operands (bfloat16, see
+    `flash`); elsewhere `jax.nn.dot_product_attention`, which XLA fuses.
     """
     operands = (q, k, v) if mask is None else (q, k, v, jnp.broadcast_to(mask, (q.shape[0], *mask.shape[1:])))
-    return jax.lax.platform_dependent(*operands, cpu=_attention_by_head, default=_attention_fused)
+    own = {"cuda": flash_attention} if can_flash(q, k) else {}
+    return jax.lax.platform_dependent(*operands, cpu=_attention_by_head, **own, default=_attention_fused)
 
 
 def _attention_fused(q, k, v, mask=None):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from corrclip_jax.cli import bench, convert, demo, evaluate, prepare, segment
+from corrclip_jax.cli import bench, convert, demo, evaluate, export, prepare, segment
 from corrclip_jax.cli.console import Program
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command(help=convert.HELP)(convert.convert)
 app.command(help=demo.HELP)(demo.demo)
 app.command(help=evaluate.HELP)(evaluate.evaluate)
 app.command(help=prepare.HELP)(prepare.prepare)
+app.command(help=export.HELP)(export.export)
 app.command(help=bench.HELP)(bench.bench)
 
 

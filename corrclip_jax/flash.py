@@ -1,0 +1,158 @@
+"""cuDNN's flash attention, as a call that can be lowered on any machine.
+
+`jax.nn.dot_product_attention(implementation="cudnn")` emits the same call, but wants cuDNN where it is traced: a
+machine without could export no program for GPUs. The kernel runs on compute capability 8.0 (Ampere) and later.
+Shapes: B batch, T queries, S keys, H heads, D head width.
+"""
+
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+from jaxtyping import Array, Bool, Float
+
+TARGETS = ("__cudnn$fmhaSoftmax", "__cudnn$fmhaScaleBiasSoftmax")
+"""The custom calls, without and with a bias."""
+
+_HIDDEN = -(2.0**41)  # what a masked logit gets: far below any other, and finite, in bfloat16 as in float16
+_TYPES = {"bfloat16": "BF16", "float16": "F16"}
+_WIDEST_HEAD = 128
+_SMALLEST_MATRIX = 64 * 64  # below, one small product is no dearer than the kernel's start
+_OLDEST_DEVICE = 8.0
+
+for _target in TARGETS:  # a batch that is spread over devices stays so
+    jax.ffi.register_ffi_target_as_batch_partitionable(_target)
+
+
+def can_flash(q: Any, k: Any) -> bool:
+    """Whether the kernel takes queries [B, T, H, D] and keys [B, S, H, D], and the GPUs here can run it."""
+    width = q.shape[-1]
+    fits = q.dtype.name in _TYPES and width % 8 == 0 and width <= _WIDEST_HEAD
+    return fits and q.shape[1] * k.shape[1] >= _SMALLEST_MATRIX and _devices_can()
+
+
+def flash_attention(
+    q: Float[Array, "B T H D"],
+    k: Float[Array, "B S H D"],
+    v: Float[Array, "B S H D"],
+    mask: Bool[Array, "B T S"] | None = None,
+) -> Float[Array, "B T H D"]:
+    """Scaled dot-product attention in bfloat16 or float16 with a float32 softmax, without ever holding its matrix.
+
+    A query sees the keys where `mask` is True. Mapped over queries alone (`jax.vmap`, keys and values shared), the
+    queries of all examples go through one call.
+    """
+    if mask is None:
+        return _plain(q, k, v)
+    return _masked(q, k, v, mask)
+
+
+@custom_vmap
+def _plain(q, k, v):
+    return _call(q, k, v, None)
+
+
+@_plain.def_vmap
+def _plain_mapped(count, mapped, q, k, v):
+    if mapped == [True, False, False]:
+        queries = jnp.moveaxis(q, 0, 1)
+        out = _plain(queries.reshape(queries.shape[0], -1, *queries.shape[3:]), k, v)
+        return jnp.moveaxis(out.reshape(queries.shape), 1, 0), True
+    return _one_batch(_plain, count, mapped, q, k, v), True
+
+
+@custom_vmap
+def _masked(q, k, v, mask):
+    bias = jnp.where(mask, 0, _HIDDEN).astype(q.dtype)
+    return _call(q, k, v, bias[:, None])
+
+
+@_masked.def_vmap
+def _masked_mapped(count, mapped, *operands):
+    return _one_batch(_masked, count, mapped, *operands), True
+
+
+def _one_batch(function, count, mapped, *operands):
+    """Two batch axes as one; operands that all examples share are repeated."""
+    whole = [
+        x if is_mapped else jnp.broadcast_to(x, (count, *x.shape))
+        for x, is_mapped in zip(operands, mapped, strict=True)
+    ]
+    out = function(*(x.reshape(-1, *x.shape[2:]) for x in whole))
+    return out.reshape(count, -1, *out.shape[1:])
+
+
+def _call(q, k, v, bias):
+    batch, queries, heads, width = q.shape
+    shape = (batch, heads, queries, width)
+    operands = (q, k, v) if bias is None else (q, k, v, bias)
+    call = jax.ffi.ffi_call(
+        TARGETS[bias is not None],
+        (jax.ShapeDtypeStruct(shape, q.dtype), jax.ShapeDtypeStruct((0,), jnp.uint8)),  # and a workspace
+        output_layouts=((0, 2, 1, 3), (0,)),
+        custom_call_api_version=2,
+        legacy_backend_config=json.dumps(_settings(q, k)),
+    )
+    return call(*operands)[0].swapaxes(1, 2)
+
+
+def _settings(q: Any, k: Any) -> dict[str, Any]:
+    """What XLA's GPU compiler reads of the call (its message `CudnnfMHABackendConfig`)."""
+    batch, queries, heads, width = q.shape
+    return {
+        "operation_queue_id": "0",
+        "cudnn_fmha_backend_config": {
+            "algorithm": {
+                "algo_id": "0",
+                "math_type": "TENSOR_OP_MATH",
+                "tuning_knobs": {"17": "1", "24": "0"},
+                "is_cudnn_frontend": True,
+                "workspace_size": "0",
+            },
+            "fmha_scale": width**-0.5,
+            # The attention matrix [B, H, T, S], which exists on paper only.
+            "intermediate_tensor_shape": {
+                "element_type": _TYPES[q.dtype.name],
+                "dimensions": [str(n) for n in (batch, heads, queries, k.shape[1])],
+                "tuple_shapes": [],
+                "layout": {
+                    "dim_level_types": [],
+                    "dim_unique": [],
+                    "dim_ordered": [],
+                    "minor_to_major": ["3", "2", "1", "0"],
+                    "tiles": [],
+                    "element_size_in_bits": "0",
+                    "memory_space": "0",
+                    "index_primitive_type": "PRIMITIVE_TYPE_INVALID",
+                    "pointer_primitive_type": "PRIMITIVE_TYPE_INVALID",
+                    "dynamic_shape_metadata_prefix_bytes": "0",
+                },
+                "is_dynamic_dimension": [False] * 4,
+            },
+            "is_flash_attention": True,
+            "mask_type": "NO_MASK",
+            "bmm1_dot_dimension_numbers": _contract("3", "3", ["0", "2"], ["0", "2"]),
+            "bmm2_dot_dimension_numbers": _contract("3", "1", ["0", "1"], ["0", "2"]),
+            "dropout_rate": 0.0,
+            "seed": 42,
+            "sliding_window_length": 0,
+            "max_seg_per_batch": 1,
+            "is_paged_attention": False,
+        },
+    }
+
+
+def _contract(left: str, right: str, left_batch: list[str], right_batch: list[str]) -> dict[str, list[str]]:
+    return {
+        "lhs_contracting_dimensions": [left],
+        "rhs_contracting_dimensions": [right],
+        "lhs_batch_dimensions": left_batch,
+        "rhs_batch_dimensions": right_batch,
+    }
+
+
+def _devices_can() -> bool:
+    capabilities = [getattr(device, "compute_capability", None) for device in jax.devices()]
+    return all(float(one) >= _OLDEST_DEVICE for one in capabilities if one is not None)
