@@ -1,51 +1,87 @@
-"""Scores of label maps: pixels are counted on the device, in 64 bits, and scores are formulae of the counts.
+"""Scores of label maps: pixels are counted on the device, sums are kept in 64 bits, scores are their formulae.
 
 A *matrix* [K, K+1] holds pixels by class: rows are the truth, columns the prediction, the last column what got no
-class at all. Shapes: K classes.
+class at all. Truth that is no class (-1, 255 ...) is left out. Means leave out what mmsegmentation leaves out: a
+class that is neither true nor predicted anywhere has no IoU, one that is never true no accuracy. Shapes: K classes.
 """
 
-from typing import NamedTuple
+import math
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Integer, UInt32
+from jaxtyping import Array, Bool, Float, Int, Integer, UInt32
+
+BOUNDARY_SHARE = 0.02
+"""How far from a class's outline its boundary reaches, as a share of the picture's diagonal (Boundary IoU)."""
 
 
-class Counts(NamedTuple):
-    """A matrix on the device, as the lower and upper halves of 64-bit integers, which JAX has not by default."""
-
-    low: UInt32[Array, "K K+1"]
-    high: UInt32[Array, "K K+1"]
-
-
-def no_counts(num_classes: int) -> Counts:
-    """The counts of no pixels."""
-    zeros = jnp.zeros((num_classes, num_classes + 1), jnp.uint32)
-    return Counts(zeros, zeros)
-
-
-def add_counts(counts: Counts, labels: Int[Array, "*shape"], truth: Int[Array, "*shape"]) -> Counts:
-    """Count the pixels of label maps. A pixel whose truth is no class (-1, 255 ...) is left out.
-
-    Exact for any number of calls; one call takes fewer than 2^32 pixels.
+def confusion(
+    labels: Int[Array, "*shape"], truth: Int[Array, "*shape"], num_classes: int
+) -> UInt32[Array, "{num_classes} {num_classes}+1"]:
+    """The matrix of label maps. Sums of such matrices belong into 64 bits, as `numpy.int64` has them.
 
     Raises:
-      ValueError: for more pixels at once.
+      ValueError: for 2^32 pixels or more at once, which 32 bits could not count.
     """
     if labels.size >= 1 << 32:
         raise ValueError(f"labels of at most 2^32 - 1 pixels can be counted at once. Got {labels.size:,}.")
-    classes = len(counts.low)
-    column = jnp.where((labels >= 0) & (labels < classes), labels, classes)
-    row = jnp.where((truth >= 0) & (truth < classes), truth, classes)  # beyond the matrix: dropped
-    more = jnp.zeros_like(counts.low).at[row, column].add(1, mode="drop")
-    low = counts.low + more
-    return Counts(low, counts.high + (low < more))
+    column = jnp.where((labels >= 0) & (labels < num_classes), labels, num_classes)
+    row = jnp.where((truth >= 0) & (truth < num_classes), truth, num_classes)  # beyond the matrix: dropped
+    zeros = jnp.zeros((num_classes, num_classes + 1), jnp.uint32)
+    return zeros.at[row, column].add(1, mode="drop")
 
 
-def to_matrix(counts: Counts) -> Int[np.ndarray, "K K+1"]:
-    """The counts as one matrix of 64-bit integers on the host."""
-    low, high = (np.asarray(half).astype(np.int64) for half in counts)
-    return low + (high << 32)
+def areas(matrix: UInt32[Array, "*batch K K1"]) -> UInt32[Array, "*batch 3 K"]:
+    """Pixels by class of matrices: labelled rightly, true, predicted."""
+    hit = jnp.diagonal(matrix, axis1=-2, axis2=-1)
+    predicted = matrix.sum(axis=-2, dtype=jnp.uint32)[..., :-1]
+    return jnp.stack([hit, matrix.sum(axis=-1, dtype=jnp.uint32), predicted], axis=-2)
+
+
+def boundary_areas(
+    labels: Int[Array, "H W"], truth: Int[Array, "H W"], num_classes: int
+) -> UInt32[Array, "3 {num_classes}"]:
+    """Pixels by class on the classes' boundaries: on both maps', on the true, on the predicted one.
+
+    A pixel is on its class's boundary where something else, or the picture's edge, is at most
+    `BOUNDARY_SHARE` of the diagonal away, along rows and columns. Source: Cheng et al., Boundary IoU, CVPR 2021,
+    there for one mask; here all classes at once, and truth that is no class is left out.
+    """
+    distance = max(1, round(BOUNDARY_SHARE * math.hypot(*labels.shape)))
+    scored = (truth >= 0) & (truth < num_classes)
+    truth = jnp.where(scored, truth, -1)
+    real = scored & near_change(truth, distance)
+    found = scored & near_change(labels, distance)
+    both = real & found & (labels == truth)
+
+    def count(classes, mask):
+        where = jnp.where(mask & (classes >= 0), classes, num_classes)
+        return jnp.zeros(num_classes, jnp.uint32).at[where].add(1, mode="drop")
+
+    return jnp.stack([count(truth, both), count(truth, real), count(labels, found)])
+
+
+def near_change(labels: Int[Array, "H W"], distance: int) -> Bool[Array, "H W"]:
+    """Whether the square of `distance` pixels to each side holds another number, or reaches beyond the map."""
+    along_rows = _changes(labels, 1, distance)
+    along_columns = _changes(labels, 0, distance)
+    inside = jnp.arange(len(labels))
+    cut = (inside < distance) | (inside >= len(labels) - distance)
+    rows = jnp.cumsum(jnp.pad(along_rows, ((1, 0), (0, 0))), axis=0, dtype=jnp.int32)
+    low, high = jnp.clip(inside - distance, 0), jnp.clip(inside + distance + 1, max=len(labels))
+    return cut[:, None] | along_columns | (rows[high] > rows[low])
+
+
+def _changes(labels: Int[Array, "H W"], axis: int, distance: int) -> Bool[Array, "H W"]:
+    """Whether the line of `distance` pixels to each side holds another number, or reaches beyond the map."""
+    length = labels.shape[axis]
+    step = jnp.diff(labels, axis=axis, prepend=jnp.take(labels, jnp.array([0]), axis=axis)) != 0
+    changes = jnp.cumsum(step, axis=axis, dtype=jnp.int32)
+    place = jnp.arange(length)
+    beyond = (place < distance) | (place >= length - distance)
+    low, high = jnp.clip(place - distance, 0), jnp.clip(place + distance, max=length - 1)
+    changed = jnp.take(changes, high, axis=axis) != jnp.take(changes, low, axis=axis)
+    return changed | (beyond[None, :] if axis else beyond[:, None])
 
 
 def class_iou(matrix: Integer[np.ndarray, "K _"]) -> Float[np.ndarray, " K"]:
@@ -95,6 +131,37 @@ def pixel_accuracy(matrix: Integer[np.ndarray, "K _"]) -> float:
     """
     pixels = int(matrix.sum())
     return int(np.trace(matrix)) / pixels if pixels else float("nan")
+
+
+def frequency_weighted_iou(matrix: Integer[np.ndarray, "K _"]) -> float:
+    """The mean of `class_iou`, 0..1, weighed by the classes' true pixels; NaN where there are none.
+
+    >>> round(frequency_weighted_iou(np.array([[3, 1, 0], [2, 2, 0], [0, 0, 0]])), 3)
+    0.45
+    """
+    pixels = matrix.sum(axis=1)
+    if not pixels.any():
+        return float("nan")
+    return float((pixels * np.nan_to_num(class_iou(matrix))).sum() / pixels.sum())
+
+
+def area_iou(areas: Integer[np.ndarray, "*batch 3 K"]) -> Float[np.ndarray, "*batch K"]:
+    """IoU of every class from its areas (`areas`, `boundary_areas`), 0..1; NaN where it has none.
+
+    >>> area_iou(np.array([[3, 2, 0], [4, 4, 0], [5, 3, 0]])).tolist()
+    [0.5, 0.4, nan]
+    """
+    hit, real, found = np.moveaxis(areas.astype(np.int64), -2, 0)
+    return _ratio(hit, real + found - hit)
+
+
+def mean_area_iou(areas: Integer[np.ndarray, "3 K"]) -> float:
+    """The mean of `area_iou` over the classes that have one; NaN where none has.
+
+    >>> mean_area_iou(np.array([[3, 2, 0], [4, 4, 0], [5, 3, 0]]))
+    0.45
+    """
+    return _mean(area_iou(areas))
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

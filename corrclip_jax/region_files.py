@@ -81,6 +81,16 @@ def as_regions(
     return regions.astype(np.int32)
 
 
+def count_regions(regions: Integer[np.ndarray, "*shape"]) -> int:
+    """Distinct ids, 0 and above; the smallest, which is the rest, is not counted.
+
+    >>> count_regions(np.array([[0, 7], [7, 2]]))
+    2
+    """
+    few = regions.max() < regions.size
+    return int(np.count_nonzero(np.bincount(regions.ravel())) if few else len(np.unique(regions))) - 1
+
+
 def write_regions(path: str | os.PathLike, regions: Integer[np.ndarray, "H W"]) -> None:
     """Write a region map so that `read_regions` reads it; an existing file is replaced in one step.
 

@@ -2,34 +2,23 @@
 
 import dataclasses
 import itertools
-import json
 from collections import Counter
 from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_models import small_config, small_model, write_vocabulary
-from typer.testing import CliRunner
+from small_models import small_config, write_vocabulary
 
-from corrclip_jax import evaluate as module
-from corrclip_jax import metrics
+from corrclip_jax import scoring as module
 from corrclip_jax.checkpoint import init_params
-from corrclip_jax.cli import app
-from corrclip_jax.cli import evaluate as command
 from corrclip_jax.config import PartsConfig, with_fields
+from corrclip_jax.datasets.dataset import NOT_SCORED, Dataset, Example
+from corrclip_jax.datasets.reading import Batch, Broken, batches, read_ahead
 from corrclip_jax.datasets.scenes import unseen_scene, val_scene
 from corrclip_jax.datasets.words import CLASSES, UNSEEN_CLASSES
-from corrclip_jax.evaluate import (
-    NOT_SCORED,
-    Dataset,
-    Example,
-    ablation,
-    batches,
-    evaluate,
-    open_dataset,
-    scenes,
-)
+from corrclip_jax.evaluate import ablation, evaluate, scenes
+from corrclip_jax.photos import PhotoError
 
 NAMES = (("cat",), ("dog", "hound"), ("sky",))
 
@@ -95,27 +84,63 @@ def test_scenes_are_the_fixed_splits():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("voc21",), "the data sets are: scenes. Got 'voc21'"),
-        (("scenes", "test"), "the scenes have the splits val, unseen. Got 'test'"),
-        (("scenes", "val", 201), "the split 'val' of the scenes has 1 to 200 pictures to take. Got 201"),
-        (("scenes", "unseen", 0), "the split 'unseen' of the scenes has 1 to 100 pictures to take. Got 0"),
+        (("test",), "the scenes have the splits val, unseen. Got 'test'"),
+        (("val", 201), "scenes, val has 1 to 200 pictures to take. Got 201"),
+        (("unseen", 0), "scenes, unseen has 1 to 100 pictures to take. Got 0"),
     ],
 )
 def test_what_there_is_not_is_told(arguments, message):
     with pytest.raises(ValueError, match=message):
-        open_dataset(*arguments)
+        scenes(*arguments)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 10])
 def test_batches_hold_every_picture_once_and_one_size_each(size):
-    seen: Counter[bytes] = Counter()
-    for batch in batches(TOY, size):
+    seen: Counter[int] = Counter()
+    for batch in batches(read_ahead(TOY, range(TOY.count)), size):
+        assert isinstance(batch, Batch)
         assert batch.regions is not None
         assert batch.images.shape[:3] == batch.labels.shape == batch.regions.shape
         assert len(batch.images) == size
-        assert (batch.labels[batch.real :] == NOT_SCORED).all()
-        seen.update(image.tobytes() for image in batch.images[: batch.real])
-    assert seen == Counter(toy_example(index).image.tobytes() for index in range(TOY.count))
+        assert (batch.labels[len(batch.indices) :] == NOT_SCORED).all()
+        for index, image in zip(batch.indices, batch.images, strict=False):
+            np.testing.assert_array_equal(image, toy_example(index).image)
+        seen.update(batch.indices)
+    assert seen == Counter(range(TOY.count))
+
+
+def test_very_many_sizes_do_not_fill_the_memory():
+    def example(index: int) -> Example:
+        return Example(np.zeros((1, index + 1, 3), np.uint8), np.zeros((1, index + 1), np.int32))
+
+    data = dataclasses.replace(TOY, count=600, example=example)
+    taken: list[int] = []
+
+    def listened():
+        for one in read_ahead(data, range(600)):
+            taken.append(one.place)
+            yield one
+
+    first = next(batches(listened(), 2))
+    assert isinstance(first, Batch)
+    assert len(taken) < 300
+
+
+def test_examples_come_in_order_and_broken_ones_are_named_in_their_place(tmp_path):
+    def example(index: int) -> Example:
+        if index == 2:
+            raise PhotoError("2.jpg is damaged")
+        return toy_example(index)._replace(regions=np.full(toy_example(index).labels.shape, 1))
+
+    many = dataclasses.replace(TOY, example=example)
+    read = list(read_ahead(many, [4, 2, 0]))
+    assert [one.place for one in read] == [4, 2, 0]
+    assert read[1] == Broken(2, "2.jpg is damaged")
+    assert list(read_ahead(TOY, [1], max_regions=2)) == [
+        Broken(
+            1, "1 has 3 regions, more than config.method.max_regions = 2. Raise it, or merge small regions."
+        )
+    ]
 
 
 # --- the loop ---
@@ -133,7 +158,7 @@ def test_every_scored_pixel_is_counted_once_whatever_the_batch_size(small, tower
 
 def test_variants_are_counted_apart(small, towerless):
     variants = [PartsConfig(), PartsConfig(correction=False), PartsConfig()]
-    found = evaluate(*small, TOY, variants, regions="truth")
+    found = evaluate(*small, TOY, variants, regions="given")
     assert list(found.matrices) == variants[:2]
     np.testing.assert_array_equal(found.matrices[PartsConfig(correction=False)], matrix_by_hand(1))
 
@@ -149,7 +174,7 @@ def test_the_configurations_own_parts_are_the_default(small, towerless):
 def test_the_method_gives_the_same_scores_whatever_the_batch_size(small):
     one_size = dataclasses.replace(TOY, count=3, example=lambda index: toy_example(3 * index))
     one, two = (
-        evaluate(*small, one_size, regions="truth", batch_size=size).matrices[PartsConfig()]
+        evaluate(*small, one_size, regions="given", batch_size=size).matrices[PartsConfig()]
         for size in (1, 2)
     )
     assert one[:, :-1].sum() == 3 * 24 * 28
@@ -157,10 +182,8 @@ def test_the_method_gives_the_same_scores_whatever_the_batch_size(small):
 
 
 def test_settings_that_cannot_be_served_are_refused(small):
-    bare = dataclasses.replace(TOY, example=lambda index: toy_example(index)._replace(regions=None))
     for data, options, message in [
-        (TOY, {"regions": "sam2"}, "the model 'small' has no SAM 2"),
-        (bare, {"regions": "truth"}, "the data set 'toy' holds no true regions"),
+        (TOY, {"regions": "sam2"}, "the model 'small' has no SAM 2 to find regions with"),
         (TOY, {"regions": "none", "batch_size": 0}, "batch_size must be 1 or more. Got 0"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -170,10 +193,8 @@ def test_settings_that_cannot_be_served_are_refused(small):
 def test_more_regions_than_the_cap_are_an_error_and_no_low_score(small, monkeypatch):
     config, params = small
     config = with_fields(config, method={"max_regions": 1})
-    with pytest.raises(
-        ValueError, match=r"some pictures have more than config\.method\.max_regions = 1 regions"
-    ):
-        evaluate(config, params, dataclasses.replace(TOY, count=1), regions="truth")
+    with pytest.raises(ValueError, match=r"more than config\.method\.max_regions = 1\. Raise it"):
+        evaluate(config, params, dataclasses.replace(TOY, count=1), regions="given")
 
 
 def test_the_ablation_goes_from_plain_clip_to_the_whole():
@@ -191,68 +212,3 @@ def test_the_ablation_goes_from_plain_clip_to_the_whole():
     assert all(sum(dataclasses.asdict(parts).values()) == 5 for parts in without.values())
     assert not without["without merging"].merging
     assert without["without correction"] == upon["+ semantic"]
-
-
-# --- the command ---
-
-
-@pytest.fixture
-def invoke(monkeypatch):
-    """Run the command; nothing is kept of what it compiles, and lines are as wide as they like."""
-    monkeypatch.setattr(command, "keep_compiled_programs", lambda: None)
-
-    def run(*arguments: object):
-        return CliRunner(env={"COLUMNS": "200"}).invoke(app, ["evaluate", *map(str, arguments)])
-
-    return run
-
-
-def test_evaluate_prints_and_writes_the_scores(invoke, tmp_path):
-    model = small_model(tmp_path)
-    found = invoke("scenes", "--model", model, "--count", 1, "--out", tmp_path / "scores")
-    assert found.exit_code == 0, found.output
-    assert "scenes, val: 1 picture, model small, regions sam2" in found.stdout
-    for name in ("circle", "road", "mIoU", "pixel accuracy", "a second"):
-        assert name in found.stdout
-    content = json.loads((tmp_path / "scores" / "scenes-val.json").read_text("utf-8"))
-    assert [entry["names"] for entry in content["classes"]] == [list(names) for names in CLASSES]
-    matrix = np.array(content["confusion"]["pixels"])
-    assert matrix.sum() == 168 * 168
-    assert content["mean_iou"] == pytest.approx(metrics.mean_iou(matrix), abs=1e-6)
-    assert content["settings"]["points_per_side"] == 2
-    assert content["versions"]["jax"]
-
-
-def test_evaluate_prints_the_ablation(invoke, tmp_path, towerless, monkeypatch):
-    monkeypatch.setitem(module.DATASETS, "toy", lambda split, count: TOY)
-    model = small_model(tmp_path, sam2=False)
-    found = invoke("toy", "-m", model, "--regions", "none", "--ablation", "-o", tmp_path / "scores")
-    assert found.exit_code == 0, found.output
-    lines = found.stdout.splitlines()
-    with_all, with_none = (100 * metrics.mean_iou(matrix_by_hand(channel)) for channel in (0, 1))
-    for start, score, change in [
-        ("plain CLIP", with_none, ""),
-        ("+ semantic", with_none, "+0.0"),
-        ("+ correction", with_all, f"{with_all - with_none:+.1f}"),
-        ("without correction", with_none, f"{with_none - with_all:+.1f}"),
-        ("without scope", with_all, "+0.0"),
-    ]:
-        line = next(line for line in lines if line.startswith(start))
-        assert line.removeprefix(start).split()[:-1] == [f"{score:.1f}", *change.split()], start
-    content = json.loads((tmp_path / "scores" / "toy-val-ablation.json").read_text("utf-8"))
-    assert len(content["ablation"]) == 13
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("voc21",), "the data sets are: scenes"),
-        (("scenes", "--count", 500), "has 1 to 200 pictures to take. Got 500"),
-        (("scenes", "--split", "train"), "the scenes have the splits val, unseen"),
-        (("scenes", "--model", "vit-x"), "model must be one of tiny, vit-b"),
-    ],
-)
-def test_evaluate_says_what_there_is(invoke, arguments, message):
-    found = invoke(*arguments)
-    assert found.exit_code == 2
-    assert message in found.stderr

@@ -129,11 +129,12 @@ class Gallery:
 
     def _matrix(self, way: str, scenes: Sequence[int]) -> Int[np.ndarray, "K K+1"]:
         assert self.truth is not None
-        counts = metrics.no_counts(len(self.ways[way][0].classes))
+        classes = len(self.ways[way][0].classes)
+        matrix = np.zeros((classes, classes + 1), np.int64)
         for index in scenes:
             labels, truth = self.ways[way][index].labels, self.truth[index]
-            counts = metrics.add_counts(counts, jnp.asarray(labels), jnp.asarray(truth))
-        return metrics.to_matrix(counts)
+            matrix += np.asarray(metrics.confusion(jnp.asarray(labels), jnp.asarray(truth), classes))
+        return matrix
 
     def _row(self, index: int) -> list[Image.Image]:
         """A scene's pictures: photo, plain CLIP, CorrCLIP, truth."""
