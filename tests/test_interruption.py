@@ -1,0 +1,107 @@
+"""Evaluations that are killed, stopped or spread over processes give the matrix of an undisturbed one, exactly."""
+
+import json
+import signal
+import time
+
+import numpy as np
+import pytest
+from evaluation_process import Bench, counted, free_port, kill_again_and_again
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    return Bench(tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(bench):
+    matrix = bench.finish("undisturbed")
+    assert matrix.sum() == bench.count * 40 * 48
+    return matrix
+
+
+def two_processes(bench, out):
+    port = free_port()
+    return [
+        bench.start(
+            out,
+            "--distributed",
+            JAX_COORDINATOR_ADDRESS=f"127.0.0.1:{port}",
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID=str(number),
+        )
+        for number in range(2)
+    ]
+
+
+def test_a_run_killed_again_and_again_counts_every_picture_once(bench, undisturbed):
+    best = kill_again_and_again(bench, "killed", times=4, seed=0)
+    np.testing.assert_array_equal(bench.finish("killed"), undisturbed)
+    assert best > 0, "at least one was killed while it counted"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_soon_with_its_counts_written(bench, undisturbed, number):
+    out = f"stopped-{number}"
+    process = bench.start(out)
+    assert bench.wait_for(out, "part-*.npz", process, set()), bench.log(out)
+    process.send_signal(number)
+    start = time.perf_counter()
+    code = process.wait(60)
+    assert time.perf_counter() - start < 10
+    if code == 0:
+        pytest.fail("it was done before the signal came")
+    assert code == 128 + number
+    kept = counted(bench, out)
+    assert 0 < kept < bench.count
+    assert f"stopped by {number.name}: {kept} pictures counted, the same command goes on" in bench.log(out)
+    np.testing.assert_array_equal(bench.finish(out), undisturbed)
+
+
+def test_a_signal_does_not_wait_for_a_program_to_compile(bench):
+    """SAM and the towers of the embedded model take much longer than the ten seconds that a run has to end in."""
+    (bench.folder / "empty").mkdir()
+    process = bench.start(
+        "compiling",
+        "--model",
+        "tiny",
+        "--regions",
+        "sam2",
+        JAX_COMPILATION_CACHE_DIR=str(bench.folder / "empty"),
+    )
+    assert bench.wait_for("compiling", "base-*.npz", process, set()), bench.log("compiling")
+    time.sleep(2)
+    process.send_signal(signal.SIGTERM)
+    start = time.perf_counter()
+    assert process.wait(60) == 128 + signal.SIGTERM, bench.log("compiling")
+    assert time.perf_counter() - start < 10
+    assert (bench.folder / "compiling" / "state" / "part-1-0.npz").is_file()
+
+
+def test_two_processes_give_the_matrix_of_one(bench, undisturbed):
+    both = two_processes(bench, "two")
+    assert [process.wait(300) for process in both] == [0, 0], bench.log("two")
+    np.testing.assert_array_equal(bench.matrix("two"), undisturbed)
+    content = json.loads((bench.folder / "two" / "report.json").read_text("utf-8"))
+    assert content["hardware"]["processes"] == 2
+    with np.load(bench.folder / "two" / "state" / "part-1-1.npz") as part:
+        assert part["counted"].sum() == bench.count // 2
+
+
+def test_two_killed_processes_are_gone_on_from_by_one(bench, undisturbed):
+    both = two_processes(bench, "two-killed")
+    for number, process in enumerate(both):
+        bench.wait_for("two-killed", f"part-1-{number}.npz", process, set())
+    for process in both:
+        process.kill()
+        process.wait()
+    assert counted(bench, "two-killed") >= 2
+    np.testing.assert_array_equal(bench.finish("two-killed"), undisturbed)
+
+
+def test_several_devices_give_the_matrix_of_one(bench, undisturbed):
+    found = bench.finish("devices", "--batch", 3, XLA_FLAGS="--xla_force_host_platform_device_count=3")
+    np.testing.assert_array_equal(found, undisturbed)
