@@ -7,6 +7,7 @@ eight bits.
 
 import os
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
@@ -44,12 +45,30 @@ class PhotoError(ValueError):
     """A photo that cannot be read, or an array that is no photo."""
 
 
+class _Quiet:
+    """Who reads at present, in whatever thread: Python's filters of warnings are one for all of them."""
+
+    lock = threading.Lock()
+    readers = 0
+    filters = warnings.catch_warnings()
+
+
 @contextmanager
 def _quiet_pillow() -> Iterator[None]:
     # It warns of EXIF that it cannot parse, which does not matter, and of large pictures, which we refuse.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _Quiet.lock:
+        if _Quiet.readers == 0:
+            _Quiet.filters = warnings.catch_warnings()
+            _Quiet.filters.__enter__()
+            warnings.simplefilter("ignore")
+        _Quiet.readers += 1
+    try:
         yield
+    finally:
+        with _Quiet.lock:
+            _Quiet.readers -= 1
+            if _Quiet.readers == 0:
+                _Quiet.filters.__exit__(None, None, None)
 
 
 @_quiet_pillow()
@@ -68,6 +87,25 @@ def read_photo(photo: str | os.PathLike | Image.Image | Any) -> UInt8[np.ndarray
     if isinstance(photo, str | os.PathLike):
         return _read_file(Path(photo))
     return _from_array(np.asarray(photo))
+
+
+@_quiet_pillow()
+def photo_size(photo: str | os.PathLike | Image.Image | Any) -> tuple[int, int]:
+    """Height and width of what `read_photo` gives, of a file mostly from its header alone.
+
+    Raises:
+      PhotoError: for what cannot be opened; what is damaged further on shows in `read_photo` only.
+    """
+    if not isinstance(photo, str | os.PathLike):
+        return read_photo(photo).shape[:2]
+    try:
+        with Image.open(photo) as image:
+            if image.format == "TIFF":  # turns upright as it loads
+                return read_photo(photo).shape[:2]
+            sides = image.height, image.width
+            return sides if _orientation(image) < 5 else sides[::-1]
+    except (*_DAMAGED, Image.DecompressionBombError):
+        return read_photo(photo).shape[:2]  # which says what is wrong
 
 
 def find_photos(paths: Iterable[str | os.PathLike]) -> list[Path]:

@@ -4,21 +4,22 @@ It is made for people; `make_segment` is for programs.
 """
 
 import os
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, TypeAlias, overload
 
 import jax
 import numpy as np
 from PIL import Image
 
+from corrclip_jax.batching import Size
 from corrclip_jax.config import Config, Dtype, RegionSource, with_fields
-from corrclip_jax.photos import read_photo
+from corrclip_jax.photos import PhotoError, photo_size, read_photo
 from corrclip_jax.presets import load
 from corrclip_jax.region_files import RegionError, as_regions, read_regions
-from corrclip_jax.segment import make_segment
+from corrclip_jax.runner import Announce, Item, Runner, count_regions
 from corrclip_jax.segmentation import Segmentation
 from corrclip_jax.sources import SOURCES, can_find
 from corrclip_jax.text import TextEmbedding, embed_text, normalise_classes, pad_queries, query_bucket
@@ -26,8 +27,7 @@ from corrclip_jax.text import TextEmbedding, embed_text, normalise_classes, pad_
 Classes = Sequence[str | Sequence[str]]
 Photo = str | os.PathLike | Image.Image | np.ndarray
 _KEPT_VOCABULARIES = 16
-# Photos of one size go through the accelerator together, as many as have about this many pixels.
-_PIXELS_PER_CALL, _PHOTOS_PER_CALL = 1 << 23, 8
+Failure: TypeAlias = PhotoError | RegionError | jax.errors.JaxRuntimeError
 
 
 class Segmenter:
@@ -37,8 +37,9 @@ class Segmenter:
     >>> result = segmenter("photo.jpg", ["cat", ["sky", "cloud"], "grass"])       # doctest: +SKIP
     >>> result.shares, result.overlay().show(), result.mask("cat")                # doctest: +SKIP
 
-    A photo size is compiled once, at its first photo; another vocabulary does not compile again as long as its
-    number of names falls into the same bucket. Text embeddings of the last vocabularies are kept.
+    A few programs serve photos of all sizes (see `batching`), each compiled at its first photo; another vocabulary
+    does not compile again as long as its number of names falls into the same bucket. Text embeddings of the last
+    vocabularies are kept.
     """
 
     def __init__(
@@ -81,8 +82,7 @@ class Segmenter:
         self.config: Config = config
         self._params = jax.device_put(dict(params))
         self._texts: OrderedDict[tuple, TextEmbedding] = OrderedDict()
-        self._programs: dict[int, Callable] = {}
-        self._compiled: set[tuple] = set()
+        self._runner = Runner(config, self._params)
 
     def embed(self, classes: Classes) -> TextEmbedding:
         """Text embeddings of classes (a list inside is synonyms), padded to a bucket; kept for next time.
@@ -134,13 +134,66 @@ class Segmenter:
             raise RegionError(
                 f"{len(listed)} photos want as many region maps (or None in place of one). Got {len(given)}."
             )
-        pixels = [read_photo(photo) for photo in listed]
-        maps = [self._region_map(*pair) for pair in zip(given, pixels, strict=True)]
+        with ThreadPoolExecutor() as pool:
+            pixels = list(pool.map(read_photo, listed))
+        items = [Item(photo, self._region_map(one, photo)) for photo, one in zip(pixels, given, strict=True)]
+        sizes = [item.photo.shape[:2] for item in items]
         text = self.embed(classes)
         results: dict[int, Segmentation] = {}
-        for chunk in _chunks(pixels, maps):
-            results |= self._run(chunk, pixels, maps, text, names)
+        for place, item, found in self._runner.work(
+            sizes, [one is not None for one in given], items.__getitem__, text
+        ):
+            if isinstance(found, Exception):
+                raise found
+            results[place] = Segmentation(item.photo, *found[:3], names, *found[3:])
         return results[0] if single else [results[index] for index in range(len(listed))]
+
+    def stream(
+        self,
+        photos: Sequence[Any],
+        classes: Classes,
+        *,
+        regions: Sequence[Any] | None = None,
+        announce: Announce = lambda places, compiles: None,
+    ) -> Iterator[tuple[int, Segmentation | Failure]]:
+        """Label any number of photos, holding a few at a time: the next are read while some run.
+
+        Arguments are those of a call with a list. Yields a photo's place in it and its result, in the order that
+        needs few programs; or, in the result's place, why there is none: a `PhotoError`, a `RegionError`, or JAX's
+        `RESOURCE_EXHAUSTED` for a photo too large for the memory.
+
+        Raises:
+          ValueError: no classes, an empty or a doubled name.
+        """
+        names = tuple(tuple(synonyms) for synonyms in normalise_classes(classes))
+        given = [None] * len(photos) if regions is None else list(regions)
+        text = self.embed(classes)
+        sizes: dict[int, Size] = {}
+        with ThreadPoolExecutor() as pool:
+            for place, size in enumerate(pool.map(_or_error(photo_size), photos)):
+                if isinstance(size, Exception):
+                    yield place, size
+                else:
+                    sizes[place] = size
+        places = list(sizes)
+
+        def read(index: int) -> Item:
+            place = places[index]
+            photo = read_photo(photos[place])
+            if photo.shape[:2] != sizes[place]:
+                raise PhotoError(f"{photos[place]} was changed while the photos were read. Start again.")
+            return Item(photo, self._region_map(given[place], photo))
+
+        def tell(indices: Sequence[int], compiles: bool) -> None:
+            announce([places[index] for index in indices], compiles)
+
+        with_map = [given[place] is not None for place in places]
+        work = self._runner.work(list(sizes.values()), with_map, _or_error(read), text, tell)
+        for index, item, found in work:
+            if isinstance(found, Exception):
+                yield places[index], found
+            else:
+                yield places[index], Segmentation(item.photo, *found[:3], names, *found[3:])
 
     def _region_map(self, given: Any, photo: np.ndarray) -> np.ndarray | None:
         if given is None:
@@ -148,82 +201,24 @@ class Segmenter:
         height, width = photo.shape[:2]
         is_file = isinstance(given, str | os.PathLike)
         regions = read_regions(given, height, width) if is_file else as_regions(given, height, width)
-        if (count := _count(regions)) > (most := self.config.method.max_regions):
+        if (count := count_regions(regions)) > (most := self.config.method.max_regions):
             raise RegionError(
                 f"{given if is_file else 'The region map'} has {count} regions besides the rest, and "
                 f"config.method.max_regions is {most}. Merge small regions, or raise it."
             )
         return regions
 
-    def _run(
-        self, chunk: "_Chunk", pixels: list, maps: list, text: TextEmbedding, names: tuple
-    ) -> dict[int, Segmentation]:
-        """One call of the compiled function; results by the photos' places."""
-        images = np.stack([pixels[index] for index in chunk.padded])
-        regions = np.stack([maps[index] for index in chunk.padded]) if chunk.given else None
-        cap = _cap(max(map(_count, regions)), self.config.method.max_regions) if regions is not None else 0
-        key = (images.shape, cap, text.features.shape)
-        start = time.perf_counter()
-        found = self._program(cap)(self._params, images, text, regions=regions)
-        labels, scores, used = jax.device_get(tuple(found))
-        seconds = (time.perf_counter() - start) / len(chunk.places)
-        compiled = key not in self._compiled
-        self._compiled.add(key)
-        return {
-            place: Segmentation(pixels[place], labels[i], scores[i], used[i], names, seconds, compiled)
-            for i, place in enumerate(chunk.places)
-        }
 
-    def _program(self, cap: int) -> Callable:
-        """The compiled function for region maps of at most `cap` regions; 0 where none are given.
+def _or_error(function: Callable) -> Callable:
+    """The function, with photos' and region maps' errors as results."""
 
-        A region is a token in every block of the image tower, so a cap near the number there is saves much time.
-        """
-        if cap not in self._programs:
-            config = with_fields(self.config, method={"max_regions": cap}) if cap else self.config
-            self._programs[cap] = jax.jit(make_segment(config))
-        return self._programs[cap]
+    def call(argument: Any) -> Any:
+        try:
+            return function(argument)
+        except (PhotoError, RegionError) as error:
+            return error
 
-
-class _Chunk(NamedTuple):
-    """Places of photos for one call; `padded` repeats the last one to the size of the chunks before."""
-
-    places: list[int]
-    padded: list[int]
-    given: bool
-
-
-def _chunks(pixels: list[np.ndarray], maps: list[np.ndarray | None]) -> list[_Chunk]:
-    groups: dict[tuple, list[int]] = {}
-    for index, (photo, regions) in enumerate(zip(pixels, maps, strict=True)):
-        groups.setdefault((photo.shape, regions is not None), []).append(index)
-    chunks = []
-    for (shape, given), places in groups.items():
-        size = min(len(places), _photos_per_call(shape))
-        for start in range(0, len(places), size):
-            part = places[start : start + size]
-            chunks.append(_Chunk(part, part + part[-1:] * (size - len(part)), given))
-    return chunks
-
-
-def _photos_per_call(shape: tuple[int, ...]) -> int:
-    if jax.default_backend() == "cpu":
-        return 1  # nothing gained: one photo keeps all cores busy
-    return max(1, min(_PHOTOS_PER_CALL, _PIXELS_PER_CALL // (shape[0] * shape[1])))
-
-
-def _count(regions: np.ndarray) -> int:
-    """Distinct ids, the smallest, which is the rest, not counted."""
-    few = regions.max() < regions.size
-    return int(np.count_nonzero(np.bincount(regions.ravel())) if few else len(np.unique(regions))) - 1
-
-
-def _cap(count: int, most: int) -> int:
-    """A cap on regions that serves many photos: 16, 64, 256 ... and at most the configured one."""
-    cap = 16
-    while cap < count:
-        cap *= 4
-    return min(cap, most)
+    return call
 
 
 def _name(model: str | os.PathLike) -> str | Path:

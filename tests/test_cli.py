@@ -21,6 +21,7 @@ from corrclip_jax import segmenter as segmenter_module
 from corrclip_jax.cli import app
 from corrclip_jax.cli.jobs import plan_jobs
 from corrclip_jax.region_files import write_regions
+from corrclip_jax.runner import Runner
 
 SIZE = (60, 90)
 
@@ -85,7 +86,7 @@ def test_a_folder_of_photos(photos, model, tmp_path):
     assert content["model"]["sources"]["clip"]["licence"] == "Apache-2.0"
     assert content["settings"]["regions"] == "none"
     assert content["versions"]["jax"] == jax.__version__
-    assert {"load", "text", "read", "segment", "segment_includes_compilation"} == set(content["seconds"])
+    assert {"load", "text", "segment", "segment_includes_compilation"} == set(content["seconds"])
     assert content["device"].startswith(jax.devices()[0].platform)
     assert re.search(r"a\.png +90 x 60 +\w+ \d", plain(result.stdout))
     assert "2 of 2 photos segmented" in plain(result.stderr)
@@ -249,14 +250,14 @@ def test_a_disk_that_fills_up_ends_the_work_and_keeps_what_is_there(photos, mode
 
 
 def test_ctrl_c_keeps_what_is_there(photos, model, tmp_path, monkeypatch):
-    real = segmenter_module.Segmenter.__call__
+    real = segmenter_module.Segmenter.stream
 
-    def call(self, photo, classes, *, regions=None):
-        if (tmp_path / "out" / "a.json").exists():
-            raise KeyboardInterrupt
-        return real(self, photo, classes, regions=regions)
+    def stream(self, *arguments, **options):
+        yield next(real(self, *arguments, **options))
+        assert (tmp_path / "out" / "a.json").exists()
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(segmenter_module.Segmenter, "__call__", call)
+    monkeypatch.setattr(segmenter_module.Segmenter, "stream", stream)
     result = segment(photos, "-c", "cat, grass", "-m", model, "-o", tmp_path / "out", "--regions", "none")
     assert result.exit_code == 130
     assert "Stopped by Ctrl-C" in plain(result.stderr)
@@ -264,15 +265,15 @@ def test_ctrl_c_keeps_what_is_there(photos, model, tmp_path, monkeypatch):
 
 
 def test_a_photo_too_large_for_the_memory_does_not_stop_the_others(photos, model, tmp_path, monkeypatch):
-    real = segmenter_module.Segmenter.__call__
+    real = Runner._program
 
-    def call(self, photo, classes, *, regions=None):
+    def program(self, *arguments):
         if not tmp_path.joinpath("met").exists():
             tmp_path.joinpath("met").touch()
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
-        return real(self, photo, classes, regions=regions)
+        return real(self, *arguments)
 
-    monkeypatch.setattr(segmenter_module.Segmenter, "__call__", call)
+    monkeypatch.setattr(Runner, "_program", program)
     result = segment(photos, "-c", "cat, grass", "-m", model, "-o", tmp_path / "out", "--regions", "none")
     assert result.exit_code == 1
     assert "a.png is too large for the memory" in plain(result.stderr)

@@ -1,6 +1,8 @@
 """Reading photos: every kind a person may have, and every way in which a file can be wrong."""
 
 import io
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from PIL import Image
 
 from corrclip_jax import photos
-from corrclip_jax.photos import PhotoError, find_photos, read_photo
+from corrclip_jax.photos import PhotoError, find_photos, photo_size, read_photo
 
 
 def gradient(height=6, width=9):
@@ -106,6 +108,35 @@ def test_exif_rotation_is_applied(tmp_path, orientation):
         stored = np.ascontiguousarray(stored_from_upright[orientation](gradient()))
         Image.fromarray(stored).save(tmp_path / f"a.{suffix}", exif=exif)
         assert np.array_equal(read_photo(tmp_path / f"a.{suffix}"), gradient())
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_size_is_known_before_the_pixels(tmp_path, orientation, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(gradient()).save(tmp_path / f"a.{suffix}", exif=exif)
+    wanted = read_photo(tmp_path / f"a.{suffix}").shape[:2]
+    assert wanted == ((6, 9) if orientation < 5 else (9, 6))
+    assert photo_size(tmp_path / f"a.{suffix}") == wanted
+    assert photo_size(Image.open(tmp_path / f"a.{suffix}")) == wanted
+    assert photo_size(gradient()) == (6, 9)
+
+
+def test_the_size_of_what_is_no_photo(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"<!DOCTYPE html>")
+    with pytest.raises(PhotoError, match=r"a\.png is not an image"):
+        photo_size(tmp_path / "a.png")
+    with pytest.raises(PhotoError, match=r"gone\.png does not exist"):
+        photo_size(tmp_path / "gone.png")
+
+
+def test_filters_of_warnings_survive_reading_in_threads(tmp_path):
+    Image.fromarray(gradient(60, 90)).save(tmp_path / "a.png")
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(read_photo, [tmp_path / "a.png"] * 200))
+    assert warnings.filters == before
 
 
 def test_exif_that_cannot_be_read_turns_nothing(tmp_path):

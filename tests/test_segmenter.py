@@ -1,10 +1,12 @@
 """Segmenter: what people have goes in, labels of the photos' own size come out, in few compilations."""
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 from small_models import small_config, small_model
 
+from corrclip_jax import runner
 from corrclip_jax import segmenter as module
 from corrclip_jax.checkpoint import init_params
 from corrclip_jax.photos import PhotoError
@@ -66,15 +68,67 @@ def test_a_list_of_mixed_sizes_keeps_its_order(segmenter):
     assert segmenter([], CLASSES) == []
 
 
-def test_photos_of_one_size_go_together_and_the_last_call_is_filled_up(segmenter, monkeypatch):
+def test_photos_go_together_and_the_last_batch_is_filled_up(segmenter, monkeypatch):
     photos, maps = [picture(seed) for seed in range(3)], [region_map(seed) for seed in range(3)]
     alone = segmenter(photos, CLASSES, regions=maps)
-    monkeypatch.setattr(module, "_photos_per_call", lambda shape: 2)
+    monkeypatch.setattr(runner, "_photos_per_call", lambda side: 2)
     together = segmenter(photos, CLASSES, regions=maps)
     for one, other in zip(alone, together, strict=True):
         assert np.array_equal(one.labels, other.labels)
         np.testing.assert_allclose(one.scores, other.scores, rtol=1e-4)
     assert [result.compiled for result in together] == [True, True, False]
+
+
+def test_mixed_sizes_compile_few_programs(folder):
+    rng = np.random.default_rng(0)
+    sizes = [(60, 90), *((int(h), int(w)) for h, w in rng.integers(45, 95, (11, 2)))]
+    photos = [picture(seed, (100, 100))[:h, :w] for seed, (h, w) in enumerate(sizes)]
+    segmenter = Segmenter(folder, regions="none")
+    results = segmenter(photos, CLASSES)
+    assert [result.labels.shape for result in results] == sizes
+    programs = segmenter._runner.programs
+    assert programs == sum(result.compiled for result in results) <= 4
+    for photo, result in zip(photos[:3], results, strict=False):
+        assert np.array_equal(segmenter(photo, CLASSES).labels, result.labels)
+    segmenter(photos[::-1], CLASSES)
+    assert segmenter._runner.programs == programs
+
+
+def test_a_stream_goes_on_after_photos_that_fail(segmenter, tmp_path):
+    for name in "ac":
+        Image.fromarray(picture(ord(name))).save(tmp_path / f"{name}.png")
+    (tmp_path / "b.png").write_bytes(b"no")
+    Image.fromarray(picture(9)).save(tmp_path / "d.jpg")
+    cut = (tmp_path / "d.jpg").read_bytes()
+    (tmp_path / "d.jpg").write_bytes(cut[: len(cut) // 2])  # its header is whole
+    paths = [tmp_path / name for name in ("a.png", "b.png", "c.png", "d.jpg", "gone.png")]
+    maps = [region_map(), None, np.zeros((3, 3), int), None, None]
+    found = dict(segmenter.stream(paths, CLASSES, regions=maps))
+    assert sorted(found) == [0, 1, 2, 3, 4]
+    assert np.array_equal(found[0].labels, segmenter(paths[0], CLASSES, regions=region_map()).labels)
+    assert [type(found[place]) for place in (1, 2, 3, 4)] == [PhotoError, RegionError, PhotoError, PhotoError]
+
+
+def test_a_batch_that_does_not_fit_the_memory_is_halved(folder, monkeypatch):
+    segmenter = Segmenter(folder, regions="none")
+    monkeypatch.setattr(runner, "_photos_per_call", lambda side: 4)
+    real = runner.Runner._program
+
+    def program(self, *arguments):
+        made = real(self, *arguments)
+
+        def limited(params, images, *others, **options):
+            if len(images) > 1:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+            return made(params, images, *others, **options)
+
+        return limited
+
+    monkeypatch.setattr(runner.Runner, "_program", program)
+    photos = [picture(seed) for seed in range(3)]
+    for photo, result in zip(photos, segmenter(photos, CLASSES), strict=True):
+        assert np.array_equal(result.photo, photo)
+        assert result.labels.min() >= 0
 
 
 def test_given_regions_are_used_and_vote(segmenter, tmp_path):
@@ -90,7 +144,7 @@ def test_given_regions_are_used_and_vote(segmenter, tmp_path):
 
 def test_the_cap_on_regions_does_not_change_results(segmenter, monkeypatch):
     small = segmenter(picture(), CLASSES, regions=region_map())
-    monkeypatch.setattr(module, "_cap", lambda count, most: most)
+    monkeypatch.setattr(runner, "_cap", lambda count, config: config.method.max_regions)
     large = segmenter(picture(), CLASSES, regions=region_map())
     assert large.compiled
     assert np.array_equal(small.labels, large.labels)
@@ -103,10 +157,9 @@ def test_another_vocabulary_does_not_compile_again(segmenter):
         result = segmenter(picture(5), classes)
         assert not result.compiled
         assert result.labels.max() < len(classes)
-    programs = segmenter._programs[0]
-    before = programs._cache_size()
+    before = segmenter._runner.programs
     segmenter(picture(6), ["x", "y"])
-    assert programs._cache_size() == before
+    assert segmenter._runner.programs == before
 
 
 def test_embeddings_are_kept(segmenter, monkeypatch):

@@ -151,7 +151,7 @@ def segment(
         progress.update(task, total=len(jobs))
 
         def announce(job: "Job", compiles: bool) -> None:
-            note = " (compiling for its size)" if compiles else ""
+            note = " (compiling for sizes like its)" if compiles else ""
             progress.update(task, description=escape(f"{job.photo.name}{note}"))
 
         work.run(jobs, announce, lambda: progress.advance(task))

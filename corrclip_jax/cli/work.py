@@ -1,8 +1,7 @@
-"""The work of `corrclip segment`: photo by photo, whatever happens to one of them, and the account of it."""
+"""The work of `corrclip segment`: all photos, whatever happens to one of them, and the account of it."""
 
 import importlib.metadata
 import platform
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +16,10 @@ from corrclip_jax.cli.console import FAILED, INTERRUPTED
 from corrclip_jax.cli.jobs import Job
 from corrclip_jax.legend import percent
 from corrclip_jax.output import OutputError
-from corrclip_jax.photos import PhotoError, read_photo
+from corrclip_jax.photos import PhotoError
 from corrclip_jax.region_files import RegionError, region_file
-from corrclip_jax.segmenter import Segmenter
+from corrclip_jax.segmentation import Segmentation
+from corrclip_jax.segmenter import Failure, Segmenter
 
 _TOP_CLASSES = 3
 
@@ -36,7 +36,7 @@ class Done(NamedTuple):
 
 @dataclass
 class Work:
-    """Segments photos one after the other and keeps account.
+    """Segments photos and keeps account.
 
     `region_maps` is a folder of region maps, None where the model finds its own. `details` and `timings` (seconds)
     stand in every photo's description.
@@ -55,41 +55,64 @@ class Work:
     def run(
         self, jobs: Sequence[Job], announce: Callable[[Job, bool], None], finish: Callable[[], None]
     ) -> None:
-        """Do all jobs; `announce` hears of each, and whether its size is new, `finish` of its end.
+        """Do all jobs, those of like sizes together; `announce` hears of each that starts, and whether that takes a
+        compilation, `finish` of each one's end.
 
         A photo or region map that cannot be used, or one too large for the memory, is noted and the rest go on. A
         result that cannot be written, and Ctrl-C, end the work; what was written stays.
         """
-        sizes: set[tuple[int, ...]] = set()
+        outcomes: dict[int, Done | str] = {}
         try:
-            for job in jobs:
-                try:
-                    self._one(job, sizes, announce)
-                except (PhotoError, RegionError) as error:
-                    self.failed.append(str(error))
-                except jax.errors.JaxRuntimeError as error:
-                    if "RESOURCE_EXHAUSTED" not in str(error):
-                        raise
-                    self.failed.append(f"{job.photo} is too large for the memory. Make it smaller.")
-                finish()
+            self._work(jobs, outcomes, announce, finish)
         except OutputError as error:
-            self.failed.append(f"{error} Stopped there.")
+            outcomes[len(jobs)] = f"{error} Stopped there."
         except KeyboardInterrupt:
-            self.failed.append("Stopped by Ctrl-C.")
+            outcomes[len(jobs)] = "Stopped by Ctrl-C."
             self.exit_code = INTERRUPTED
-            return
-        self.exit_code = FAILED if self.failed else 0
+        for place in sorted(outcomes):
+            outcome = outcomes[place]
+            if isinstance(outcome, Done):
+                self.done.append(outcome)
+            else:
+                self.failed.append(outcome)
+        self.exit_code = self.exit_code or (FAILED if self.failed else 0)
 
-    def _one(self, job: Job, sizes: set[tuple[int, ...]], announce: Callable[[Job, bool], None]) -> None:
-        start = time.perf_counter()
-        photo = read_photo(job.photo)
-        maps = None if self.region_maps is None else region_file(self.region_maps, job.photo)
-        read = time.perf_counter() - start
-        announce(job, photo.shape not in sizes)
-        sizes.add(photo.shape)
-        result = self.segmenter(photo, self.classes, regions=maps)
-        timings = self.timings | {"read": read, "segment": result.seconds}
-        rounded = {name: round(seconds, 4) for name, seconds in timings.items()}
+    def _work(
+        self,
+        jobs: Sequence[Job],
+        outcomes: dict[int, "Done | str"],
+        announce: Callable[[Job, bool], None],
+        finish: Callable[[], None],
+    ) -> None:
+        """Outcomes by the jobs' places: what was done, or why nothing was."""
+        maps: dict[int, Path | None] = {}
+        for place, job in enumerate(jobs):
+            try:
+                maps[place] = None if self.region_maps is None else region_file(self.region_maps, job.photo)
+            except RegionError as error:
+                outcomes[place] = str(error)
+                finish()
+        places = list(maps)
+
+        def tell(indices: Sequence[int], compiles: bool) -> None:
+            for index in indices:
+                announce(jobs[places[index]], compiles)
+
+        results = self.segmenter.stream(
+            [jobs[place].photo for place in places], self.classes, regions=list(maps.values()), announce=tell
+        )
+        for index, result in results:
+            job = jobs[places[index]]
+            if isinstance(result, Segmentation):
+                outcomes[places[index]] = self._save(job, result)
+            else:
+                outcomes[places[index]] = _reason(job, result)
+            finish()
+
+    def _save(self, job: Job, result: Segmentation) -> Done:
+        rounded = {
+            name: round(seconds, 4) for name, seconds in {**self.timings, "segment": result.seconds}.items()
+        }
         details = {
             "photo": str(job.photo),
             "seconds": rounded | {"segment_includes_compilation": result.compiled},
@@ -97,8 +120,15 @@ class Work:
         }
         result.save(self.out, job.stem, details)
         height, width = result.labels.shape
-        seconds = time.perf_counter() - start
-        self.done.append(Done(job.photo, width, height, result.shares, seconds))
+        return Done(job.photo, width, height, result.shares, result.seconds)
+
+
+def _reason(job: Job, failure: Failure) -> str:
+    if isinstance(failure, PhotoError | RegionError):
+        return str(failure)
+    if "RESOURCE_EXHAUSTED" not in str(failure):
+        raise failure
+    return f"{job.photo} is too large for the memory. Make it smaller."
 
 
 def describe(segmenter: Segmenter, regions: str, model: dict[str, Any]) -> dict[str, Any]:
