@@ -21,6 +21,7 @@ from corrclip_jax.config import Config, to_dict, with_fields
 from corrclip_jax.flash import TARGETS
 from corrclip_jax.folders import new_folder
 from corrclip_jax.segment import Result, make_segment
+from corrclip_jax.sources import SOURCES
 from corrclip_jax.text import TextEmbedding, as_text_embedding
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -111,7 +112,8 @@ def export(
     if unknown := sorted(set(platforms) - set(PLATFORMS)) or not platforms:
         raise ValueError(f"platforms must be some of {', '.join(PLATFORMS)}. Got {unknown or 'none'}.")
     text = as_text_embedding(text_emb)
-    check_params(config, params, sam2=not given_regions and config.regions.source == "sam2")
+    source = SOURCES["none" if given_regions else config.regions.source]
+    check_params(config, params, region_tower=source.tower)
     program = _lower(config, params, text, (batch, height, width), given_regions, platforms)
     description = {
         "format": FORMAT,
