@@ -207,7 +207,7 @@ def _checked(config: Config, params: dict[str, Any], regions: str, size: int) ->
     config = with_fields(config, regions={"source": cast(RegionSource, regions)})
     if not can_find(config, params):
         raise ValueError(
-            f"the model {config.name!r} has no {SOURCES[config.regions.source].title} to find regions with. "
-            f"Take one that has, or regions {GIVEN!r} or 'none'."
+            f"the model {config.name!r} has no {SOURCES[config.regions.source].title} to find regions with. Take "
+            f"one that has, or regions {GIVEN!r} or 'none'."
         )
     return config

@@ -147,8 +147,8 @@ def _open(wish: Wish) -> Dataset:
         return data
     if not Path(wish.regions).is_dir():
         raise UsageError(
-            f"--regions is {', '.join([*SOURCES, _TRUTH])}, or a folder of region maps. "
-            f"{wish.regions!r} is no folder."
+            f"--regions is {', '.join([*SOURCES, _TRUTH])}, or a folder of region maps. {wish.regions!r} is no "
+            "folder."
         )
     return with_region_files(data, wish.regions)
 
