@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 Dtype = Literal["float32", "bfloat16"]
-RegionSource = Literal["sam2", "none"]
+RegionSource = Literal["sam2", "slic", "none"]
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,22 @@ class SAM1Config:
 
 
 @dataclass(frozen=True)
+class SLICConfig:
+    """Superpixels: at most `segments`; `compactness` weighs place (a cell's side) against CIELAB colour."""
+
+    segments: int = 128
+    compactness: float = 10.0
+    iterations: int = 10
+
+    def __post_init__(self):
+        if self.segments < 1 or self.iterations < 0 or not self.compactness > 0:
+            raise ValueError(
+                "SLIC wants segments of 1 or more, iterations of 0 or more and a compactness above 0. "
+                f"Got {self.segments}, {self.iterations} and {self.compactness}."
+            )
+
+
+@dataclass(frozen=True)
 class RegionConfig:
     """Where regions come from and SAM's automatic-mask settings (METHOD.md, section 2).
 
@@ -156,6 +172,7 @@ class RegionConfig:
     mask_threshold: float = 0.0
     nms_threshold: float = 0.7
     points_per_chunk: int = 64
+    slic: SLICConfig = SLICConfig()
 
     def __post_init__(self):
         if self.source not in get_args(RegionSource):

@@ -19,6 +19,7 @@ from jaxtyping import Array, Int, UInt8
 
 from corrclip_jax.config import Config, RegionSource
 from corrclip_jax.regions import automatic_regions
+from corrclip_jax.slic import superpixels
 
 Images = UInt8[Array, "B H W 3"]
 Sizes = Int[Array, "B 2"] | None
@@ -42,12 +43,17 @@ def _sam2(config: Config, params: Mapping[str, Any], images: Images, sizes: Size
     return automatic_regions(config, params["sam2"], images, sizes)
 
 
+def _slic(config: Config, params: Mapping[str, Any], images: Images, sizes: Sizes) -> Maps:
+    return superpixels(config.regions.slic, images, sizes)
+
+
 def _none(config: Config, params: Mapping[str, Any], images: Images, sizes: Sizes) -> Maps:
     return jnp.zeros(images.shape[:3], jnp.int32)
 
 
 SOURCES: dict[RegionSource, Source] = {
     "sam2": Source("SAM 2", "sam2", _sam2, lambda config: config.regions.points_per_side**2 + 1),
+    "slic": Source("superpixels", None, _slic, lambda config: config.regions.slic.segments + 1),
     "none": Source("no regions", None, _none, lambda config: 1),
 }
 
