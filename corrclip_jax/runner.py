@@ -6,12 +6,14 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float32, Int32, Integer, UInt8
 
 from corrclip_jax import batching
 from corrclip_jax.batching import Batch, Bucket, Size
 from corrclip_jax.config import Config, with_fields
 from corrclip_jax.segment import make_segment
+from corrclip_jax.sharding import over_photos
 from corrclip_jax.text import TextEmbedding
 
 # Photos go through the accelerator together, as many as have about this many pixels.
@@ -41,16 +43,24 @@ class Found(NamedTuple):
 
 
 class Runner:
-    """A model with the programs that it has compiled, a bucket of sizes each."""
+    """A model with the programs that it has compiled, a bucket of sizes each.
 
-    def __init__(self, config: Config, params: Mapping[str, Any]):
+    The devices of a `mesh` share the photos.
+    """
+
+    def __init__(self, config: Config, params: Mapping[str, Any], mesh: Mesh | None = None):
         self.config = config
+        self._mesh = mesh
         self._params = params
         self._buckets: list[Bucket] = []
         self._planned: set[Size] = set()
         self._slots: dict[Bucket, int] = {}
         self._programs: dict[tuple[int, int], Any] = {}
         self._compiled: set[tuple] = set()
+
+    @property
+    def _devices(self) -> int:
+        return 1 if self._mesh is None else self._mesh.size
 
     @property
     def programs(self) -> int:
@@ -94,12 +104,13 @@ class Runner:
             announce(batch.places, compiles)
             started[batch] = time.perf_counter(), compiles
             self._compiled.add(key)
-            images, true_sizes = batching.on_canvas(photos, batch), batching.sizes_of(photos, batch)
+            host = batching.on_canvas(photos, batch), batching.sizes_of(photos, batch), regions
+            images, true_sizes, regions = jax.device_put(host, self._mesh and over_photos(self._mesh))
             program = self._program(cap, batch.bucket.windows)
             return tuple(program(self._params, images, text, sizes=true_sizes, regions=regions))
 
         for batch, items, out in batching.stream(self._plan(sizes, with_map), read, run):
-            if _exhausted(out) and batch.slots > 1:
+            if _exhausted(out) and batch.slots > self._devices:
                 self._slots[batch.bucket] = batch.slots // 2
                 places = batch.places
                 part = [sizes[place] for place in places], [with_map[place] for place in places]
@@ -145,9 +156,10 @@ class Runner:
         return known is not None and known.cost <= _WORTH_A_PROGRAM * own.cost
 
     def _photos_together(self, bucket: Bucket, count: int) -> int:
-        """Slots of a batch: as many as the memory takes, and no more than the power of two that `count` needs."""
-        most = self._slots.get(bucket, _photos_per_call(bucket.side))
-        return min(most, 1 << (count - 1).bit_length())
+        """Slots of a batch: on every device as many as the memory takes, or the power of two that `count` needs."""
+        devices = self._devices
+        most = self._slots.get(bucket, devices * _photos_per_call(bucket.side))
+        return min(most, devices << (-(-count // devices) - 1).bit_length())
 
     def _program(self, cap: int, windows: int) -> Callable:
         """The compiled function for photos of at most `windows` windows, and for given region maps of at most `cap`
@@ -157,7 +169,9 @@ class Runner:
         """
         if (cap, windows) not in self._programs:
             caps = {"max_windows": windows} | ({"max_regions": cap} if cap else {})
-            self._programs[cap, windows] = jax.jit(make_segment(with_fields(self.config, method=caps)))
+            self._programs[cap, windows] = jax.jit(
+                make_segment(with_fields(self.config, method=caps), mesh=self._mesh)
+            )
         return self._programs[cap, windows]
 
 

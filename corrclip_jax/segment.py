@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from corrclip_jax import canvas, labels, windows
@@ -17,6 +18,7 @@ from corrclip_jax.branches import spatial_layers, window_step
 from corrclip_jax.checkpoint import check_params
 from corrclip_jax.config import Config
 from corrclip_jax.correlation import compact, normalise
+from corrclip_jax.sharding import sharded
 from corrclip_jax.sources import SOURCES, can_find, find_regions
 from corrclip_jax.text import TextEmbedding, as_text_embedding
 
@@ -34,8 +36,8 @@ class Result(NamedTuple):
     regions: Int[Array, "B H0 W0"]
 
 
-def make_segment(config: Config) -> Callable[..., Result]:
-    """The segmentation function of a configuration.
+def make_segment(config: Config, *, mesh: Mesh | None = None) -> Callable[..., Result]:
+    """The segmentation function of a configuration; with a `mesh` its devices share the photos of a batch.
 
     It is called as `segment(params, images, text_emb, *, sizes=None, regions=None)`:
       params: the tree of `load`, keys "clip", "dino" and, where regions are to be found, "sam2".
@@ -53,10 +55,7 @@ def make_segment(config: Config) -> Callable[..., Result]:
     """
     spatial_layers(config)
 
-    def segment(params, images, text_emb, *, sizes=None, regions=None) -> Result:
-        text = as_text_embedding(text_emb)
-        _check(config, params, images, text, sizes, regions)
-        sizes = None if sizes is None else jnp.asarray(sizes, jnp.int32)
+    def run(params, text, images, sizes, regions) -> Result:
         with jax.default_matmul_precision("highest"):
             if regions is None:
                 regions, cap = find_regions(config, params, images, sizes)
@@ -64,6 +63,12 @@ def make_segment(config: Config) -> Callable[..., Result]:
                 regions, cap = regions.astype(jnp.int32), config.method.max_regions + 1
             features = photo_features(config, params, images, regions, cap, sizes)
             return label_photos(config, features, text, regions, cap, sizes)
+
+    def segment(params, images, text_emb, *, sizes=None, regions=None) -> Result:
+        text = as_text_embedding(text_emb)
+        _check(config, params, images, text, sizes, regions)
+        sizes = None if sizes is None else jnp.asarray(sizes, jnp.int32)
+        return (run if mesh is None else sharded(run, mesh))(params, text, images, sizes, regions)
 
     return segment
 

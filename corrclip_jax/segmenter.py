@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, overload
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from PIL import Image
 
 from corrclip_jax.batching import Size
@@ -21,6 +22,7 @@ from corrclip_jax.presets import load
 from corrclip_jax.region_files import RegionError, as_regions, read_regions
 from corrclip_jax.runner import Announce, Item, Runner, count_regions
 from corrclip_jax.segmentation import Segmentation
+from corrclip_jax.sharding import put_params
 from corrclip_jax.sources import SOURCES, can_find
 from corrclip_jax.text import TextEmbedding, embed_text, normalise_classes, pad_queries, query_bucket
 
@@ -50,6 +52,8 @@ class Segmenter:
         regions: RegionSource | None = None,
         points: int | None = None,
         background_threshold: float | None = None,
+        mesh: Mesh | None = None,
+        shard_params: bool = False,
     ):
         """Load a model: a name, a folder, or configuration and parameters as `load` gives them.
 
@@ -58,6 +62,8 @@ class Segmenter:
         not loaded, and given region maps are taken all the same;
         `points` n is SAM's n x n grid; pixels whose class is less probable than `background_threshold` get
         class 0.
+        The devices of a `mesh`, all of this process, share the photos of a list; each holds all parameters, or with
+        `shard_params` a part of them.
 
         Raises:
           ValueError: for settings out of range, a model without the network of the source that is asked for, and
@@ -80,9 +86,13 @@ class Segmenter:
                 "that has, give region maps, or do without regions (regions='none')."
             )
         self.config: Config = config
-        self._params = jax.device_put(dict(params))
+        self._params = (
+            jax.device_put(dict(params))
+            if mesh is None
+            else put_params(dict(params), mesh, parts=shard_params)
+        )
         self._texts: OrderedDict[tuple, TextEmbedding] = OrderedDict()
-        self._runner = Runner(config, self._params)
+        self._runner = Runner(config, self._params, mesh)
 
     def embed(self, classes: Classes) -> TextEmbedding:
         """Text embeddings of classes (a list inside is synonyms), padded to a bucket; kept for next time.

@@ -1,0 +1,105 @@
+"""A program of its own for `test_sharding`, which says by XLA_FLAGS how many devices there are.
+
+python many_devices.py one            8 devices in this process
+python many_devices.py ID PORT        process ID of two, 2 devices each, joined by a coordinator at PORT
+"""
+
+import sys
+
+import jax
+import numpy as np
+
+from corrclip_jax import Segmenter, embed_text, load, make_segment, with_fields
+from corrclip_jax.batching import Batch, Bucket, on_canvas, sizes_of
+from corrclip_jax.datasets.scenes import val_scene
+from corrclip_jax.sharding import fetch_batch, over_photos, put_batch, put_params
+
+CLASSES = ["red disc", "sky", "grass", "water"]
+
+
+def scenes(count, slots):
+    """Scenes of mixed sizes on a canvas, their sizes, and what fills the batch up."""
+    photos = [val_scene(index).image for index in range(count)]
+    assert len({photo.shape for photo in photos}) > 1
+    batch = Batch(Bucket(216, 224, 6), tuple(range(count)), slots)
+    return photos, on_canvas(photos, batch), sizes_of(photos, batch)
+
+
+def assert_equal(ours, wanted):
+    np.testing.assert_array_equal(ours[0], wanted[0])
+    np.testing.assert_allclose(ours[1], wanted[1], rtol=1e-5)
+    np.testing.assert_array_equal(ours[2], wanted[2])
+    assert len(np.unique(ours[0])) > 2
+
+
+def one_process():
+    config, params = load("tiny")
+    config = with_fields(config, method={"max_windows": 6}, regions={"points_per_side": 4})
+    plain = with_fields(config, regions={"source": "none"})
+    text = embed_text(config, params, CLASSES)
+    photos, images, sizes = scenes(6, 8)
+    assert jax.device_count() == 8
+    wanted = jax.device_get(tuple(jax.jit(make_segment(config))(params, images, text, sizes=sizes)))
+
+    mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(4, 2), ("a", "b"))
+    parts = put_params(params, mesh, parts=True)
+    stored = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(parts))
+    assert stored < 0.2 * sum(x.nbytes for x in jax.tree.leaves(params))
+    result = jax.jit(make_segment(config, mesh=mesh))(parts, put_batch(images, mesh), text, sizes=sizes)
+    for array in result:
+        assert {shard.data.shape[0] for shard in array.addressable_shards} == {1}
+    assert_equal([fetch_batch(array) for array in result], wanted)
+
+    wanted = jax.device_get(tuple(jax.jit(make_segment(plain))(params, images, text, sizes=sizes)))
+    explicit = jax.make_mesh((8,), ("photos",), axis_types=(jax.sharding.AxisType.Explicit,))
+    result = jax.jit(make_segment(plain, mesh=explicit))(
+        put_params(params, explicit, parts=True), put_batch(images, explicit), text, sizes=sizes
+    )
+    assert_equal([np.asarray(array) for array in result], wanted)
+    segment = make_segment(plain)
+    result = jax.jit(
+        lambda params, images, sizes: segment(params, images, text, sizes=sizes),
+        in_shardings=(None, over_photos(mesh), over_photos(mesh)),
+    )(params, images, sizes)
+    assert_equal([np.asarray(array) for array in result], wanted)
+    try:
+        make_segment(plain, mesh=mesh)(params, images[:3], text)
+    except ValueError as error:
+        assert "divisible by the mesh's 8 devices. Got 3 photos" in str(error)
+    else:
+        raise AssertionError("a batch of three was divided by eight")
+
+    both = [Segmenter((plain, params), mesh=use, shard_params=use is not None) for use in (mesh, None)]
+    for ours, alone in zip(*(segmenter(photos, CLASSES) for segmenter in both), strict=True):
+        np.testing.assert_array_equal(ours.labels, alone.labels)
+    assert both[0]._runner.programs <= 2
+
+
+def two_processes(process, port):
+    jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=process)
+    assert (jax.device_count(), jax.local_device_count()) == (4, 2)
+    config, params = load("tiny", sam2=False)
+    config = with_fields(config, method={"max_windows": 6}, regions={"source": "none"})
+    text = embed_text(config, params, CLASSES)
+    _, images, sizes = scenes(4, 4)
+    own = slice(2 * process, 2 * process + 2)
+    wanted = jax.device_get(tuple(jax.jit(make_segment(config))(params, images[own], text, sizes=sizes[own])))
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("photos",))
+    text = put_params(text, mesh)
+    for parts in (False, True):
+        result = jax.jit(make_segment(config, mesh=mesh))(
+            put_params(params, mesh, parts=parts),
+            put_batch(images[own], mesh),
+            text,
+            sizes=put_batch(sizes[own], mesh),
+        )
+        assert result.labels.shape == (4, 216, 224)
+        assert_equal([fetch_batch(array) for array in result], wanted)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "one":
+        one_process()
+    else:
+        two_processes(int(sys.argv[1]), int(sys.argv[2]))
+    print("equal")
