@@ -62,7 +62,8 @@ def put_params(params: Tree, mesh: Mesh, *, parts: bool = False) -> Tree:
     """Parameters on the mesh: a copy on every device, or in `parts`.
 
     In parts (as in fully sharded data parallelism) each array is divided along its longest axis that the devices
-    divide evenly, and small or odd ones are copied; a program gathers an array before it is used.
+    divide evenly, and small or odd ones are copied; a program gathers an array before it is used. Where the mesh
+    spans processes, each must give the same parameters (and put text embeddings on the mesh in this way too).
     """
 
     def put(x: Any) -> Array:
@@ -72,7 +73,8 @@ def put_params(params: Tree, mesh: Mesh, *, parts: bool = False) -> Tree:
             longest = max(fitting, key=lambda axis: x.shape[axis], default=None)
             if longest is not None:
                 spec = P(*[None] * longest, mesh.axis_names)
-        return jax.device_put(x, NamedSharding(mesh, spec))
+        host = np.asarray(x)  # from where every process takes its own part
+        return jax.make_array_from_callback(host.shape, NamedSharding(mesh, spec), lambda index: host[index])
 
     return jax.tree.map(put, params)
 
