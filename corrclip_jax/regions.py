@@ -90,9 +90,12 @@ def automatic_regions(
         height, width = image.shape[:2]
         return regions_from_logits(logits, iou, height, width, settings, sides)
 
-    # A photo of no size fills a batch up: its sides must only not divide by zero.
-    sizes = None if sizes is None else jnp.maximum(sizes, 1)
-    return jax.lax.map(one_photo, (images, sizes))
+    def or_nothing(args: tuple[UInt8[Array, "H W 3"], Int[Array, "2"]]) -> Int[Array, "H W"]:
+        """What fills a batch up, a photo of no size, costs nothing."""
+        nothing = jnp.zeros(images.shape[1:3], jnp.int32)
+        return jax.lax.cond(args[1].min() > 0, one_photo, lambda _: nothing, args)
+
+    return jax.lax.map(one_photo if sizes is None else or_nothing, (images, sizes))
 
 
 def regions_from_logits(

@@ -174,7 +174,7 @@ def _round_half_even(x: Any, bits: Any) -> Any:
 def _ratio(size: Length, out: Length) -> Any:
     """size / out, correctly rounded to float32.
 
-    Traced values (below 2 ** 16) go through long division: a GPU's quotient may be off by a last bit, and "nearest"
+    Traced values (below 2 ** 22) go through long division: a GPU's quotient may be off by a last bit, and "nearest"
     shows it.
     """
     if _module(size, out) is np:

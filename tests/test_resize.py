@@ -1,5 +1,6 @@
 """Each resize equals torch's (or OpenCV's rule, computed pixel by pixel)."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -100,3 +101,52 @@ def test_photo_resize_is_within_one_grey_level_of_float_bilinear():
 def test_photo_resize_to_its_own_size_changes_nothing():
     image = np.random.default_rng(2).integers(0, 256, (8, 5, 3), dtype=np.uint8)
     np.testing.assert_array_equal(resize.photo(jnp.asarray(image), 8, 5), image)
+
+
+def test_traced_sizes_give_the_same_numbers_to_the_last_bit():
+    rng = np.random.default_rng(0)
+    common = [
+        (size, out) for size in (333, 375, 480, 500, 640, 4096, 5000) for out in (1, 336, 448, 1024, 2048)
+    ]
+    pairs = common + list(zip(rng.integers(1, 9000, 300), rng.integers(1, 2049, 300), strict=True))
+
+    @jax.jit
+    def traced(size, out):
+        index = jnp.arange(2048)
+        return (
+            resize.nearest_at(index, size, out),
+            *resize.linear_taps(index, size, out),
+            *resize.photo_taps(index, size, out),
+        )
+
+    for size, out in pairs:
+        size, out, index = int(size), int(out), np.arange(int(out))
+        plain = (
+            resize.nearest_indices(size, out),
+            *resize.linear_taps(index, size, out),
+            *resize.photo_taps(index, size, out),
+        )
+        for ours, wanted in zip(traced(size, out), plain, strict=True):
+            np.testing.assert_array_equal(np.asarray(ours)[:out], wanted)
+
+
+@pytest.mark.parametrize("size", [333, 640, 4096, 4097, 5677, 8999])
+@pytest.mark.parametrize("out", [336, 1009, 2048])
+def test_photo_taps_equal_double_precision_rounded_to_float32(size, out):
+    position = ((np.arange(out) + 0.5) * (size / out) - 0.5).astype(np.float32)
+    low = np.floor(position).astype(int)
+    weight = position - low.astype(np.float32)
+    pixels = np.random.default_rng(0).integers(0, 256, size)
+    values = [pixels[np.clip(low + k, 0, size - 1)] for k in (0, 1)]
+    left, right = (np.rint(w * np.float32(2048)).astype(int) for w in (np.float32(1) - weight, weight))
+    first, second, *weights = resize.photo_taps(np.arange(out), size, out)
+    np.testing.assert_array_equal(
+        pixels[first] * weights[0] + pixels[second] * weights[1], values[0] * left + values[1] * right
+    )
+
+
+@pytest.mark.parametrize(("size", "out"), [(1500, 1024), (333, 64), (33, 8), (5, 64)])
+def test_traced_antialias_equals_the_static_one(size, out):
+    traced = jax.jit(lambda size: resize.antialias_columns(2000, size, out))(size)
+    np.testing.assert_allclose(traced[:, :size], resize.antialias_matrix(size, out), atol=1e-7)
+    assert not np.asarray(traced[:, size:]).any()
