@@ -150,13 +150,14 @@ def map_windows(
     regions: Int[Array, "B Hc Wc"],
     plan: CanvasPlan,
     method: MethodConfig,
+    size: int,
 ) -> Float[Array, "B n ..."]:
-    """Apply a function to the windows of all photos, `method.windows_per_chunk` at a time.
+    """Apply a function to the windows of all photos, `size` at a time.
 
     How many chunks there are is data: no window is computed that no photo has, but for the rest of the last chunk.
     Windows beyond a photo's number hold zeros, or another photo's.
     """
-    size, most = method.windows_per_chunk, most_windows(method)
+    most = most_windows(method)
     shape = window_shape(images.shape[1:3], method)
     ends = jnp.cumsum(plan.windows)
 

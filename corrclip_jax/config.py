@@ -161,7 +161,7 @@ class RegionConfig:
     """Where regions come from and SAM's automatic-mask settings (METHOD.md, section 2).
 
     `points_per_side` n gives n * n point prompts (8 is the fast setting, 32 the full one), decoded
-    `points_per_chunk` at a time (on CPU one by one, which is faster there).
+    `points_per_chunk` at a time (None: what the device's memory allows; on CPU one by one, which is faster there).
     """
 
     source: RegionSource = "sam2"
@@ -171,7 +171,7 @@ class RegionConfig:
     stability_offset: float = 1.0
     mask_threshold: float = 0.0
     nms_threshold: float = 0.7
-    points_per_chunk: int = 64
+    points_per_chunk: int | None = None
     slic: SLICConfig = SLICConfig()
 
     def __post_init__(self):
@@ -188,7 +188,8 @@ class MethodConfig:
     Lengths are pixels. `spatial_layers` None means the published choice for the depth (5, 12, 28 blocks for
     12, 24, 32; otherwise depth - 4). `max_regions` caps the distinct regions of one image, the rest excepted.
     `max_windows` caps the windows of one photo where photos of different sizes share a canvas (None: as many as any
-    photo can have). `windows_per_chunk` and `rows_per_chunk` bound memory. None of these three changes results.
+    photo can have). `windows_per_chunk` and `rows_per_chunk` bound memory (None: what the device's allows, see
+    `chunks`). None of these three changes results.
     """
 
     resize_short: int = 336
@@ -205,8 +206,8 @@ class MethodConfig:
     background_threshold: float = 0.0
     max_regions: int = 1024
     max_windows: int | None = None
-    windows_per_chunk: int = 1
-    rows_per_chunk: int = 64
+    windows_per_chunk: int | None = None
+    rows_per_chunk: int | None = None
 
 
 @dataclass(frozen=True)

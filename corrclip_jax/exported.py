@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from corrclip_jax.checkpoint import check_params, read, towers_of, write_description, write_tower
+from corrclip_jax.checkpoint import REGION_TOWERS, read, towers_of, write_description, write_tower
+from corrclip_jax.chunks import fill
 from corrclip_jax.config import Config, to_dict, with_fields
-from corrclip_jax.flash import TARGETS
+from corrclip_jax.flash import EXPORT_CHECKS
 from corrclip_jax.folders import new_folder
 from corrclip_jax.segment import Result, make_segment
-from corrclip_jax.sources import SOURCES
 from corrclip_jax.text import TextEmbedding, as_text_embedding
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -29,6 +29,7 @@ DESCRIPTION = "export.json"
 PROGRAM = "program.bin"
 TEXT = "text.npz"
 FORMAT = 1
+_MEMORY = 8 << 30  # of a device that is not here
 
 
 class Exported(NamedTuple):
@@ -98,6 +99,7 @@ def export(
     Each platform gets its own implementations: on CPUs products by head, on NVIDIA GPUs in bfloat16 cuDNN's flash
     attention (compute capability 8.0 or later), all chosen here and now, without such a device. `classes` are the
     names that `text_emb` stands for, for the description. With `given_regions` the program takes region maps.
+    Chunks that the configuration leaves open are chosen for a device of 8 GiB.
 
     Raises:
       ValueError: for what `make_segment` refuses; a platform that JAX does not know.
@@ -112,12 +114,13 @@ def export(
     if unknown := sorted(set(platforms) - set(PLATFORMS)) or not platforms:
         raise ValueError(f"platforms must be some of {', '.join(PLATFORMS)}. Got {unknown or 'none'}.")
     text = as_text_embedding(text_emb)
-    source = SOURCES["none" if given_regions else config.regions.source]
-    check_params(config, params, region_tower=source.tower)
-    program = _lower(config, params, text, (batch, height, width), given_regions, platforms)
+    # A tower that finds regions may be left out where none are to be found.
+    config = with_fields(config, **{name: None for name in REGION_TOWERS if name not in params})
+    filled = fill(config, _MEMORY, queries=text.features.shape[0], width=width)
+    program = _lower(filled, params, text, (batch, height, width), given_regions, platforms)
     description = {
         "format": FORMAT,
-        "config": to_dict(with_fields(config, vocabulary=None)),
+        "config": to_dict(with_fields(filled, vocabulary=None)),
         "dtype": config.dtype,
         "platforms": list(program.platforms),
         "inputs": {
@@ -216,9 +219,8 @@ def _lower(
         *([jax.ShapeDtypeStruct(shape, jnp.int32)] if given_regions else []),
     ]
     specs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs)
-    # JAX does not vouch for custom calls of its own in other versions; ours is the one it makes itself.
-    checks = [jax.export.DisabledSafetyCheck.custom_call(target) for target in TARGETS]
-    return jax.export.export(jax.jit(program), platforms=tuple(platforms), disabled_checks=checks)(*specs)
+    lower = jax.export.export(jax.jit(program), platforms=tuple(platforms), disabled_checks=EXPORT_CHECKS)
+    return lower(*specs)
 
 
 def _check_array(name: str, array: Any, shape: list[int], dtype: str) -> None:

@@ -15,6 +15,8 @@ from jaxtyping import Array, Bool, Float
 
 TARGETS = ("__cudnn$fmhaSoftmax", "__cudnn$fmhaScaleBiasSoftmax")
 """The custom calls, without and with a bias."""
+EXPORT_CHECKS = tuple(jax.export.DisabledSafetyCheck.custom_call(target) for target in TARGETS)
+"""What `jax.export.export(disabled_checks=)` needs: JAX vouches for no custom call of its own in other versions."""
 
 _HIDDEN = -(2.0**41)  # what a masked logit gets: far below any other, and finite, in bfloat16 as in float16
 _TYPES = {"bfloat16": "BF16", "float16": "F16"}

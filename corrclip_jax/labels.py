@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from corrclip_jax.chunks import device_bytes, rows_at_once
 from corrclip_jax.config import MethodConfig
 from corrclip_jax.text import TextEmbedding
 
@@ -65,12 +66,14 @@ def classify(
         label = jnp.where(score < method.background_threshold, 0, text.query_to_class[best])
         return label.astype(jnp.int32), score
 
-    height, size = len(rows), min(method.rows_per_chunk, len(rows))
+    height, width = len(rows), len(columns)
+    at_once = rows_at_once(method.rows_per_chunk, text.features.shape[0], width, device_bytes())
+    size = min(at_once, height)
     blocks = jnp.pad(rows, ((0, -height % size), *[(0, 0)] * (rows.ndim - 1))).reshape(
         -1, size, *rows.shape[1:]
     )
     labels, scores = jax.lax.map(decide, blocks)
-    return labels.reshape(-1, len(columns))[:height], scores.reshape(-1, len(columns))[:height]
+    return labels.reshape(-1, width)[:height], scores.reshape(-1, width)[:height]
 
 
 def correct_by_region(

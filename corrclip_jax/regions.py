@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from corrclip_jax import resize
+from corrclip_jax.chunks import device_bytes, points_at_once
 from corrclip_jax.config import Config, RegionConfig
 from corrclip_jax.models.sam2 import SAM2, preprocess
 
@@ -85,7 +86,7 @@ def automatic_regions(
         logits, iou = jax.lax.platform_dependent(
             points,
             cpu=partial(jax.lax.map, one_point),
-            default=partial(jax.lax.map, one_point, batch_size=settings.points_per_chunk),
+            default=partial(jax.lax.map, one_point, batch_size=points_at_once(config, device_bytes())),
         )
         height, width = image.shape[:2]
         return regions_from_logits(logits, iou, height, width, settings, sides)

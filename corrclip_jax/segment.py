@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from corrclip_jax import canvas, labels, windows
 from corrclip_jax.branches import spatial_layers, window_step
 from corrclip_jax.checkpoint import check_params
+from corrclip_jax.chunks import device_bytes, windows_at_once
 from corrclip_jax.config import Config
 from corrclip_jax.correlation import compact, normalise
 from corrclip_jax.sharding import sharded
@@ -85,17 +86,18 @@ def photo_features(
         # A padded window holds one id more than its photo.
         return normalise(window_step(config, params, pixels, regions, cap + 1).features)
 
+    at_once = windows_at_once(config, device_bytes())
     side = images.shape[1:3]
     plan = windows.plan_windows(*side, config.method)
     grid = windows.grid_of(plan, config.dino.patch_size)
     if sizes is not None:
         places = canvas.plan_canvas(sizes, side, config.method)
-        features = canvas.map_windows(step, images, regions, places, config.method)
+        features = canvas.map_windows(step, images, regions, places, config.method, at_once)
         return features.reshape(*features.shape[:2], *grid, -1)
     pixels = jax.vmap(lambda photo: windows.cut_photo(photo, plan))(images)
     region_windows = jax.vmap(lambda ids: windows.cut_regions(ids, plan))(regions)
     flat = (pixels.reshape(-1, *pixels.shape[2:]), region_windows.reshape(-1, *region_windows.shape[2:]))
-    features = map_chunks(lambda batch: step(*batch), flat, config.method.windows_per_chunk)
+    features = map_chunks(lambda batch: step(*batch), flat, at_once)
     return features.reshape(len(images), len(plan.y.starts), len(plan.x.starts), *grid, -1)
 
 

@@ -70,7 +70,7 @@ def test_windows_and_stitching_equal_those_of_the_photo_alone(method, side, size
         plan = canvas.plan_canvas(sizes, side, method)
         one = jax.tree.map(lambda x: x[0], plan)
         grid = tuple(padded // patch for padded in canvas.window_shape(side, method))
-        cut = canvas.map_windows(lambda p, r: jnp.concatenate([p, r[..., None]], -1), *data, plan, method)
+        cut = canvas.map_windows(lambda p, r: jnp.concatenate([p, r[..., None]], -1), *data, plan, method, 2)
         return cut, canvas.stitch_matrices(one, side, grid, method)
 
     data = jnp.asarray(image), jnp.asarray(regions)
@@ -95,7 +95,7 @@ def test_windows_and_stitching_equal_those_of_the_photo_alone(method, side, size
 
 @pytest.mark.parametrize("chunk", [1, 3, 64])
 def test_no_window_is_computed_that_no_photo_has(chunk):
-    method = with_fields(SMALL, windows_per_chunk=chunk)
+    method = SMALL
     sizes = [(90, 120), (0, 0), (60, 20), (90, 90)]
     calls = []
 
@@ -105,7 +105,7 @@ def test_no_window_is_computed_that_no_photo_has(chunk):
 
     plan = canvas.plan_canvas(jnp.array(sizes), (90, 120), method)
     images = jnp.zeros((4, 90, 120, 3), jnp.uint8)
-    out = jax.jit(lambda *args: canvas.map_windows(count, *args, plan, method))(
+    out = jax.jit(lambda *args: canvas.map_windows(count, *args, plan, method, chunk))(
         images, images[..., 0].astype(int)
     )
     out.block_until_ready()

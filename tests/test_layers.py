@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from corrclip_jax import layers
-from corrclip_jax.flash import TARGETS
+from corrclip_jax.flash import EXPORT_CHECKS
 
 
 def random(*shape, seed=0):
@@ -42,9 +42,7 @@ def test_attention_broadcasts_one_mask_over_the_batch():
 def test_attention_lowers_for_every_platform(platform):
     spec = jax.ShapeDtypeStruct((1, 64, 2, 16), jnp.bfloat16)
     exported = jax.export.export(
-        jax.jit(layers.attention),
-        platforms=[platform],
-        disabled_checks=[jax.export.DisabledSafetyCheck.custom_call(target) for target in TARGETS],
+        jax.jit(layers.attention), platforms=[platform], disabled_checks=EXPORT_CHECKS
     )(spec, spec, spec)
     assert exported.platforms == (platform,)
 

@@ -14,6 +14,7 @@ import jax
 from corrclip_jax.bench.clock import matmul_rate, seconds
 from corrclip_jax.bench.flops import count_flops
 from corrclip_jax.bench.stages import draw_photos, draw_text, take_apart
+from corrclip_jax.chunks import device_bytes, windows_at_once
 from corrclip_jax.config import Config
 from corrclip_jax.segment import make_segment
 from corrclip_jax.text import TextEmbedding, pad_queries, query_bucket
@@ -75,7 +76,7 @@ def measure(
             "dtype": config.dtype,
             "regions": config.regions.source,
             "points_per_side": config.regions.points_per_side,
-            "windows_per_chunk": config.method.windows_per_chunk,
+            "windows_per_chunk": windows_at_once(config, device_bytes()),
             "classes": classes,
             "repeat": repeat,
         },

@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from corrclip_jax import branches, windows
+from corrclip_jax.chunks import device_bytes, windows_at_once
 from corrclip_jax.config import Config
 from corrclip_jax.correlation import normalise
-from corrclip_jax.segment import find_regions, label_photos
+from corrclip_jax.segment import label_photos
+from corrclip_jax.sources import find_regions
 from corrclip_jax.text import TextEmbedding
 
 
@@ -36,14 +38,14 @@ def take_apart(config: Config, params: dict, images: jax.Array, text: TextEmbedd
     Each one's inputs are what those before it make of the photos, the window stages' of the first chunk. Cutting
     windows belongs to the whole program alone; the regions' stage is left out where their source is "none".
     """
-    find = jax.jit(partial(find_regions, config))
+    find = jax.jit(exactly(partial(find_regions, config)))
     regions, cap = find(params, images)
     cap = int(cap)
 
     plan = windows.plan_windows(*images.shape[1:3], config.method)
     grid = (len(plan.y.starts), len(plan.x.starts))
     count = len(images) * grid[0] * grid[1]
-    chunk = min(count, config.method.windows_per_chunk)
+    chunk = min(count, windows_at_once(config, device_bytes()))
     pixels, ids = _first_windows(plan, images, regions, chunk)
 
     def dino(params, pixels):
@@ -58,23 +60,33 @@ def take_apart(config: Config, params: dict, images: jax.Array, text: TextEmbedd
     def labels(features, text, regions):
         return label_photos(config, features, text, regions, cap)
 
-    cells = jax.jit(dino)(params["dino"], pixels)
-    correlated = jax.jit(correlation)(cells, ids)
-    some = jax.jit(clip)(params["clip"], pixels, cells, *correlated)
+    cells = jax.jit(exactly(dino))(params["dino"], pixels)
+    correlated = jax.jit(exactly(correlation))(cells, ids)
+    some = jax.jit(exactly(clip))(params["clip"], pixels, cells, *correlated)
     # Labels take the same time whatever they are: the first window's features stand for all.
     features = jnp.broadcast_to(
         some[0].reshape(*cells.shape[1:3], -1), (len(images), *grid, *cells.shape[1:3], some.shape[-1])
     )
     times = count / chunk
     stages = [
-        Stage("DINO", dino, (params["dino"], pixels), times),
-        Stage("correlation", correlation, (cells, ids), times),
-        Stage("CLIP", clip, (params["clip"], pixels, cells, *correlated), times),
-        Stage("labels", labels, (features, text, regions), 1.0),
+        Stage("DINO", exactly(dino), (params["dino"], pixels), times),
+        Stage("correlation", exactly(correlation), (cells, ids), times),
+        Stage("CLIP", exactly(clip), (params["clip"], pixels, cells, *correlated), times),
+        Stage("labels", exactly(labels), (features, text, regions), 1.0),
     ]
     if config.regions.source == "none":
         return stages
     return [Stage("regions", lambda *inputs: find(*inputs)[0], (params, images), 1.0), *stages]
+
+
+def exactly(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with float32 products in full precision, as `make_segment` has them."""
+
+    def exact(*args: Any) -> Any:
+        with jax.default_matmul_precision("highest"):
+            return function(*args)
+
+    return exact
 
 
 def draw_photos(batch: int, height: int, width: int) -> jax.Array:

@@ -19,7 +19,7 @@ from corrclip_jax.checkpoint import check_params, init_params
 from corrclip_jax.cli import app, bench
 from corrclip_jax.config import with_fields
 from corrclip_jax.correlation import normalise
-from corrclip_jax.segment import find_regions
+from corrclip_jax.sources import find_regions
 
 
 @pytest.fixture(scope="module")

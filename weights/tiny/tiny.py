@@ -32,9 +32,9 @@ CONFIG = Config(
         decoder_heads=4,
         decoder_mlp_width=256,
     ),
-    regions=RegionConfig(points_per_side=16, points_per_chunk=256),
+    regions=RegionConfig(points_per_side=16),
     # Scenes are as large as they are drawn; a window is as large as the towers' training pictures.
     # So small a DINO tells things less apart than the published one: at the published distance of 0.2, things merge
     # with backgrounds. 0.05 was chosen on training scenes.
-    method=MethodConfig(resize_short=168, window=112, stride=56, windows_per_chunk=4, merge_distance=0.05),
+    method=MethodConfig(resize_short=168, window=112, stride=56, merge_distance=0.05),
 )
