@@ -150,9 +150,9 @@ class SLICConfig:
 
     def __post_init__(self):
         if self.segments < 1 or self.iterations < 0 or not self.compactness > 0:
+            wanted = "segments of 1 or more, iterations of 0 or more and a compactness above 0"
             raise ValueError(
-                "SLIC wants segments of 1 or more, iterations of 0 or more and a compactness above 0. "
-                f"Got {self.segments}, {self.iterations} and {self.compactness}."
+                f"SLIC wants {wanted}. Got {self.segments}, {self.iterations}, {self.compactness}."
             )
 
 
@@ -176,9 +176,8 @@ class RegionConfig:
 
     def __post_init__(self):
         if self.source not in get_args(RegionSource):
-            raise ValueError(
-                f"regions.source must be one of {', '.join(get_args(RegionSource))}. Got {self.source!r}."
-            )
+            known = ", ".join(get_args(RegionSource))
+            raise ValueError(f"regions.source must be one of {known}. Got {self.source!r}.")
 
 
 @dataclass(frozen=True)

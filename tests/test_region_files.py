@@ -1,9 +1,22 @@
 """Region maps in files: what is written is read again, and every wrong file is named with its fault."""
 
+import json
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from corrclip_jax.region_files import RegionError, as_regions, read_regions, region_file, write_regions
+from corrclip_jax.region_files import (
+    SUFFIXES,
+    RegionError,
+    as_regions,
+    from_annotations,
+    read_regions,
+    region_file,
+    to_annotations,
+    write_regions,
+)
+from corrclip_jax.rle import encode
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64])
@@ -66,3 +79,87 @@ def test_files_that_hold_no_map(tmp_path):
     }.items():
         with pytest.raises(RegionError, match=words):
             read_regions(tmp_path / name, 300, 400)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("ids", [[0], [7], [0, 1, 2], [3, 255], [0, 256, 65535]])
+def test_every_kind_of_file_keeps_the_ids(tmp_path, suffix, ids):
+    regions = np.random.default_rng(0).choice(ids, (13, 9)).astype(np.int32)
+    write_regions(tmp_path / f"a{suffix}", regions)
+    assert np.array_equal(read_regions(tmp_path / f"a{suffix}", 13, 9), regions)
+    assert region_file(tmp_path, "somewhere/a.jpg") == tmp_path / f"a{suffix}"
+
+
+def test_the_bits_of_a_png_are_those_that_its_ids_need(tmp_path):
+    for most, mode in ((255, "P"), (256, "I;16")):
+        write_regions(tmp_path / "a.png", np.array([[0, most]]))
+        with Image.open(tmp_path / "a.png") as image:
+            assert image.mode == mode
+    with pytest.raises(RegionError, match=r"at most 16 bits, the region map has 65536"):
+        write_regions(tmp_path / "b.png", np.array([[65536]]))
+    with pytest.raises(RegionError, match=r"ends in \.npz, \.png, \.json\. Got b\.tif"):
+        write_regions(tmp_path / "b.tif", np.array([[1]]))
+    assert not (tmp_path / "b.png").exists()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "I;16"])
+def test_index_maps_of_other_programs(tmp_path, mode):
+    regions = np.array([[0, 1, 1], [1, 0, 1]])
+    types = {"1": bool, "L": np.uint8, "I;16": np.uint16}
+    Image.fromarray(regions.astype(types[mode])).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode == mode
+    assert np.array_equal(read_regions(tmp_path / "a.png", 2, 3), regions)
+
+
+def test_masks_as_sam_writes_them_are_painted_by_area(tmp_path):
+    masks = [np.zeros((6, 8), bool) for _ in range(3)]
+    masks[0][:, :4], masks[1][1:3, 1:7], masks[2][5, 5] = True, True, True
+    listed = [{"segmentation": encode(mask), "area": int(mask.sum()), "predicted_iou": 0.9} for mask in masks]
+    wanted = np.zeros((6, 8), int)
+    for id, mask in ((1, masks[2]), (2, masks[1]), (3, masks[0])):
+        wanted[mask] = id
+    for content in (listed, {"image": {"height": 6, "width": 8}, "annotations": listed}):
+        (tmp_path / "a.json").write_text(json.dumps(content))
+        assert np.array_equal(read_regions(tmp_path / "a.json", 6, 8), wanted)
+    (tmp_path / "a.json").write_text("[]")
+    assert not read_regions(tmp_path / "a.json", 6, 8).any()
+
+
+def test_what_is_written_of_a_mask():
+    regions = np.zeros((5, 7), int)
+    regions[1:4, 2:6] = 3
+    (one,) = to_annotations(regions, {3: {"predicted_iou": 0.75}})
+    assert (one["region"], one["area"], one["bbox"], one["predicted_iou"]) == (3, 12, [2, 1, 3, 2], 0.75)
+    assert one["segmentation"]["size"] == [5, 7]
+    assert np.array_equal(from_annotations([one], 5, 7), regions)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.png", b"", "no readable picture"),
+        ("a.png", b"\x89PNG\r\n\x1a\n", "no readable picture"),
+        ("a.json", b"{", "no readable JSON"),
+        ("a.json", b"{}", 'no "annotations"'),
+        ("a.json", b"3", "a list of masks is wanted"),
+        ("a.json", b"[{}]", "mask 0: an RLE mask is"),
+        (
+            "a.json",
+            b'[{"segmentation": {"size": [4, 3], "counts": [12]}}]',
+            r"size \(4, 3\), wanted \(3, 4\)",
+        ),
+    ],
+)
+def test_pictures_and_lists_that_hold_no_map(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(RegionError, match=rf"a\.(png|json).*{words}"):
+        read_regions(tmp_path / name, 3, 4)
+
+
+def test_a_photo_is_no_index_map(tmp_path):
+    Image.new("RGB", (4, 3)).save(tmp_path / "a.png")
+    with pytest.raises(RegionError, match="a picture in RGB, no index map"):
+        read_regions(tmp_path / "a.png", 3, 4)
+    with pytest.raises(RegionError, match=r"gone\.json does not exist"):
+        read_regions(tmp_path / "gone.json", 3, 4)

@@ -81,8 +81,8 @@ def segment(
     regions: Annotated[
         str,
         typer.Option(
-            help=f"Where regions come from: {', '.join(SOURCES)}, or a folder of STEM.npz files with the array "
-            "instance_mask."
+            help=f"Where regions come from: {', '.join(SOURCES)}, or a folder of files named for the "
+            "photos' stems: .npz (array instance_mask), .png (index map) or .json (COCO RLE)."
         ),
     ] = "sam2",
     points: Annotated[

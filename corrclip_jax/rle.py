@@ -1,0 +1,115 @@
+"""COCO's run-length encoding of masks, both its forms: plain counts, and the compressed string.
+
+A mask is read column by column; counts are the lengths of its runs, beginning with one of zeros (maybe of length
+0). The string writes each count, from the fourth on its difference to the one two before, in groups of five bits,
+the lowest first, as the characters "0" to "o"; the sixth bit says that more follow, the last group has the sign.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Integer
+
+
+class RLEError(ValueError):
+    """An encoded mask that is no mask."""
+
+
+def encode(mask: Bool[np.ndarray, "H W"]) -> dict[str, Any]:
+    """A mask as COCO's {"size": [H, W], "counts": string}.
+
+    >>> encode(np.array([[False, True], [True, True]]))
+    {'size': [2, 2], 'counts': '13'}
+    """
+    flat = mask.ravel(order="F")
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    counts = np.diff(np.concatenate([[0], changes, [flat.size]])).tolist()
+    if flat.size and flat[0]:
+        counts.insert(0, 0)
+    return {"size": list(mask.shape), "counts": compress(counts)}
+
+
+def encode_map(regions: Integer[np.ndarray, "H W"]) -> dict[int, dict[str, Any]]:
+    """Every region of a map but 0, by its id, as `encode` has it; the map is gone through once."""
+    flat = regions.ravel(order="F")
+    starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
+    ends, ids = np.append(starts[1:], flat.size), flat[starts]
+    found = {}
+    for id in np.unique(ids[ids != 0]).tolist():
+        mine = ids == id
+        edges = np.stack([starts[mine], ends[mine]], axis=1).ravel()
+        bounds = np.concatenate([[0], edges, [flat.size]])
+        counts = np.diff(bounds).tolist()
+        if counts[-1] == 0:
+            counts.pop()
+        found[id] = {"size": list(regions.shape), "counts": compress(counts)}
+    return found
+
+
+def decode(segmentation: Any) -> Bool[np.ndarray, "H W"]:
+    """The mask of {"size": [H, W], "counts": string or list of counts}.
+
+    Raises:
+      RLEError: for anything else, and for counts that do not add up to the size.
+    """
+    try:
+        height, width = (int(side) for side in segmentation["size"])
+        counts = segmentation["counts"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise RLEError(
+            f'an RLE mask is {{"size": [height, width], "counts": ...}}. Got {segmentation!r:.80}.'
+        ) from error
+    if isinstance(counts, bytes):
+        counts = counts.decode("ascii", "replace")
+    runs = expand(counts) if isinstance(counts, str) else list(counts)
+    if not all(isinstance(run, int) and run >= 0 for run in runs) or sum(runs) != height * width:
+        raise RLEError(
+            f"the counts of an RLE mask must be runs that add up to {height} x {width} = {height * width}. "
+            f"Got {len(runs)} of sum {sum(runs) if all(isinstance(run, int) for run in runs) else 'unknown'}."
+        )
+    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return flat.reshape(width, height).T
+
+
+def compress(counts: Sequence[int]) -> str:
+    """Counts as COCO's string.
+
+    >>> compress([6, 1, 40, 4, 5, 4, 5, 4, 21])
+    '61X13mN000`0'
+    """
+    text = []
+    for index, count in enumerate(counts):
+        rest = count - counts[index - 2] if index > 2 else count
+        while True:
+            group, rest = rest & 31, rest >> 5
+            more = rest != (-1 if group & 16 else 0)
+            text.append(chr(48 + group + 32 * more))
+            if not more:
+                break
+    return "".join(text)
+
+
+def expand(text: str) -> list[int]:
+    """The counts of COCO's string, the inverse of `compress`.
+
+    Raises:
+      RLEError: for a character that it does not have, or a string that ends within a number.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        group = ord(character) - 48
+        if not 0 <= group < 64:
+            raise RLEError(f"the compressed counts of an RLE mask hold '0' to 'o'. Got {character!r}.")
+        value |= (group & 31) << shift
+        shift += 5
+        if group & 32:
+            continue
+        if group & 16:
+            value -= 1 << shift
+        counts.append(value + counts[-2] if len(counts) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise RLEError("the compressed counts of an RLE mask end within a number: the file is cut short.")
+    return counts
