@@ -52,7 +52,7 @@ def scenes(split: str = "val", count: int | None = None) -> Dataset:
     def stem(index: int) -> str:
         return f"{split}-{index:03d}"
 
-    return first(Dataset(f"{SCENES}, {split}", classes, most, example, stem), count)
+    return first(Dataset(f"{SCENES}, {split}", classes, most, example, stem, generated.val_size), count)
 
 
 def ablation() -> tuple[dict[str, PartsConfig], dict[str, PartsConfig]]:
@@ -85,11 +85,13 @@ def evaluate(
     classes = len(dataset.classes)
     total = np.zeros((len(scorer.variants), classes, classes + 1), np.int64)
     start = time.perf_counter()
-    for outcome in scorer(range(dataset.count)):
+    for message in scorer.unreadable.values():
+        raise ValueError(message)
+    for outcome in scorer(scorer.batches(range(dataset.count))):
         if isinstance(outcome, Broken):
             raise ValueError(outcome.message)
         total += outcome.matrices
-        report(len(outcome.indices))
+        report(len(outcome.places))
     seconds = time.perf_counter() - start - scorer.compiling
     matrices = dict(zip(scorer.variants, total, strict=True))
     return Evaluation(matrices, dataset.count, seconds, scorer.compiling)

@@ -39,15 +39,14 @@ def areas(matrix: UInt32[Array, "*batch K K1"]) -> UInt32[Array, "*batch 3 K"]:
 
 
 def boundary_areas(
-    labels: Int[Array, "H W"], truth: Int[Array, "H W"], num_classes: int
+    labels: Int[Array, "H W"], truth: Int[Array, "H W"], num_classes: int, distance: int | Int[Array, ""]
 ) -> UInt32[Array, "3 {num_classes}"]:
     """Pixels by class on the classes' boundaries: on both maps', on the true, on the predicted one.
 
-    A pixel is on its class's boundary where something else, or the picture's edge, is at most
-    `BOUNDARY_SHARE` of the diagonal away, along rows and columns. Source: Cheng et al., Boundary IoU, CVPR 2021,
+    A pixel is on its class's boundary where something else, or the picture's edge, is at most `distance` away (see
+    `boundary_distance`), along rows and columns. Source: Cheng et al., Boundary IoU, CVPR 2021,
     there for one mask; here all classes at once, and truth that is no class is left out.
     """
-    distance = max(1, round(BOUNDARY_SHARE * math.hypot(*labels.shape)))
     scored = (truth >= 0) & (truth < num_classes)
     truth = jnp.where(scored, truth, -1)
     real = scored & near_change(truth, distance)
@@ -61,7 +60,16 @@ def boundary_areas(
     return jnp.stack([count(truth, both), count(truth, real), count(labels, found)])
 
 
-def near_change(labels: Int[Array, "H W"], distance: int) -> Bool[Array, "H W"]:
+def boundary_distance(height: int, width: int) -> int:
+    """How far boundaries reach in a picture of a size, in pixels; 1 at least.
+
+    >>> boundary_distance(375, 500)
+    12
+    """
+    return max(1, round(BOUNDARY_SHARE * math.hypot(height, width)))
+
+
+def near_change(labels: Int[Array, "H W"], distance: int | Int[Array, ""]) -> Bool[Array, "H W"]:
     """Whether the square of `distance` pixels to each side holds another number, or reaches beyond the map."""
     along_rows = _changes(labels, 1, distance)
     along_columns = _changes(labels, 0, distance)
@@ -72,7 +80,7 @@ def near_change(labels: Int[Array, "H W"], distance: int) -> Bool[Array, "H W"]:
     return cut[:, None] | along_columns | (rows[high] > rows[low])
 
 
-def _changes(labels: Int[Array, "H W"], axis: int, distance: int) -> Bool[Array, "H W"]:
+def _changes(labels: Int[Array, "H W"], axis: int, distance: int | Int[Array, ""]) -> Bool[Array, "H W"]:
     """Whether the line of `distance` pixels to each side holds another number, or reaches beyond the map."""
     length = labels.shape[axis]
     step = jnp.diff(labels, axis=axis, prepend=jnp.take(labels, jnp.array([0]), axis=axis)) != 0

@@ -1,7 +1,6 @@
 """Several processes of one program, on one machine or many, by `jax.distributed`; alone it is the same code."""
 
 import os
-from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -27,11 +26,6 @@ def connect() -> None:
             f"no cluster was found ({error}). Under Slurm, Open MPI, Kubernetes or on Cloud TPU it is found by "
             "itself; elsewhere set JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID."
         ) from error
-
-
-def shard(indices: Sequence[int]) -> list[int]:
-    """This process's part of some numbers: every P-th, so that all parts are alike in size and kind."""
-    return list(indices)[jax.process_index() :: jax.process_count()]
 
 
 def gather(data: bytes) -> list[bytes]:

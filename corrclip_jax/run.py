@@ -62,8 +62,11 @@ class Run:
         self._store = None if self.state is None else Store(self.state)
         self.base = empty if self._store is None else _begin(self._store, empty, self.settings)
         self.tally = Tally.empty(data.count, len(self.scorer.variants), len(data.classes))
-        self._todo = processes.shard(np.flatnonzero(~self.base.counted).tolist())
-        self.total = len(self._todo)
+        todo = np.flatnonzero(~self.base.counted).tolist()
+        self._todo = self.scorer.batches(todo, jax.process_index(), jax.process_count())
+        if jax.process_index() == 0:
+            self.tally.broken |= self.scorer.unreadable
+        self.total = sum(len(batch.places) for batch in self._todo) + len(self.tally.broken)
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._failure: BaseException | None = None
         self._started = self._saved_at = time.perf_counter()
@@ -145,7 +148,7 @@ class Run:
         with self._lock:
             if isinstance(outcome, Scored):
                 self.tally.add(outcome)
-                self._unsaved += len(outcome.indices)
+                self._unsaved += len(outcome.places)
             else:
                 self.tally.broken[outcome.place] = outcome.message
 
@@ -153,7 +156,7 @@ class Run:
         if self.predictions is None or scored.labels is None:
             return
         names = [synonyms[0] for synonyms in self.scorer.dataset.classes]
-        for index, labels in zip(scored.indices, scored.labels, strict=True):
+        for index, labels in zip(scored.places, scored.labels, strict=True):
             with whole_file(self.predictions / f"{self.scorer.dataset.stem(index)}.png") as partial:
                 label_image(labels, names).save(partial)
 

@@ -12,6 +12,7 @@ from jaxtyping import Float32, Int32, Integer, UInt8
 from corrclip_jax import batching
 from corrclip_jax.batching import Batch, Bucket, Size
 from corrclip_jax.config import Config, with_fields
+from corrclip_jax.region_files import count_regions
 from corrclip_jax.segment import make_segment
 from corrclip_jax.sharding import over_photos
 from corrclip_jax.text import TextEmbedding
@@ -98,7 +99,7 @@ class Runner:
             photos = [item.photo for item in good]
             maps = [item.regions for item in good if item.regions is not None]
             regions = batching.on_canvas(maps, batch) if maps else None
-            cap = _cap(max(map(count_regions, maps)), self.config) if maps else 0
+            cap = region_cap(max(map(count_regions, maps)), self.config) if maps else 0
             key = (batch.bucket, batch.slots, cap, text.features.shape)
             compiles = key not in self._compiled
             announce(batch.places, compiles)
@@ -175,13 +176,7 @@ class Runner:
         return self._programs[cap, windows]
 
 
-def count_regions(regions: Integer[np.ndarray, "H W"]) -> int:
-    """Distinct ids of a map, the smallest, which is the rest, not counted."""
-    few = regions.max() < regions.size
-    return int(np.count_nonzero(np.bincount(regions.ravel())) if few else len(np.unique(regions))) - 1
-
-
-def _cap(count: int, config: Config) -> int:
+def region_cap(count: int, config: Config) -> int:
     """A cap on regions that serves many photos: 16, 64, 256 ... and at most the configured one."""
     cap = 16
     while cap < count:

@@ -1,6 +1,6 @@
 """Labels of a data set's pictures, counted on the device: one batch after the other, reading ahead meanwhile.
 
-Shapes: B pictures of one size [H, W], K classes.
+Pictures of like size share a canvas (see `batching`). Shapes: B pictures, canvas [H, W], K classes.
 """
 
 import time
@@ -16,10 +16,12 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Int, UInt32
 
 from corrclip_jax import metrics
+from corrclip_jax.batching import Batch, Bucket, Size, plan_batches, plan_buckets
 from corrclip_jax.config import Config, PartsConfig, RegionSource, with_fields
 from corrclip_jax.datasets.dataset import Dataset
-from corrclip_jax.datasets.reading import Batch, Broken, batches, read_ahead
+from corrclip_jax.datasets.reading import Broken, Loaded, load_batches, read_sizes
 from corrclip_jax.region_files import count_regions
+from corrclip_jax.runner import region_cap
 from corrclip_jax.segment import make_segment
 from corrclip_jax.sources import SOURCES, can_find, find_regions
 from corrclip_jax.text import embed_text
@@ -32,21 +34,22 @@ class Scored(NamedTuple):
     """What a batch gave.
 
     `matrices` (see `metrics`) are one for each variant of the method. Of the first variant are `areas`, those of
-    every picture; `boundary`, the boundaries' areas summed over the batch; and `labels`, where they were asked for.
+    every picture; `boundary`, the boundaries' areas summed over the batch; and `labels`, of the pictures' own
+    sizes, where they were asked for.
     """
 
-    indices: tuple[int, ...]
+    places: tuple[int, ...]
     matrices: UInt32[np.ndarray, "V K K1"]
     areas: UInt32[np.ndarray, "B 3 K"]
     boundary: UInt32[np.ndarray, "3 K"]
-    labels: Int[np.ndarray, "B H W"] | None
+    labels: list[Int[np.ndarray, "H W"]] | None
 
 
 class Scorer:
     """Labels pictures of a data set with variants of the method and counts their pixels.
 
     A batch is spread over all devices of this process; every device works on its own pictures. `compiling` is the
-    seconds that compilation has taken so far.
+    seconds that compilation has taken so far, `unreadable` why pictures have no size, by their places.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class Scorer:
           dataset: what to label.
           variants: which parts are on, by default the configuration's own. All read the same regions, found once.
           regions: the source that finds them (`SOURCES`), or `GIVEN`, the data set's own.
-          batch_size: pictures of one size that go through the model together, rounded up to a multiple of the
+          batch_size: pictures of like size that go through the model together, rounded up to a multiple of the
             devices; None means 1 a device on CPUs, else 16. It bounds memory and sets the speed, and changes no
             result beyond the last bits of a logit.
 
@@ -88,9 +91,23 @@ class Scorer:
         text = embed_text(config, params, dataset.classes)
         self._text, self._params = jax.device_put((text, dict(params)), self._replicated)
         self._programs: dict[tuple, Callable] = {}
+        sizes, self.unreadable = read_sizes(dataset)
+        self._plan = _planned(sizes, self.config, self.batch_size, len(devices)) if sizes else []
 
-    def __call__(self, indices: Iterable[int], *, keep_labels: bool = False) -> Iterator[Scored | Broken]:
-        """Score the pictures of some places; what cannot be read is told in between.
+    def batches(self, places: Iterable[int], process: int = 0, processes: int = 1) -> list[Batch]:
+        """The batches with pictures of these places; of several processes, the share of one.
+
+        Which pictures go together depends on neither, so their labels are the same, to the last bit.
+        """
+        wanted = set(places)
+        shares = [
+            batch._replace(places=tuple(place for place in batch.places if place in wanted))
+            for batch in self._plan[process::processes]
+        ]
+        return [batch for batch in shares if batch.places]
+
+    def __call__(self, batches: Sequence[Batch], *, keep_labels: bool = False) -> Iterator[Scored | Broken]:
+        """Score the pictures of batches; what cannot be read is told in between.
 
         The host prepares a batch and takes up the last one's counts while the device is at work.
 
@@ -98,46 +115,55 @@ class Scorer:
           jax.errors.JaxRuntimeError: where a batch is too large for the memory.
         """
         cap = self.config.method.max_regions if self.regions == GIVEN else None
-        underway: list[tuple[Batch, list]] = []
-        for batch in batches(read_ahead(self.dataset, list(indices), max_regions=cap), self.batch_size):
-            if isinstance(batch, Broken):
-                yield batch
+        underway: list[tuple[Loaded, list]] = []
+        for loaded in load_batches(self.dataset, batches, max_regions=cap):
+            if isinstance(loaded, Broken):
+                yield loaded
                 continue
-            underway.append((batch, self._start(batch)))
+            underway.append((loaded, self._start(loaded)))
             if len(underway) > 1:
                 yield self._finish(*underway.pop(0), keep_labels)
         for rest in underway:
             yield self._finish(*rest, keep_labels)
 
-    def _start(self, batch: Batch) -> list:
+    def _start(self, loaded: Loaded) -> list:
         """Hand a batch to the devices; nothing is waited for."""
-        images, labels = jax.device_put((batch.images, batch.labels), self._split)
+        distances = np.array([metrics.boundary_distance(*size) for size in loaded.sizes.tolist()], np.int32)
+        arrays = loaded.images, loaded.labels, loaded.sizes, distances
+        images, labels, sizes, distances = jax.device_put(arrays, self._split)
+        caps = {"max_windows": loaded.batch.bucket.windows}
         if self.regions == GIVEN:
-            assert batch.regions is not None
-            cap = _cap(batch.regions, self.config.method.max_regions)
-            maps = jax.device_put(batch.regions, self._split)
+            assert loaded.regions is not None
+            caps["max_regions"] = region_cap(max(map(count_regions, loaded.regions)), self.config)
+            maps = jax.device_put(loaded.regions, self._split)
         else:
-            cap = SOURCES[self.config.regions.source].cap(self.config) - 1
-            maps = self._run("find", partial(_find, self.config), (self._params,), (images,))
+            caps["max_regions"] = SOURCES[self.config.regions.source].cap(self.config) - 1
+            maps = self._run("find", partial(_find, self.config), (self._params,), (images, sizes))
         outcomes = []
         for number, parts in enumerate(self.variants):
-            config = with_fields(self.config, parts=parts, method={"max_regions": cap})
+            config = with_fields(self.config, parts=parts, method=caps)
             step = partial(_step, make_segment(config), len(self.dataset.classes), number == 0)
-            shared, split = (self._params, self._text), (images, labels, maps)
-            outcomes.append(self._run(("step", parts, cap), step, shared, split))
+            shared, split = (self._params, self._text), (images, labels, maps, sizes, distances)
+            outcomes.append(self._run(("step", parts, *caps.values()), step, shared, split))
         return outcomes
 
-    def _finish(self, batch: Batch, outcomes: list, keep_labels: bool) -> Scored:
+    def _finish(self, loaded: Loaded, outcomes: list, keep_labels: bool) -> Scored:
         """Wait for a batch's counts; devices' sums are summed here."""
-        real = len(batch.indices)
         labels, areas, boundary = outcomes[0].labels, outcomes[0].areas, outcomes[0].boundary
         matrices = jax.device_get([outcome.matrix for outcome in outcomes])
+        sizes = loaded.sizes[: len(loaded.places)].tolist()
+        kept = None
+        if keep_labels:
+            kept = [
+                each[:height, :width]
+                for each, (height, width) in zip(np.asarray(labels), sizes, strict=False)
+            ]
         return Scored(
-            batch.indices,
+            loaded.places,
             np.stack([each.sum(axis=0, dtype=np.uint32) for each in matrices]),
-            np.asarray(areas)[:real],
+            np.asarray(areas)[: len(sizes)],
             np.asarray(boundary).sum(axis=0, dtype=np.uint32),
-            np.asarray(labels)[:real] if keep_labels else None,
+            kept,
         )
 
     def _run(self, name: Any, function: Callable, shared: tuple, split: tuple) -> Any:
@@ -165,34 +191,39 @@ class _Outcome(NamedTuple):
     labels: jax.Array | None
 
 
-def _find(config: Config, params, images):
+def _find(config: Config, params, images, sizes):
     with jax.default_matmul_precision("highest"):
-        return find_regions(config, params, images)[0]
+        return find_regions(config, params, images, sizes)[0]
 
 
-def _step(segment: Callable, num_classes: int, whole: bool, params, text, images, truth, regions) -> _Outcome:
-    labels = segment(params, images, text, regions=regions).labels
+def _step(
+    segment: Callable, num_classes: int, whole: bool, params, text, images, truth, regions, sizes, distances
+) -> _Outcome:
+    labels = segment(params, images, text, sizes=sizes, regions=regions).labels
     count = partial(metrics.confusion, num_classes=num_classes)
     if not whole:
         return _Outcome(count(labels, truth)[None], None, None, None)
 
-    def one(pair):
-        labels, truth = pair
+    def one(picture):
+        labels, truth, distance = picture
         matrix = count(labels, truth)
-        return matrix, metrics.areas(matrix), metrics.boundary_areas(labels, truth, num_classes)
+        return matrix, metrics.areas(matrix), metrics.boundary_areas(labels, truth, num_classes, distance)
 
-    if len(labels) == 1:
-        matrices, areas, boundary = jax.tree.map(lambda x: x[None], one((labels[0], truth[0])))
-    else:
-        matrices, areas, boundary = jax.lax.map(one, (labels, truth))
+    matrices, areas, boundary = jax.lax.map(one, (labels, truth, distances))
     total = partial(jnp.sum, axis=0, keepdims=True, dtype=jnp.uint32)
     return _Outcome(total(matrices), areas, total(boundary), labels)
 
 
-def _cap(regions: Int[np.ndarray, "B H W"], most: int) -> int:
-    """A cap on regions that serves many batches: a region is a token in every block of the image tower."""
-    count = max(map(count_regions, regions))
-    return min(next(cap for cap in (16 << 2 * n for n in range(16)) if cap >= count), most)
+def _planned(sizes: dict[int, Size], config: Config, most: int, devices: int) -> list[Batch]:
+    """Batches of all pictures of a data set, by their places."""
+    places, method = list(sizes), config.method
+
+    def slots(bucket: Bucket, count: int) -> int:
+        return min(most, -(-count // devices) * devices)
+
+    buckets = plan_buckets(sizes.values(), method)
+    batches = plan_batches(list(sizes.values()), buckets, method, slots)
+    return [batch._replace(places=tuple(places[number] for number in batch.places)) for batch in batches]
 
 
 def _checked(config: Config, params: dict[str, Any], regions: str, size: int) -> Config:

@@ -19,8 +19,8 @@ from corrclip_jax.batching import Size
 from corrclip_jax.config import Config, Dtype, RegionSource, with_fields
 from corrclip_jax.photos import PhotoError, photo_size, read_photo
 from corrclip_jax.presets import load
-from corrclip_jax.region_files import RegionError, as_regions, read_regions
-from corrclip_jax.runner import Announce, Item, Runner, count_regions
+from corrclip_jax.region_files import RegionError, as_regions, count_regions, read_regions
+from corrclip_jax.runner import Announce, Item, Runner
 from corrclip_jax.segmentation import Segmentation
 from corrclip_jax.sharding import put_params
 from corrclip_jax.sources import SOURCES, can_find

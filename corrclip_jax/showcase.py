@@ -45,10 +45,10 @@ def show(scorer: Scorer, scores: Float[np.ndarray, " N"], indices: Sequence[int]
     # What is not scored is left clear, as a class of that name is.
     names = [*(synonyms[0] for synonyms in data.classes), "background"]
     found: dict[int, Shown] = {}
-    for outcome in scorer(indices, keep_labels=True):
+    for outcome in scorer(scorer.batches(indices), keep_labels=True):
         if not isinstance(outcome, Scored) or outcome.labels is None:
             continue
-        for index, labels in zip(outcome.indices, outcome.labels, strict=True):
+        for index, labels in zip(outcome.places, outcome.labels, strict=True):
             image, truth, _ = data.example(index)
             known = (truth >= 0) & (truth < len(data.classes))
             maps = [np.where(known, truth, len(data.classes)), labels]

@@ -56,7 +56,7 @@ class Tally:
         Raises:
           RuntimeError: for a picture that is counted already, which would be a fault of the program.
         """
-        indices = list(scored.indices)
+        indices = list(scored.places)
         if self.counted[indices].any():
             raise RuntimeError(f"pictures {indices} are counted twice")
         self.counted[indices] = True

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-from collections import Counter
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from corrclip_jax import scoring as module
 from corrclip_jax.checkpoint import init_params
 from corrclip_jax.config import PartsConfig, with_fields
 from corrclip_jax.datasets.dataset import NOT_SCORED, Dataset, Example
-from corrclip_jax.datasets.reading import Batch, Broken, batches, read_ahead
+from corrclip_jax.datasets.reading import Broken, Loaded, load_batches, read_ahead
 from corrclip_jax.datasets.scenes import unseen_scene, val_scene
 from corrclip_jax.datasets.words import CLASSES, UNSEEN_CLASSES
 from corrclip_jax.evaluate import ablation, evaluate, scenes
@@ -49,7 +48,7 @@ def towerless(monkeypatch):
 
     def make_segment(config):
         channel = 0 if config.parts.correction else 1
-        return lambda params, images, text, regions: SimpleNamespace(
+        return lambda params, images, text, sizes, regions: SimpleNamespace(
             labels=images[..., channel].astype(jnp.int32) % len(NAMES)
         )
 
@@ -95,35 +94,28 @@ def test_what_there_is_not_is_told(arguments, message):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 10])
-def test_batches_hold_every_picture_once_and_one_size_each(size):
-    seen: Counter[int] = Counter()
-    for batch in batches(read_ahead(TOY, range(TOY.count)), size):
-        assert isinstance(batch, Batch)
-        assert batch.regions is not None
-        assert batch.images.shape[:3] == batch.labels.shape == batch.regions.shape
-        assert len(batch.images) == size
-        assert (batch.labels[len(batch.indices) :] == NOT_SCORED).all()
-        for index, image in zip(batch.indices, batch.images, strict=False):
-            np.testing.assert_array_equal(image, toy_example(index).image)
-        seen.update(batch.indices)
-    assert seen == Counter(range(TOY.count))
-
-
-def test_very_many_sizes_do_not_fill_the_memory():
-    def example(index: int) -> Example:
-        return Example(np.zeros((1, index + 1, 3), np.uint8), np.zeros((1, index + 1), np.int32))
-
-    data = dataclasses.replace(TOY, count=600, example=example)
-    taken: list[int] = []
-
-    def listened():
-        for one in read_ahead(data, range(600)):
-            taken.append(one.place)
-            yield one
-
-    first = next(batches(listened(), 2))
-    assert isinstance(first, Batch)
-    assert len(taken) < 300
+def test_batches_hold_every_picture_once_whoever_does_them(small, size):
+    scorer = module.Scorer(*small, TOY, regions="given", batch_size=size)
+    whole = scorer.batches(range(TOY.count))
+    assert sorted(place for batch in whole for place in batch.places) == list(range(TOY.count))
+    shares = [scorer.batches(range(TOY.count), process, 2) for process in range(2)]
+    assert sorted(map(repr, whole)) == sorted(map(repr, [*shares[0], *shares[1]]))
+    left = scorer.batches([0, 5])
+    assert sorted(place for batch in left for place in batch.places) == [0, 5]
+    for loaded in load_batches(TOY, whole):
+        assert isinstance(loaded, Loaded)
+        assert loaded.regions is not None
+        assert loaded.images.shape[:3] == loaded.labels.shape == loaded.regions.shape
+        assert len(loaded.images) == min(size, len(loaded.images))
+        for row, place in enumerate(loaded.places):
+            image, labels, _ = toy_example(place)
+            height, width = loaded.sizes[row]
+            np.testing.assert_array_equal(loaded.images[row, :height, :width], image)
+            np.testing.assert_array_equal(loaded.labels[row, :height, :width], labels)
+            assert (loaded.labels[row, height:] == NOT_SCORED).all()
+            assert (loaded.labels[row, :, width:] == NOT_SCORED).all()
+        assert (loaded.labels[len(loaded.places) :] == NOT_SCORED).all()
+        assert (loaded.sizes[len(loaded.places) :] == 0).all()
 
 
 def test_examples_come_in_order_and_broken_ones_are_named_in_their_place(tmp_path):

@@ -138,7 +138,7 @@ def test_the_ablation_is_printed_and_written(invoke, tmp_path, monkeypatch):
     # A dozen programs take minutes to compile: in the method's place, a pixel's class is one of its colours.
     def make_segment(config):
         channel = sum(dataclasses.astuple(config.parts)) % 3
-        return lambda params, images, text, regions: SimpleNamespace(
+        return lambda params, images, text, sizes, regions: SimpleNamespace(
             labels=images[..., channel].astype(jnp.int32) % len(NAMES)
         )
 

@@ -167,14 +167,17 @@ def test_boundaries_are_those_of_each_class_eroded_alone(size, seed):
     labels = np.abs(labels)
     labels[rng.random(size) < 0.01] = 2
     distance = max(1, round(0.02 * math.hypot(*size)))
+    assert metrics.boundary_distance(*size) == distance
     wanted = np.zeros((3, CLASSES), int)
     for k in range(CLASSES):
         real, found = (mask & ~eroded(mask, distance) for mask in (truth == k, labels == k))
         found &= truth >= 0
         wanted[:, k] = (real & found).sum(), real.sum(), found.sum()
-    areas = jax.jit(metrics.boundary_areas, static_argnums=2)(
-        jnp.asarray(labels), jnp.asarray(truth), CLASSES
-    )
-    np.testing.assert_array_equal(np.asarray(areas), wanted)
+    # On a larger canvas, with nothing around the picture, the result is the same.
+    for more in ((0, 0), (1, 0), (40, 25)):
+        room = tuple((0, side) for side in more)
+        canvases = [jnp.asarray(np.pad(each, room, constant_values=-1)) for each in (labels, truth)]
+        areas = jax.jit(metrics.boundary_areas, static_argnums=2)(*canvases, CLASSES, jnp.int32(distance))
+        np.testing.assert_array_equal(np.asarray(areas), wanted)
     if size != (7, 9):
         assert 0 < wanted[0].sum() < wanted[1].sum() < labels.size

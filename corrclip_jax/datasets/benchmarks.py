@@ -10,7 +10,7 @@ from typing import Any
 from corrclip_jax.datasets.dataset import Dataset, DatasetError, Example
 from corrclip_jax.datasets.label_files import LabelError, read_labels
 from corrclip_jax.datasets.layouts import Layout, Pair, find_pairs, own_pairs
-from corrclip_jax.photos import read_photo
+from corrclip_jax.photos import photo_size, read_photo
 from corrclip_jax.text import read_classes
 
 _FOLDER = Path(__file__).parent
@@ -116,7 +116,13 @@ def _dataset(
             )
         return Example(image, labels)
 
-    return Dataset(name, classes, len(pairs), example, lambda index: pairs[index].photo.stem, method, about)
+    def stem(index: int) -> str:
+        return pairs[index].photo.stem
+
+    def size(index: int) -> tuple[int, int]:
+        return photo_size(pairs[index].photo)
+
+    return Dataset(name, classes, len(pairs), example, stem, size, method, about)
 
 
 @cache

@@ -31,8 +31,9 @@ class Example(NamedTuple):
 class Dataset:
     """Classes, each with its synonyms, and `count` examples, of which `example(index)` gives one.
 
-    `stem(index)` names an example, uniquely: its predictions and its region map go by it. `method` holds the
-    settings that belong to the data set, fields of `MethodConfig`. `about` is what people want to know of it.
+    `stem(index)` names an example, uniquely: its predictions and its region map go by it. `size(index)` gives
+    height and width without reading all of it, where that can be. `method` holds the settings that belong to the
+    data set, fields of `MethodConfig`. `about` is what people want to know of it.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Dataset:
     count: int
     example: Callable[[int], Example]
     stem: Callable[[int], str] = str
+    size: Callable[[int], tuple[int, int]] | None = None
     method: Mapping[str, Any] = field(default_factory=dict)
     about: str = ""
 

@@ -1,11 +1,14 @@
-"""Reading ahead: examples in a fixed order, decoded by threads, in batches of one size."""
+"""Reading ahead: the pictures of planned batches in their order, decoded by threads, on one canvas a batch."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from corrclip_jax import batching
+from corrclip_jax.batching import Batch, Size
 from corrclip_jax.datasets.dataset import NOT_SCORED, Dataset, Example
 from corrclip_jax.datasets.label_files import LabelError
 from corrclip_jax.photos import PhotoError
@@ -13,7 +16,7 @@ from corrclip_jax.region_files import RegionError, count_regions
 
 # Threads suffice: Pillow decodes without holding Python's lock.
 _THREADS, _AHEAD = 4, 32
-_WAITING = 256
+_HEADERS = 16  # threads that wait for files rather than compute
 
 
 class Broken(NamedTuple):
@@ -30,17 +33,40 @@ class Numbered(NamedTuple):
     example: Example
 
 
-class Batch(NamedTuple):
-    """Pictures of one size, by their places; after these ones copies fill the batch, with labels `NOT_SCORED`."""
+class Loaded(NamedTuple):
+    """A batch of pictures in the top left corners of one canvas each; `places` are those that could be read.
 
-    indices: tuple[int, ...]
+    What lies around them has the label `NOT_SCORED`; pictures of size 0 fill the batch up.
+    """
+
+    batch: Batch
+    places: tuple[int, ...]
     images: UInt8[np.ndarray, "B H W 3"]
     labels: Int[np.ndarray, "B H W"]
     regions: Int[np.ndarray, "B H W"] | None
+    sizes: Int[np.ndarray, "B 2"]
+
+
+def read_sizes(dataset: Dataset) -> tuple[dict[int, Size], dict[int, str]]:
+    """Height and width of every picture by its place; and why there are some that cannot be read."""
+
+    def one(index: int) -> Size | str:
+        try:
+            if dataset.size is not None:
+                return dataset.size(index)
+            height, width = dataset.example(index).labels.shape
+            return height, width
+        except (PhotoError, LabelError, RegionError) as error:
+            return str(error)
+
+    with ThreadPoolExecutor(_HEADERS) as pool:
+        found = dict(enumerate(pool.map(one, range(dataset.count))))
+    faults = {index: text for index, text in found.items() if isinstance(text, str)}
+    return {index: size for index, size in found.items() if not isinstance(size, str)}, faults
 
 
 def read_ahead(
-    dataset: Dataset, indices: Sequence[int], *, max_regions: int | None = None
+    dataset: Dataset, places: Sequence[int], *, max_regions: int | None = None
 ) -> Iterator[Numbered | Broken]:
     """The examples of some places, in that order, read by threads while others are at work.
 
@@ -48,67 +74,58 @@ def read_ahead(
     """
     import grain  # a second's import, which only evaluation needs
 
-    source = _Source(dataset, indices, max_regions)
+    source = _Source(dataset, places, max_regions)
     options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD)
     yield from grain.MapDataset.source(source).to_iter_dataset(options)
+
+
+def load_batches(
+    dataset: Dataset, batches: Sequence[Batch], *, max_regions: int | None = None
+) -> Iterator[Loaded | Broken]:
+    """The pictures of batches, read ahead; a batch's broken ones are told before it."""
+    places = [place for batch in batches for place in batch.places]
+    reader = read_ahead(dataset, places, max_regions=max_regions)
+    for batch in batches:
+        read = [next(reader) for _ in batch.places]
+        yield from (one for one in read if isinstance(one, Broken))
+        if good := [one for one in read if isinstance(one, Numbered)]:
+            yield _on_canvas(batch, good)
+
+
+def _on_canvas(batch: Batch, numbered: list[Numbered]) -> Loaded:
+    examples = [one.example for one in numbered]
+    maps = [example.regions for example in examples if example.regions is not None]
+    return Loaded(
+        batch,
+        tuple(one.place for one in numbered),
+        batching.on_canvas([example.image for example in examples], batch),
+        batching.on_canvas([example.labels.astype(np.int32) for example in examples], batch, NOT_SCORED),
+        batching.on_canvas([each.astype(np.int32) for each in maps], batch) if maps else None,
+        batching.sizes_of([example.labels for example in examples], batch),
+    )
 
 
 class _Source:
     """Random access for Grain."""
 
-    def __init__(self, dataset: Dataset, indices: Sequence[int], max_regions: int | None):
-        self._dataset, self._indices, self._max_regions = dataset, list(indices), max_regions
+    def __init__(self, dataset: Dataset, places: Sequence[int], max_regions: int | None):
+        self._dataset, self._places, self._max_regions = dataset, places, max_regions
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self._places)
 
-    def __getitem__(self, place: int) -> Numbered | Broken:
-        index = self._indices[place]
+    def __getitem__(self, number: int) -> Numbered | Broken:
+        place = self._places[number]
         try:
-            example = self._dataset.example(index)
+            example = self._dataset.example(place)
         except (PhotoError, LabelError, RegionError) as error:
-            return Broken(index, str(error))
+            return Broken(place, str(error))
         if self._max_regions is not None and example.regions is not None:
             count = count_regions(example.regions)
             if count > self._max_regions:
                 return Broken(
-                    index,
-                    f"{self._dataset.stem(index)} has {count} regions, more than config.method.max_regions = "
+                    place,
+                    f"{self._dataset.stem(place)} has {count} regions, more than config.method.max_regions = "
                     f"{self._max_regions}. Raise it, or merge small regions.",
                 )
-        return Numbered(index, example)
-
-
-def batches(examples: Iterable[Numbered | Broken], size: int) -> Iterator[Batch | Broken]:
-    """Examples in batches of one picture size each, in the order in which batches are full.
-
-    Where very many sizes wait for more pictures, the fullest is filled with copies and goes.
-    """
-    waiting: dict[tuple[int, ...], list[Numbered]] = {}
-    for one in examples:
-        if isinstance(one, Broken):
-            yield one
-            continue
-        shape = one.example.labels.shape
-        group = waiting.setdefault(shape, [])
-        group.append(one)
-        if len(group) == size:
-            yield _stack(waiting.pop(shape), size)
-        elif sum(map(len, waiting.values())) > max(_WAITING, size):
-            fullest = max(waiting, key=lambda shape: len(waiting[shape]))
-            yield _stack(waiting.pop(fullest), size)
-    for group in waiting.values():
-        yield _stack(group, size)
-
-
-def _stack(group: list[Numbered], size: int) -> Batch:
-    examples = [one.example for one in group]
-    filler = examples[-1]._replace(labels=np.full(examples[-1].labels.shape, NOT_SCORED))
-    filled = examples + [filler] * (size - len(group))
-    maps = [example.regions for example in filled if example.regions is not None]
-    return Batch(
-        tuple(one.place for one in group),
-        np.stack([example.image for example in filled]),
-        np.stack([example.labels for example in filled]).astype(np.int32),
-        np.stack(maps).astype(np.int32) if maps else None,
-    )
+        return Numbered(place, example)

@@ -93,7 +93,7 @@ def val_scene(index: int) -> Scene:
     """Scene `index` (0 to 199) of the validation split: most are square, every fourth is not."""
     if not 0 <= index < VAL_SCENES:
         raise ValueError(f"the validation split has the scenes 0 to {VAL_SCENES - 1}. Got {index}.")
-    return draw(np.random.default_rng([_VAL, index]), _val_size(index))
+    return draw(np.random.default_rng([_VAL, index]), val_size(index))
 
 
 def unseen_scene(index: int) -> Scene:
@@ -102,10 +102,11 @@ def unseen_scene(index: int) -> Scene:
         raise ValueError(
             f"the split of unseen combinations has the scenes 0 to {UNSEEN_SCENES - 1}. Got {index}."
         )
-    return draw(np.random.default_rng([_UNSEEN, index]), _val_size(index), combinations="unseen")
+    return draw(np.random.default_rng([_UNSEEN, index]), val_size(index), combinations="unseen")
 
 
-def _val_size(index: int) -> tuple[int, int]:
+def val_size(index: int) -> tuple[int, int]:
+    """Height and width of a scene of either split."""
     return {1: (168, 224), 3: (216, 168)}.get(index % 8, (SCENE_SIDE, SCENE_SIDE))
 
 

@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small_models import small_model
 from tests_shared import DATA, GOLDENS
+from typer.testing import CliRunner
 
+from corrclip_jax.cli import app, evaluation
 from corrclip_jax.datasets.benchmarks import benchmarks, open_benchmark, published_miou
 from corrclip_jax.datasets.coco import train_ids
 
@@ -82,3 +85,54 @@ def test_published_label_files_come_from_their_raw_maps():
         np.testing.assert_array_equal(train_ids(raw, "coco_stuff"), labels)
         objects = Path(str(path).replace("_labelTrainIds", "_instanceTrainIds"))
         np.testing.assert_array_equal(train_ids(raw, "coco_object"), np.array(Image.open(objects)))
+
+
+def recount(folder: Path, name: str) -> np.ndarray:
+    """The matrix of kept predictions, from the files alone."""
+    assert DATA
+    classes = len(benchmarks()[name].classes)
+    patterns = {
+        "voc20": "VOC2012/SegmentationClass/{}.png",
+        "coco_object": "coco/annotations/val2017/{}_instanceTrainIds.png",
+        "cityscapes": "cityscapes/gtFine/val/aachen/{}_gtFine_labelTrainIds.png",
+        "vaihingen": "vaihingen/ann_dir/val/{}.png",
+    }
+    matrix = np.zeros((classes, classes + 1), np.int64)
+    for path in sorted((folder / "predictions").iterdir()):
+        truth = DATA / "benchmarks" / patterns[name].format(path.stem.removesuffix("_leftImg8bit"))
+        raw = np.array(Image.open(truth)).astype(int).ravel()
+        labels = np.array(Image.open(path)).astype(int).ravel()
+        true = raw - (name in ("voc20", "vaihingen"))
+        scored = (raw != 255) & (true >= 0)
+        pairs, counts = np.unique(np.stack([true, labels])[:, scored], axis=1, return_counts=True)
+        matrix[pairs[0], pairs[1]] += counts
+    return matrix
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "pictures"), [("voc20", 3), ("coco_object", 8), ("cityscapes", 2), ("vaihingen", 1)]
+)
+def test_a_benchmark_runs_and_its_report_is_what_its_predictions_give(name, pictures, tmp_path, monkeypatch):
+    assert DATA
+    monkeypatch.setattr(evaluation, "keep_compiled_programs", lambda: None)
+    command = [
+        "evaluate", name, "--data-root", DATA / "benchmarks", "--model", small_model(tmp_path, sam2=False),
+        "--regions", "none", "--out", tmp_path / "out", "--predictions",
+    ]  # fmt: skip
+    found = CliRunner().invoke(app, [str(each) for each in command])
+    assert found.exit_code == 0, found.output
+    content = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
+    matrix = recount(tmp_path / "out", name)
+    assert content["pictures"] == pictures
+    assert content["confusion"]["pixels"] == matrix.tolist()
+    seen = matrix.sum(1) + matrix[:, :-1].sum(0) > 0
+    union = matrix.sum(1) + matrix[:, :-1].sum(0) - np.diagonal(matrix)
+    iou = np.diagonal(matrix)[seen] / union[seen]
+    assert content["mean_iou"] == pytest.approx(iou.mean(), abs=1e-6)
+    true = matrix.sum(1) > 0
+    accuracy = np.diagonal(matrix)[true] / matrix.sum(1)[true]
+    assert content["mean_accuracy"] == pytest.approx(accuracy.mean(), abs=1e-6)
+    assert content["pixel_accuracy"] == pytest.approx(np.trace(matrix) / matrix.sum(), abs=1e-6)
+    method = content["settings"]["model"]["method"]
+    assert {key: method[key] for key in benchmarks()[name].method} == benchmarks()[name].method
