@@ -57,10 +57,11 @@ def one_process():
     )
     assert_equal([np.asarray(array) for array in result], wanted)
     segment = make_segment(plain)
-    result = jax.jit(
-        lambda params, images, sizes: segment(params, images, text, sizes=sizes),
-        in_shardings=(None, over_photos(mesh), over_photos(mesh)),
-    )(params, images, sizes)
+    divided = jax.jit(
+        lambda params, text, images, sizes: segment(params, images, text, sizes=sizes),
+        in_shardings=(None, None, over_photos(mesh), over_photos(mesh)),
+    )
+    result = divided(*put_params((params, text), mesh), images, sizes)
     assert_equal([np.asarray(array) for array in result], wanted)
     try:
         make_segment(plain, mesh=mesh)(params, images[:3], text)
