@@ -205,10 +205,11 @@ def plan_batches(
     return batches
 
 
-def wasted_windows(batches: Sequence[Batch], sizes: Sequence[Size], method: MethodConfig) -> float:
-    """The share of the windows that go through the towers and belong to no photo: the rest of last chunks."""
+def wasted_windows(
+    batches: Sequence[Batch], sizes: Sequence[Size], method: MethodConfig, chunk: int
+) -> float:
+    """The share of the windows that go through the towers, `chunk` at a time, and belong to no photo."""
     needed = [sum(windows_of(sizes[place], method) for place in batch.places) for batch in batches]
-    chunk = method.windows_per_chunk
     computed = sum(-(-number // chunk) * chunk for number in needed)
     return 1 - sum(needed) / computed
 

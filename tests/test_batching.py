@@ -14,7 +14,8 @@ from corrclip_jax.canvas import window_shape
 from corrclip_jax.config import MethodConfig
 from corrclip_jax.photos import photo_size
 
-METHOD = MethodConfig(windows_per_chunk=8)
+METHOD = MethodConfig()
+CHUNK = 8
 SETTINGS = [(336, 336), (448, 336), (448, 224)]
 
 
@@ -40,7 +41,7 @@ COCO = photos_of_the_web(640, [480, 480, 480, 427, 426, 425], 3000)
 @pytest.mark.parametrize(("resize_short", "window"), SETTINGS)
 @pytest.mark.parametrize(("sizes", "most"), [(VOC, 4), (COCO, 6)])
 def test_few_programs_and_few_windows_in_vain(sizes, most, resize_short, window):
-    method = MethodConfig(resize_short=resize_short, window=window, windows_per_chunk=8)
+    method = MethodConfig(resize_short=resize_short, window=window)
     buckets = plan_buckets(sizes, method, most)
     batches = plan_batches(sizes, buckets, method, 8)
     assert len({(batch.bucket, batch.slots) for batch in batches}) <= most
@@ -48,10 +49,8 @@ def test_few_programs_and_few_windows_in_vain(sizes, most, resize_short, window)
     for batch in batches:
         assert len(batch.places) <= batch.slots == 8
         assert all(batch.bucket.holds(sizes[place], method) for place in batch.places)
-    assert batching.wasted_windows(batches, sizes, method) < 0.25
-    assert (
-        batching.wasted_windows(batches, sizes, MethodConfig(resize_short=resize_short, window=window)) == 0
-    )
+    assert batching.wasted_windows(batches, sizes, method, CHUNK) < 0.25
+    assert batching.wasted_windows(batches, sizes, method, 1) == 0
     canvas = sum(len(batch.places) * batch.bucket.height * batch.bucket.width for batch in batches)
     assert sum(h * w for h, w in sizes) > 0.7 * canvas
 
@@ -63,7 +62,10 @@ def test_the_benchmarks_own_photos(folder, most):
     assert len(set(sizes)) > 1
     buckets = plan_buckets(sizes * 20, METHOD, most)
     assert len(buckets) <= most
-    assert batching.wasted_windows(plan_batches(sizes * 20, buckets, METHOD, 8), sizes * 20, METHOD) < 0.25
+    assert (
+        batching.wasted_windows(plan_batches(sizes * 20, buckets, METHOD, 8), sizes * 20, METHOD, CHUNK)
+        < 0.25
+    )
 
 
 def test_narrow_photos_have_buckets_of_their_own():
