@@ -1,0 +1,65 @@
+"""How fast the host feeds an evaluation: photos decoded, labels mapped, batches laid on canvases; no model.
+
+`python -m corrclip_jax.bench.reading [--photos 400]` writes JPEG photos and label files of PASCAL VOC's size
+(500 x 375), as large as VOC's in bytes, and reads them as `corrclip evaluate` does.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from corrclip_jax.batching import plan_batches, plan_buckets
+from corrclip_jax.config import MethodConfig
+from corrclip_jax.datasets.benchmarks import open_folders
+from corrclip_jax.datasets.reading import Loaded, load_batches, read_sizes
+
+_BATCH = 16
+
+
+def write(folder: Path, count: int) -> None:
+    """Photos of smooth noise with grain, and label files of a few classes."""
+    for name in ("photos", "labels"):
+        (folder / name).mkdir()
+    for index in range(count):
+        rng = np.random.default_rng(index)
+        size = (500, 375) if index % 4 else (375, 500)
+        coarse = Image.fromarray(rng.integers(0, 256, (size[1] // 12, size[0] // 12, 3), dtype=np.uint8))
+        grain = rng.integers(-12, 13, (size[1], size[0], 3))
+        photo = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC)).astype(int) + grain
+        image = Image.fromarray(photo.clip(0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.8))
+        image.save(folder / "photos" / f"{index:05d}.jpg", quality=90)
+        labels = Image.fromarray(rng.integers(0, 21, (6, 8), dtype=np.uint8))
+        labels.resize(size, Image.Resampling.NEAREST).save(folder / "labels" / f"{index:05d}.png")
+
+
+def main() -> None:
+    """Write, read three times, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--photos", type=int, default=400)
+    count = parser.parse_args().photos
+    method = MethodConfig()
+    with tempfile.TemporaryDirectory() as name:
+        write(Path(name), count)
+        kilobytes = sum(file.stat().st_size for file in Path(name, "photos").iterdir()) / count / 1e3
+        data = open_folders(Path(name, "photos"), Path(name, "labels"), [[str(k)] for k in range(21)])
+        for _ in range(3):
+            start, cpu = time.perf_counter(), time.process_time()
+            sizes, _ = read_sizes(data)
+            headers = time.perf_counter() - start
+            buckets = plan_buckets(sizes.values(), method)
+            batches = plan_batches(list(sizes.values()), buckets, method, _BATCH)
+            loaded = (each for each in load_batches(data, batches) if isinstance(each, Loaded))
+            done = sum(len(each.places) for each in loaded)
+            wall, used = time.perf_counter() - start, time.process_time() - cpu
+            print(
+                f"{done} photos of {kilobytes:.0f} kB: {done / wall:.0f} a second (sizes took {headers:.2f} s of "
+                f"{wall:.2f} s), {1000 * used / done:.1f} ms of processor time a photo"
+            )
+
+
+if __name__ == "__main__":
+    main()
