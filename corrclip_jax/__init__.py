@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from corrclip_jax.config import Config, with_fields
     from corrclip_jax.exported import export, load_exported
     from corrclip_jax.presets import load
+    from corrclip_jax.region_set import Regions
     from corrclip_jax.segment import Result, make_segment
     from corrclip_jax.segmenter import Segmentation, Segmenter
     from corrclip_jax.text import TextEmbedding, embed_text
 
 __all__ = [
     "Config",
+    "Regions",
     "Result",
     "Segmentation",
     "Segmenter",
@@ -40,6 +42,7 @@ except PackageNotFoundError:  # a plain checkout on PYTHONPATH
 
 _HOMES = {
     "Config": "config",
+    "Regions": "region_set",
     "Result": "segment",
     "Segmentation": "segmenter",
     "Segmenter": "segmenter",

@@ -57,6 +57,19 @@ def automatic_regions(
 ) -> Int[Array, "B H W"]:
     """Region maps of photos: 0 where nothing was segmented, else 1 to at most `points_per_side ** 2`.
 
+    As `scored_regions`, without the scores.
+    """
+    return scored_regions(config, sam2_params, images, sizes)[0]
+
+
+def scored_regions(
+    config: Config,
+    sam2_params: dict,
+    images: UInt8[Array, "B H W 3"],
+    sizes: Int[Array, "B 2"] | None = None,
+) -> tuple[Int[Array, "B H W"], Float[Array, "B ids"], Float[Array, "B ids"]]:
+    """Region maps of photos, and by their ids the masks' predicted IoU and stability (id 0 and others: 0).
+
     `sizes` are the height and width of photos on one canvas; outside of a photo its map is 0.
 
     Photos are worked through one after the other, their points `points_per_chunk` at a time (on CPU one by one);
@@ -73,7 +86,7 @@ def automatic_regions(
     )
     points = jnp.asarray(point_grid(settings.points_per_side, size))
 
-    def one_photo(args: tuple[UInt8[Array, "H W 3"], Sides]) -> Int[Array, "H W"]:
+    def one_photo(args: tuple[UInt8[Array, "H W 3"], Sides]) -> tuple[Array, Array, Array]:
         image, sides = args
         features = apply(preprocess(image[None], size, sides), method="encode")
         context = apply(jax.tree.map(lambda x: x[0], features), method="prepare")
@@ -89,7 +102,12 @@ def automatic_regions(
             default=partial(jax.lax.map, one_point, batch_size=points_at_once(config, device_bytes())),
         )
         height, width = image.shape[:2]
-        return regions_from_logits(logits, iou, height, width, settings, sides)
+        facts = mask_facts(logits, iou, height, width, settings, sides)
+        by_id = jnp.where(facts.keep, facts.rank, len(iou) + 1)
+        quality, stability = (
+            jnp.zeros(len(iou) + 1).at[by_id].set(x, mode="drop") for x in (iou, facts.stability)
+        )
+        return paint(logits, facts, height, width, settings, sides), quality, stability
 
     def or_nothing(args: tuple[UInt8[Array, "H W 3"], Int[Array, "2"]]) -> Int[Array, "H W"]:
         """What fills a batch up, a photo of no size, costs nothing."""

@@ -20,6 +20,8 @@ from corrclip_jax.config import Config, Dtype, RegionSource, with_fields
 from corrclip_jax.photos import PhotoError, photo_size, read_photo
 from corrclip_jax.presets import load
 from corrclip_jax.region_files import RegionError, as_regions, count_regions, read_regions
+from corrclip_jax.region_finder import RegionFinder
+from corrclip_jax.region_set import Regions
 from corrclip_jax.runner import Announce, Item, Runner
 from corrclip_jax.segmentation import Segmentation
 from corrclip_jax.sharding import put_params
@@ -93,6 +95,7 @@ class Segmenter:
         )
         self._texts: OrderedDict[tuple, TextEmbedding] = OrderedDict()
         self._runner = Runner(config, self._params, mesh)
+        self._finder: RegionFinder | None = None
 
     def embed(self, classes: Classes) -> TextEmbedding:
         """Text embeddings of classes (a list inside is synonyms), padded to a bucket; kept for next time.
@@ -136,7 +139,7 @@ class Segmenter:
           RegionError: a region map of another size, with ids below 0, or with more than `max_regions` regions.
           ValueError: no classes, an empty or a doubled name.
         """
-        single = isinstance(photos, str | os.PathLike | Image.Image) or hasattr(photos, "ndim")
+        single = _is_one(photos)
         names = tuple(tuple(synonyms) for synonyms in normalise_classes(classes))
         listed = [photos] if single else list(photos)
         given = [regions] if single else [None] * len(listed) if regions is None else list(regions)
@@ -205,6 +208,31 @@ class Segmenter:
             else:
                 yield places[index], Segmentation(item.photo, *found[:3], names, *found[3:])
 
+    @overload
+    def regions(self, photos: Photo) -> Regions: ...
+
+    @overload
+    def regions(self, photos: list[Any] | tuple[Any, ...]) -> list[Regions]: ...
+
+    def regions(self, photos: Any) -> Regions | list[Regions]:
+        """The regions of a photo, or of each of a list of photos, by the model's source: no class names needed.
+
+        Raises:
+          PhotoError: a photo that cannot be read.
+          ValueError: a model without the network of its source.
+        """
+        single = _is_one(photos)
+        with ThreadPoolExecutor() as pool:
+            pixels = list(pool.map(read_photo, [photos] if single else photos))
+        if self._finder is None:
+            self._finder = RegionFinder(self.config, self._params)
+        found: dict[int, Regions] = {}
+        for place, result in self._finder.stream([photo.shape[:2] for photo in pixels], pixels.__getitem__):
+            if isinstance(result, Exception):
+                raise result
+            found[place] = result
+        return found[0] if single else [found[index] for index in range(len(pixels))]
+
     def _region_map(self, given: Any, photo: np.ndarray) -> np.ndarray | None:
         if given is None:
             return None
@@ -217,6 +245,10 @@ class Segmenter:
                 f"config.method.max_regions is {most}. Merge small regions, or raise it."
             )
         return regions
+
+
+def _is_one(photos: Any) -> bool:
+    return isinstance(photos, str | os.PathLike | Image.Image) or hasattr(photos, "ndim")
 
 
 def _or_error(function: Callable) -> Callable:

@@ -14,33 +14,46 @@ A new source is a function like these, an entry in `SOURCES`, and its name in `c
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from corrclip_jax.config import Config, RegionSource
-from corrclip_jax.regions import automatic_regions
+from corrclip_jax.regions import automatic_regions, scored_regions
 from corrclip_jax.slic import superpixels
 
 Images = UInt8[Array, "B H W 3"]
 Sizes = Int[Array, "B 2"] | None
 Maps = Int[Array, "B H W"]
+Scores = dict[str, Float[Array, "B cap"]]
 
 
 class Source(NamedTuple):
     """A source of regions.
 
     `title` is for people; `tower` names the network that it reads, in the configuration and in the parameters, None
-    where it needs no weights; `cap` is the most distinct ids that one of its maps can hold, 0 included.
+    where it needs no weights; `cap` is the most distinct ids that one of its maps can hold, 0 included. `scored`,
+    where the source knows more than the maps, gives the maps and what it knows of each region: arrays [B, cap] by
+    name, by id. `canvas` says whether it takes `sizes`, by the configuration.
     """
 
     title: str
     tower: str | None
     find: Callable[[Config, Mapping[str, Any], Images, Sizes], Maps]
     cap: Callable[[Config], int]
+    scored: Callable[[Config, Mapping[str, Any], Images, Sizes], tuple[Maps, Scores]] | None = None
+    canvas: Callable[[Config], bool] = lambda config: True
 
 
 def _sam2(config: Config, params: Mapping[str, Any], images: Images, sizes: Sizes) -> Maps:
     return automatic_regions(config, params["sam2"], images, sizes)
+
+
+def _sam2_scored(
+    config: Config, params: Mapping[str, Any], images: Images, sizes: Sizes
+) -> tuple[Maps, Scores]:
+    maps, iou, stability = scored_regions(config, params["sam2"], images, sizes)
+    return maps, {"predicted_iou": iou, "stability_score": stability}
 
 
 def _slic(config: Config, params: Mapping[str, Any], images: Images, sizes: Sizes) -> Maps:
@@ -52,7 +65,9 @@ def _none(config: Config, params: Mapping[str, Any], images: Images, sizes: Size
 
 
 SOURCES: dict[RegionSource, Source] = {
-    "sam2": Source("SAM 2", "sam2", _sam2, lambda config: config.regions.points_per_side**2 + 1),
+    "sam2": Source(
+        "SAM 2", "sam2", _sam2, lambda config: config.regions.points_per_side**2 + 1, _sam2_scored
+    ),
     "slic": Source("superpixels", None, _slic, lambda config: config.regions.slic.segments + 1),
     "none": Source("no regions", None, _none, lambda config: 1),
 }
@@ -64,6 +79,17 @@ def find_regions(
     """Region maps by the configured source, and how many distinct ids one can hold."""
     source = SOURCES[config.regions.source]
     return source.find(config, params, images, sizes), source.cap(config)
+
+
+def score_regions(
+    config: Config, params: Mapping[str, Any], images: Images, sizes: Sizes = None
+) -> tuple[Maps, Scores]:
+    """Region maps by the configured source, and what it knows of each region; nothing, for some sources."""
+    source = SOURCES[config.regions.source]
+    with jax.default_matmul_precision("highest"):
+        if source.scored is None:
+            return source.find(config, params, images, sizes), {}
+        return source.scored(config, params, images, sizes)
 
 
 def can_find(config: Config, params: Mapping[str, Any]) -> bool:

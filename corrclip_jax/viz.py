@@ -8,7 +8,7 @@ from jaxtyping import Float, Integer, UInt8
 from PIL import Image
 
 from corrclip_jax.legend import Entry, with_legend
-from corrclip_jax.palette import class_colours, is_background
+from corrclip_jax.palette import class_colours, is_background, palette
 
 LONGEST_OVERLAY = 4096
 """An overlay is for looking at: a longer photo is shrunk to this (pixels), a very small one enlarged."""
@@ -74,6 +74,30 @@ def overlay(
         if shares[k] > 0
     ]
     return with_legend(tinted, entries)
+
+
+def outlined(
+    photo: UInt8[np.ndarray, "H W 3"], regions: Integer[np.ndarray, "h w"], *, opacity: float = 0.35
+) -> Image.Image:
+    """The photo with every region of a map under a colour of its own, by its id, and outlined in it.
+
+    `opacity` 0..1 is that of the colours; 0 belongs to no region and is left clear. Sizes are `overlay`'s.
+
+    Raises:
+      ValueError: where photo and map differ in size.
+    """
+    if regions.shape != photo.shape[:2]:
+        raise ValueError(f"Photo and regions differ in size: {photo.shape[:2]} and {regions.shape}.")
+    image, regions = _displayable(Image.fromarray(photo), regions)
+    colours = Image.fromarray(palette(1024)[(regions - 1) % 1024])
+    picture = image.copy()
+    within = Image.fromarray(np.where(regions > 0, np.uint8(255), np.uint8(0)))
+    picture.paste(Image.blend(image, colours, opacity), mask=within)
+    edges = _outlines(regions, max(1, round(math.sqrt(regions.size) / 400)))
+    # A line has the colour of the region that it is on; on what is none it is white.
+    lines = np.where((regions > 0)[..., None], np.asarray(colours), np.uint8(255))
+    picture.paste(Image.fromarray(lines), mask=Image.fromarray(np.where(edges, np.uint8(255), np.uint8(0))))
+    return picture
 
 
 def _displayable(image: Image.Image, labels: np.ndarray) -> tuple[Image.Image, np.ndarray]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from corrclip_jax.cli import bench, convert, demo, evaluate, export, prepare, segment
+from corrclip_jax.cli import bench, convert, demo, evaluate, export, prepare, regions, segment
 from corrclip_jax.cli.console import Program
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(help=segment.HELP)(segment.segment)
+app.command(help=regions.HELP)(regions.regions)
 app.command(help=convert.HELP)(convert.convert)
 app.command(help=demo.HELP)(demo.demo)
 app.command(help=evaluate.HELP)(evaluate.evaluate)
