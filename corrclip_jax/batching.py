@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from corrclip_jax.canvas import window_shape
+from corrclip_jax.canvas import chunk_sizes, window_shape
 from corrclip_jax.config import MethodConfig
 from corrclip_jax.windows import plan_windows
 
@@ -206,12 +206,16 @@ def plan_batches(
 
 
 def wasted_windows(
-    batches: Sequence[Batch], sizes: Sequence[Size], method: MethodConfig, chunk: int
+    batches: Sequence[Batch], sizes: Sequence[Size], method: MethodConfig, at_once: int = 1
 ) -> float:
-    """The share of the windows that go through the towers, `chunk` at a time, and belong to no photo."""
-    needed = [sum(windows_of(sizes[place], method) for place in batch.places) for batch in batches]
-    computed = sum(-(-number // chunk) * chunk for number in needed)
-    return 1 - sum(needed) / computed
+    """The share of the windows computed that belong to no photo, where up to `at_once` are computed together."""
+    needed = computed = 0
+    for batch in batches:
+        large, small = chunk_sizes(batch.slots, batch.bucket.windows, at_once)
+        here = sum(windows_of(sizes[place], method) for place in batch.places)
+        needed += here
+        computed += here // large * large - (-(here % large) // small) * small
+    return 1 - needed / computed
 
 
 def on_canvas(

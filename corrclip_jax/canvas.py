@@ -152,32 +152,52 @@ def map_windows(
     method: MethodConfig,
     size: int,
 ) -> Float[Array, "B n ..."]:
-    """Apply a function to the windows of all photos, `size` at a time.
+    """Apply a function to the windows of all photos, up to `size` at a time.
 
-    How many chunks there are is data: no window is computed that no photo has, but for the rest of the last chunk.
-    Windows beyond a photo's number hold zeros, or another photo's.
+    How many chunks there are is data: first whole chunks of `size`, then smaller ones (see `chunk_sizes`), so that
+    no window is computed that no photo has, but for the rest of the last chunk. Windows beyond a photo's number
+    hold zeros, or another photo's.
     """
     most = most_windows(method)
     shape = window_shape(images.shape[1:3], method)
     ends = jnp.cumsum(plan.windows)
+    total, first = ends[-1], ends - plan.windows
 
-    def chunk(start):
-        place = jnp.minimum(start + jnp.arange(size), jnp.maximum(ends[-1] - 1, 0))
+    def chunk(start, size):
+        place = jnp.minimum(start + jnp.arange(size), jnp.maximum(total - 1, 0))
         photo = jnp.minimum(jnp.searchsorted(ends, place, side="right"), len(images) - 1)
-        index = place - (ends - plan.windows)[photo]
+        index = place - first[photo]
         one = jax.tree.map(lambda x: x[photo], plan)
         cut = jax.vmap(lambda image, ids, one, i: cut_window(image, ids, one, i, shape, method))
         return function(*cut(images[photo], regions[photo], one, index))
 
-    out = jax.eval_shape(chunk, jax.ShapeDtypeStruct((), jnp.int32))
-    buffer = jnp.zeros((-(-len(images) * most // size) * size, *out.shape[1:]), out.dtype)
-    buffer = jax.lax.fori_loop(
-        0,
-        -(-ends[-1] // size),
-        lambda i, buffer: jax.lax.dynamic_update_slice_in_dim(buffer, chunk(i * size), i * size, axis=0),
-        buffer,
-    )
-    return jax.vmap(lambda start: jax.lax.dynamic_slice_in_dim(buffer, start, most))(ends - plan.windows)
+    large, small = chunk_sizes(len(images), most, size)
+    out = jax.eval_shape(lambda start: chunk(start, small), jax.ShapeDtypeStruct((), jnp.int32))
+    # What a last chunk has beyond the windows there are must not push it back over others.
+    buffer = jnp.zeros((len(images) * most + large, *out.shape[1:]), out.dtype)
+
+    def fill(buffer, start, end, size):
+        def step(i, buffer):
+            place = start + i * size
+            return jax.lax.dynamic_update_slice_in_dim(buffer, chunk(place, size), place, axis=0)
+
+        return jax.lax.fori_loop(0, -(-(end - start) // size), step, buffer)
+
+    whole = total // large * large
+    if large != small:
+        buffer = fill(buffer, 0, whole, large)
+    buffer = fill(buffer, whole if large != small else 0, total, small)
+    return jax.vmap(lambda start: jax.lax.dynamic_slice_in_dim(buffer, start, most))(first)
+
+
+def chunk_sizes(photos: int, most: int, size: int) -> tuple[int, int]:
+    """Windows of a whole chunk, and of one of those that take what is left of a batch of `photos`.
+
+    The smaller is an eighth, and at most half the number of photos, each of which has one window or more: it bounds
+    what is computed in vain. Where no batch fills a whole chunk there are small ones only.
+    """
+    small = max(1, min(size // 8, photos // 2))
+    return (size, small) if size <= photos * most else (small, small)
 
 
 def cut_window(

@@ -15,7 +15,6 @@ from corrclip_jax.config import MethodConfig
 from corrclip_jax.photos import photo_size
 
 METHOD = MethodConfig()
-CHUNK = 8
 SETTINGS = [(336, 336), (448, 336), (448, 224)]
 
 
@@ -49,8 +48,9 @@ def test_few_programs_and_few_windows_in_vain(sizes, most, resize_short, window)
     for batch in batches:
         assert len(batch.places) <= batch.slots == 8
         assert all(batch.bucket.holds(sizes[place], method) for place in batch.places)
-    assert batching.wasted_windows(batches, sizes, method, CHUNK) < 0.25
-    assert batching.wasted_windows(batches, sizes, method, 1) == 0
+    assert batching.wasted_windows(batches, sizes, method) == 0
+    for at_once in (4, 8, 32):
+        assert batching.wasted_windows(batches, sizes, method, at_once) < 0.25
     canvas = sum(len(batch.places) * batch.bucket.height * batch.bucket.width for batch in batches)
     assert sum(h * w for h, w in sizes) > 0.7 * canvas
 
@@ -62,10 +62,8 @@ def test_the_benchmarks_own_photos(folder, most):
     assert len(set(sizes)) > 1
     buckets = plan_buckets(sizes * 20, METHOD, most)
     assert len(buckets) <= most
-    assert (
-        batching.wasted_windows(plan_batches(sizes * 20, buckets, METHOD, 8), sizes * 20, METHOD, CHUNK)
-        < 0.25
-    )
+    batches = plan_batches(sizes * 20, buckets, METHOD, 8)
+    assert batching.wasted_windows(batches, sizes * 20, METHOD, 32) < 0.25
 
 
 def test_narrow_photos_have_buckets_of_their_own():

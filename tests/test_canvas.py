@@ -93,25 +93,30 @@ def test_windows_and_stitching_equal_those_of_the_photo_alone(method, side, size
     assert not rows[:, ny * nx :].any()
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 64])
-def test_no_window_is_computed_that_no_photo_has(chunk):
-    method = SMALL
-    sizes = [(90, 120), (0, 0), (60, 20), (90, 90)]
+@pytest.mark.parametrize(
+    ("chunk", "calls_wanted"), [(1, [1] * 10), (8, [8, 1, 1]), (24, [3] * 4), (64, [3] * 4)]
+)
+def test_no_window_is_computed_that_no_photo_has(chunk, calls_wanted):
+    method = with_fields(SMALL, max_windows=6)
+    sizes = [(90, 120), (0, 0), (90, 90), (0, 0), (0, 0), (0, 0)]
     calls = []
 
     def count(pixels, regions):
         jax.debug.callback(lambda: calls.append(len(pixels)))
-        return pixels[:, 0, 0, 0]
+        return pixels[:, :, 0, 0]
 
     plan = canvas.plan_canvas(jnp.array(sizes), (90, 120), method)
-    images = jnp.zeros((4, 90, 120, 3), jnp.uint8)
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (6, 90, 120, 3), dtype=np.uint8))
     out = jax.jit(lambda *args: canvas.map_windows(count, *args, plan, method, chunk))(
         images, images[..., 0].astype(int)
     )
-    out.block_until_ready()
     jax.effects_barrier()
-    needed = sum(
-        len(p.y.starts) * len(p.x.starts) for p in (windows.plan_windows(*s, method) for s in sizes if s[0])
-    )
-    assert np.asarray(plan.windows)[1] == 0
-    assert len(calls) == -(-needed // chunk)
+    assert calls == calls_wanted
+    needed = plan.windows.tolist()
+    assert (needed[1], sum(needed)) == (0, 10)
+    for index, (height, width) in enumerate(sizes):
+        if height:
+            alone = windows.cut_photo(
+                images[index, :height, :width], windows.plan_windows(height, width, method)
+            )
+            np.testing.assert_array_equal(out[index, : len(alone)], alone[:, :, 0, 0])
