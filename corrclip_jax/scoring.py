@@ -11,11 +11,10 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 from jaxtyping import Int, UInt32
 
-from corrclip_jax import metrics
+from corrclip_jax import metrics, sharding
 from corrclip_jax.batching import Batch, Bucket, Size, plan_batches, plan_buckets
 from corrclip_jax.config import Config, PartsConfig, RegionSource, with_fields
 from corrclip_jax.datasets.dataset import Dataset
@@ -86,10 +85,10 @@ class Scorer:
         self.batch_size = -(-size // len(devices)) * len(devices)
         self.variants = tuple(dict.fromkeys([config.parts] if variants is None else variants))
         self.compiling = 0.0
-        self._mesh = Mesh(np.array(devices), ("pictures",))
-        self._replicated, self._split = (NamedSharding(self._mesh, spec) for spec in (P(), P("pictures")))
+        self._mesh = Mesh(np.array(devices), ("photos",))
+        self._split = sharding.over_photos(self._mesh)
         text = embed_text(config, params, dataset.classes)
-        self._text, self._params = jax.device_put((text, dict(params)), self._replicated)
+        self._text, self._params = (sharding.put_params(tree, self._mesh) for tree in (text, dict(params)))
         self._programs: dict[tuple, Callable] = {}
         sizes, self.unreadable = read_sizes(dataset)
         self._plan = _planned(sizes, self.config, self.batch_size, len(devices)) if sizes else []
@@ -138,13 +137,13 @@ class Scorer:
             maps = jax.device_put(loaded.regions, self._split)
         else:
             caps["max_regions"] = SOURCES[self.config.regions.source].cap(self.config) - 1
-            maps = self._run("find", partial(_find, self.config), (self._params,), (images, sizes))
+            maps = self._run("find", partial(_find, self.config), images, sizes)
         outcomes = []
         for number, parts in enumerate(self.variants):
             config = with_fields(self.config, parts=parts, method=caps)
             step = partial(_step, make_segment(config), len(self.dataset.classes), number == 0)
-            shared, split = (self._params, self._text), (images, labels, maps, sizes, distances)
-            outcomes.append(self._run(("step", parts, *caps.values()), step, shared, split))
+            batch = images, labels, maps, sizes, distances
+            outcomes.append(self._run(("step", parts, *caps.values()), step, *batch))
         return outcomes
 
     def _finish(self, loaded: Loaded, outcomes: list, keep_labels: bool) -> Scored:
@@ -166,20 +165,16 @@ class Scorer:
             kept,
         )
 
-    def _run(self, name: Any, function: Callable, shared: tuple, split: tuple) -> Any:
-        """Run a function of shared and of split arguments, compiled for their shapes at the first call."""
-        key = (name, split[0].shape)
+    def _run(self, name: Any, function: Callable, *arrays: jax.Array) -> Any:
+        """Run a function of parameters, text and a batch's arrays, compiled for their shapes at the first call."""
+        key = (name, arrays[0].shape)
         if key not in self._programs:
             start = time.perf_counter()
-            spread = function
-            if self._mesh.size > 1:
-                specs = (P(),) * len(shared) + (P("pictures"),) * len(split)
-                spread = jax.shard_map(
-                    function, mesh=self._mesh, in_specs=specs, out_specs=P("pictures"), check_vma=False
-                )
-            self._programs[key] = jax.jit(spread).lower(*shared, *split).compile()
+            spread = sharding.sharded(function, self._mesh) if self._mesh.size > 1 else function
+            program = jax.jit(spread).lower(self._params, self._text, *arrays).compile()
+            self._programs[key] = program
             self.compiling += time.perf_counter() - start
-        return self._programs[key](*shared, *split)
+        return self._programs[key](self._params, self._text, *arrays)
 
 
 class _Outcome(NamedTuple):
@@ -191,7 +186,7 @@ class _Outcome(NamedTuple):
     labels: jax.Array | None
 
 
-def _find(config: Config, params, images, sizes):
+def _find(config: Config, params, text, images, sizes):
     with jax.default_matmul_precision("highest"):
         return find_regions(config, params, images, sizes)[0]
 

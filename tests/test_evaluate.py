@@ -163,6 +163,7 @@ def test_the_configurations_own_parts_are_the_default(small, towerless):
     )
 
 
+@pytest.mark.slow
 def test_the_method_gives_the_same_scores_whatever_the_batch_size(small):
     one_size = dataclasses.replace(TOY, count=3, example=lambda index: toy_example(3 * index))
     one, two = (

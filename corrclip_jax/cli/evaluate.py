@@ -75,8 +75,8 @@ def evaluate(
     regions: Annotated[
         str,
         typer.Option(
-            help="Where regions come from: sam2, none, truth (scenes), or a folder of STEM.npz files with the "
-            "array instance_mask."
+            help="Where regions come from: sam2, none, truth (scenes), or a folder of region maps, named for "
+            "their pictures."
         ),
     ] = "sam2",
     points: Annotated[

@@ -99,6 +99,13 @@ def carry_out(wish: Wish) -> int:
     )
     try:
         tally = _watched(run)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        complain(
+            f"A batch of {scorer.batch_size} pictures is too large for the memory. Give a smaller --batch."
+        )
+        return FAILED
     except Stopped as stopped:
         kept = "nothing is kept without --out" if out is None else "the same command goes on from here"
         complain(f"{stopped}: {run.done + int(run.base.counted.sum())} pictures counted, {kept}.")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Integer, UInt8
 
-from corrclip_jax.region_files import read_regions, region_file
+from corrclip_jax.region_files import SUFFIXES, read_regions, region_file
 
 NOT_SCORED = -1
 
@@ -47,20 +47,20 @@ class Dataset:
 
 
 def with_region_files(dataset: Dataset, folder: str | Path) -> Dataset:
-    """The data set with region maps `<stem>.npz` (array `instance_mask`) from a folder.
+    """The data set with region maps from a folder, files that `region_file` finds by stem.
 
     Raises:
       DatasetError: where the folder lacks some of them.
       RegionError: by `example`, for a map that is damaged or does not fit its picture.
     """
     folder = Path(folder)
-    there = {path.stem for path in folder.glob("*.npz")}
+    there = {path.stem for path in folder.iterdir() if path.suffix in SUFFIXES}
     missing = [stem for stem in map(dataset.stem, range(dataset.count)) if stem not in there]
     if missing:
         raise DatasetError(
             f"{folder} lacks the region maps of {len(missing)} of the {dataset.count} pictures of {dataset.name}: "
-            f"{some([f'{stem}.npz' for stem in missing])}. A map is an .npz file with the array instance_mask, "
-            "named for its picture."
+            f"{some([f'{stem}.npz' for stem in missing])}. A map is named for its picture: an .npz file with the "
+            f"array instance_mask, or one of {', '.join(SUFFIXES[1:])}."
         )
 
     def example(index: int) -> Example:

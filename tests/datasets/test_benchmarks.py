@@ -249,5 +249,8 @@ def test_region_maps_come_from_files_by_stem(tmp_path):
     data = with_region_files(TOY, tmp_path)
     assert [np.unique(data.example(index).regions).tolist() for index in range(3)] == [[0], [1], [2]]
     (tmp_path / "1.npz").unlink()
+    write_regions(tmp_path / "1.png", np.full((2, 3), 5))
+    assert np.unique(with_region_files(TOY, tmp_path).example(1).regions).tolist() == [5]
+    (tmp_path / "1.png").unlink()
     with pytest.raises(DatasetError, match=r"lacks the region maps of 1 of the 3 pictures of toy: 1\.npz"):
         with_region_files(TOY, tmp_path)
