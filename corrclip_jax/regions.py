@@ -109,9 +109,10 @@ def scored_regions(
         )
         return paint(logits, facts, height, width, settings, sides), quality, stability
 
-    def or_nothing(args: tuple[UInt8[Array, "H W 3"], Int[Array, "2"]]) -> Int[Array, "H W"]:
+    def or_nothing(args: tuple[UInt8[Array, "H W 3"], Int[Array, "2"]]) -> tuple[Array, Array, Array]:
         """What fills a batch up, a photo of no size, costs nothing."""
-        nothing = jnp.zeros(images.shape[1:3], jnp.int32)
+        scores = jnp.zeros(len(points) + 1)
+        nothing = jnp.zeros(images.shape[1:3], jnp.int32), scores, scores
         return jax.lax.cond(args[1].min() > 0, one_photo, lambda _: nothing, args)
 
     return jax.lax.map(one_photo if sizes is None else or_nothing, (images, sizes))
