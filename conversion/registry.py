@@ -15,6 +15,7 @@ class Published:
 
     `repository` and `file` are its place on the Hugging Face hub; `also` holds further repositories and file names
     of the same weights or settings. `quick_gelu` and `head_width` are a CLIP's, None for the other families.
+    `size` (bytes) and `sha256` are those of `file`, None where nobody has noted them.
     """
 
     key: str
@@ -26,6 +27,8 @@ class Published:
     also: tuple[str, ...]
     quick_gelu: bool | None = None
     head_width: int | None = None
+    size: int | None = None
+    sha256: str | None = None
 
     @property
     def family(self) -> str:

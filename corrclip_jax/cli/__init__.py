@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from corrclip_jax.cli import bench, convert, demo, evaluate, export, prepare, regions, segment
+from corrclip_jax.cli import bench, convert, demo, evaluate, export, models, prepare, regions, segment
 from corrclip_jax.cli.console import Program
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.command(help=segment.HELP)(segment.segment)
 app.command(help=regions.HELP)(regions.regions)
 app.command(help=convert.HELP)(convert.convert)
+app.command(help=models.HELP)(models.models)
 app.command(help=demo.HELP)(demo.demo)
 app.command(help=evaluate.HELP)(evaluate.evaluate)
 app.command(help=prepare.HELP)(prepare.prepare)
