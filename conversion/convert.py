@@ -53,9 +53,10 @@ def convert(
     """Convert published checkpoints into the folder `out`, which is returned.
 
     Each source is a file of a published layout, the `.index.json` of a sharded one, or a folder that holds it (a
-    repository's). `sam2` and `sam1` find regions; without either the model is for given region maps. `vocabulary`
-    is looked for beside the CLIP checkpoint; `name` is the folder's by default. `quick_gelu` and `configs` (by
-    family: "clip", "dino", "sam2", "sam1") say what tensor shapes do not show, where nothing beside the files does.
+    repository's). `sam2` and `sam1` find regions; `sam1` is the configured source where it is alone. Without
+    either the model is for given region maps. `vocabulary` is looked for beside the CLIP checkpoint; `name` is
+    the folder's by default. `quick_gelu` and `configs` (by family: "clip", "dino", "sam2", "sam1") say what
+    tensor shapes do not show, where nothing beside the files does.
 
     An `out` that holds a conversion of the same files with the same settings is left as it is. It appears whole or
     not at all. One tower at a time is in memory, in float32.
@@ -107,6 +108,8 @@ def _convert(
 ) -> Path:
     towers = {family: configs.get(family) or _configure(one, quick_gelu) for family, one in found.items()}
     config = with_fields(Config(name=name or out.name), **({"sam2": None} | towers))
+    if config.sam2 is None and config.sam1 is not None:
+        config = with_fields(config, regions={"source": "sam1"})
     if vocabulary is None:
         report("No CLIP vocabulary beside the checkpoint: class names cannot be embedded with this model.")
     else:

@@ -4,140 +4,17 @@ import dataclasses
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from corrclip_jax.tower_config import (  # noqa: F401  (the networks' own, for those who look here)
+    CLIPConfig,
+    CLIPTextConfig,
+    CLIPVisionConfig,
+    DINOConfig,
+    SAM1Config,
+    SAM2Config,
+)
+
 Dtype = Literal["float32", "bfloat16"]
-RegionSource = Literal["sam2", "slic", "none"]
-
-
-@dataclass(frozen=True)
-class CLIPVisionConfig:
-    """CLIP's image tower, a pre-LN ViT with `width // head_width` heads."""
-
-    image_size: int = 224
-    patch_size: int = 16
-    width: int = 768
-    layers: int = 12
-    head_width: int = 64
-    mlp_ratio: float = 4.0
-
-    @property
-    def heads(self) -> int:
-        """Number of attention heads."""
-        return self.width // self.head_width
-
-
-@dataclass(frozen=True)
-class CLIPTextConfig:
-    """CLIP's text tower, a causal pre-LN transformer."""
-
-    vocab_size: int = 49408
-    context_length: int = 77
-    width: int = 512
-    heads: int = 8
-    layers: int = 12
-    mlp_ratio: float = 4.0
-
-
-@dataclass(frozen=True)
-class CLIPConfig:
-    """A CLIP: two towers with one joint space. `quick_gelu` is True for OpenAI, MetaCLIP and DFN weights."""
-
-    embed_dim: int = 512
-    quick_gelu: bool = True
-    vision: CLIPVisionConfig = CLIPVisionConfig()
-    text: CLIPTextConfig = CLIPTextConfig()
-
-
-@dataclass(frozen=True)
-class DINOConfig:
-    """A DINO v1 ViT."""
-
-    image_size: int = 224
-    patch_size: int = 8
-    width: int = 768
-    layers: int = 12
-    heads: int = 12
-    mlp_ratio: float = 4.0
-
-
-@dataclass(frozen=True)
-class SAM2Config:
-    """SAM 2 or 2.1 for images: Hiera trunk, FPN neck, prompt encoder, two-way mask decoder.
-
-    `width` and `heads` are those of the first stage; both double from stage to stage. `window_sizes` holds one
-    attention window per stage; `global_blocks` attend globally; `background_size` is the grid of the trunk's
-    coarse position embedding. The defaults are Hiera-L's.
-    """
-
-    image_size: int = 1024
-    width: int = 144
-    heads: int = 2
-    stages: tuple[int, ...] = (2, 6, 36, 4)
-    global_blocks: tuple[int, ...] = (23, 33, 43)
-    window_sizes: tuple[int, ...] = (8, 4, 16, 8)
-    background_size: tuple[int, int] = (7, 7)
-    embed_dim: int = 256
-    decoder_heads: int = 8
-    decoder_layers: int = 2
-    decoder_mlp_width: int = 2048
-    mask_channels: int = 16
-
-    def __post_init__(self):
-        if len(self.stages) != 4 or len(self.window_sizes) != 4:
-            raise ValueError(
-                "SAM 2 has four stages: stages and window_sizes must have four entries each. "
-                f"Got {self.stages} and {self.window_sizes}."
-            )
-        if any(window % 2 for window in self.window_sizes[:3]):
-            raise ValueError(
-                "The windows of the first three stages are halved where the next stage begins: "
-                f"window_sizes must be even there. Got {self.window_sizes}."
-            )
-        if self.image_size % 32 or self.image_size % (4 * self.window_sizes[0]):
-            raise ValueError(
-                "image_size must be a multiple of 32 and of four times the first stage's window, "
-                f"{4 * self.window_sizes[0]}. Got {self.image_size}."
-            )
-
-    @property
-    def embed_size(self) -> int:
-        """Side of the coarsest feature map that the decoder reads (image / 16)."""
-        return self.image_size // 16
-
-
-@dataclass(frozen=True)
-class SAM1Config:
-    """The first Segment Anything: ViT with windowed attention, neck, prompt encoder, two-way mask decoder.
-
-    Blocks attend in windows of `window` patches a side, `global_blocks` to the whole grid. The decoder's fields
-    mean what they mean in `SAM2Config`. The defaults are ViT-B's.
-    """
-
-    image_size: int = 1024
-    patch_size: int = 16
-    width: int = 768
-    layers: int = 12
-    heads: int = 12
-    global_blocks: tuple[int, ...] = (2, 5, 8, 11)
-    window: int = 14
-    mlp_ratio: float = 4.0
-    embed_dim: int = 256
-    decoder_heads: int = 8
-    decoder_layers: int = 2
-    decoder_mlp_width: int = 2048
-    mask_channels: int = 16
-
-    def __post_init__(self):
-        if self.image_size % self.patch_size:
-            raise ValueError(
-                f"image_size must be a multiple of patch_size, {self.patch_size}. Got {self.image_size}."
-            )
-        if self.width % self.heads:
-            raise ValueError(f"width must be a multiple of heads, {self.heads}. Got {self.width}.")
-
-    @property
-    def embed_size(self) -> int:
-        """Side of the feature map that the decoder reads."""
-        return self.image_size // self.patch_size
+RegionSource = Literal["sam2", "sam1", "slic", "none"]
 
 
 @dataclass(frozen=True)
@@ -161,7 +38,11 @@ class RegionConfig:
     """Where regions come from and SAM's automatic-mask settings (METHOD.md, section 2).
 
     `points_per_side` n gives n * n point prompts (8 is the fast setting, 32 the full one), decoded
-    `points_per_chunk` at a time (None: what the device's memory allows; on CPU one by one, which is faster there).
+    `points_per_chunk` at a time (None: what the device's memory allows; on CPU one by one, which is faster
+    there). `multimask` takes three masks of every point in place of one. `crop_layers` looks again at 2 ** i by 2
+    ** i crops for i up to it, which overlap by `crop_overlap` of the shorter side (halved from layer to layer),
+    with n / `crop_points_downscale` ** i points a side. `min_area` fills holes and drops islands of fewer pixels.
+    `SAM_AUTOMATIC` is as SAM's own program has it.
     """
 
     source: RegionSource = "sam2"
@@ -172,12 +53,22 @@ class RegionConfig:
     mask_threshold: float = 0.0
     nms_threshold: float = 0.7
     points_per_chunk: int | None = None
+    multimask: bool = False
+    crop_layers: int = 0
+    crop_overlap: float = 512 / 1500
+    crop_points_downscale: int = 1
+    min_area: int = 0
     slic: SLICConfig = SLICConfig()
 
     def __post_init__(self):
         if self.source not in get_args(RegionSource):
             known = ", ".join(get_args(RegionSource))
             raise ValueError(f"regions.source must be one of {known}. Got {self.source!r}.")
+
+
+SAM_AUTOMATIC = RegionConfig(
+    source="sam1", points_per_side=32, iou_threshold=0.88, stability_threshold=0.95, multimask=True
+)
 
 
 @dataclass(frozen=True)
@@ -236,8 +127,8 @@ class Config:
     """
 
     name: str = "custom"
-    clip: CLIPConfig = CLIPConfig()
-    dino: DINOConfig = DINOConfig()
+    clip: CLIPConfig = field(default_factory=CLIPConfig)
+    dino: DINOConfig = field(default_factory=DINOConfig)
     sam2: SAM2Config | None = field(default_factory=SAM2Config)
     sam1: SAM1Config | None = None
     regions: RegionConfig = RegionConfig()

@@ -148,8 +148,22 @@ def mask_facts(
     measure = partial(_measure, height=height, width=width, config=config, sides=sides)
     areas, boxes, stability = jax.lax.map(measure, logits, batch_size=_chunk(height, width, len(logits)))
     candidates = (iou > config.iou_threshold) & (stability >= config.stability_threshold)
-    order = jnp.argsort(-iou, stable=True)
+    return decide(jnp.argsort(-iou, stable=True), candidates, areas, boxes, stability, config)
+
+
+def decide(
+    order: Int[Array, " N"],
+    candidates: Bool[Array, " N"],
+    areas: Int[Array, " N"],
+    boxes: Int[Array, "N 4"],
+    stability: Float[Array, " N"],
+    config: RegionConfig,
+    limit: int | None = None,
+) -> MaskFacts:
+    """Keep what `suppress` leaves of the candidates, `order` the best first, at most `limit`; rank by area."""
     kept_in_order = suppress(boxes[order], candidates[order], config.nms_threshold)
+    if limit is not None:
+        kept_in_order &= jnp.cumsum(kept_in_order) <= limit
     keep = jnp.zeros_like(candidates).at[order].set(kept_in_order)
     painted = order[jnp.lexsort((areas[order], ~kept_in_order))]
     rank = jnp.zeros_like(areas).at[painted].set(jnp.arange(1, len(areas) + 1))
@@ -241,15 +255,25 @@ def _enlarge(
 def _measure(
     logits: Float[Array, "m m"], height: int, width: int, config: RegionConfig, sides: Sides
 ) -> tuple[Int[Array, ""], Int[Array, "4"], Float[Array, ""]]:
-    """Area, box and stability of one mask."""
-    full = _enlarge(logits, height, width, sides)
+    return measure(_enlarge(logits, height, width, sides), config)
+
+
+def measure(
+    full: Float[Array, "H W"], config: RegionConfig
+) -> tuple[Int[Array, ""], Int[Array, "4"], Float[Array, ""]]:
+    """Area, box and stability of one mask from its logits at the photo's size."""
     mask = full > config.mask_threshold
     inner = jnp.sum(full > config.mask_threshold + config.stability_offset)
     outer = jnp.sum(full > config.mask_threshold - config.stability_offset)
+    stability = inner / jnp.maximum(outer, 1)
+    return jnp.sum(mask), box_of(mask), stability.astype(jnp.float32)
+
+
+def box_of(mask: Bool[Array, "H W"]) -> Int[Array, "4"]:
+    """The tight box (x0, y0, x1, y1) of a mask, both ends included; zeros for an empty mask."""
     x0, x1 = _extent(mask.any(axis=0))
     y0, y1 = _extent(mask.any(axis=1))
-    stability = inner / jnp.maximum(outer, 1)
-    return jnp.sum(mask), jnp.stack([x0, y0, x1, y1]), stability.astype(jnp.float32)
+    return jnp.stack([x0, y0, x1, y1])
 
 
 def _extent(hits: Bool[Array, " n"]) -> tuple[Int[Array, ""], Int[Array, ""]]:

@@ -64,15 +64,18 @@ def antialias_matrix(size: int, out: int) -> Float[np.ndarray, "out size"]:
     return antialias_columns(size, size, out)
 
 
-def antialias_columns(canvas: int, size: Length, out: int) -> Any:
-    """`antialias_matrix` [out, canvas] of an axis that fills `size`, maybe traced, of `canvas` samples."""
-    xp = _module(size)
-    source, target = np.arange(canvas), np.arange(out)[:, None]
+def antialias_columns(canvas: int, size: Length, out: Length, rows: int | None = None) -> Any:
+    """`antialias_matrix` [out, canvas] of an axis that fills `size`, maybe traced, of `canvas` samples.
+
+    Where `out` is traced `rows` says how many rows there are; those beyond `out` mean nothing.
+    """
+    xp = _module(size, out)
+    source, target = np.arange(canvas), np.arange(int(out) if rows is None else rows)[:, None]
     # In units of half a source sample by `out`, distances and support are whole numbers.
     support = 2 * xp.maximum(size, out)
     weights = xp.maximum(support - abs((2 * source + 1) * out - (2 * target + 1) * size), 0)
     weights = xp.where(source < size, weights, 0)
-    total = weights.sum(axis=1, keepdims=True)
+    total = xp.maximum(weights.sum(axis=1, keepdims=True), 1)
     return weights.astype(np.float32) / total.astype(np.float32)
 
 

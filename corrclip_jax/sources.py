@@ -18,7 +18,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
+from corrclip_jax.automatic import automatic_masks
 from corrclip_jax.config import Config, RegionSource
+from corrclip_jax.crops import count_masks
 from corrclip_jax.regions import automatic_regions, scored_regions
 from corrclip_jax.slic import superpixels
 
@@ -46,14 +48,49 @@ class Source(NamedTuple):
 
 
 def _sam2(config: Config, params: Mapping[str, Any], images: Images, sizes: Sizes) -> Maps:
+    if _has_more(config):
+        return _sam(config, params, images, sizes)
     return automatic_regions(config, params["sam2"], images, sizes)
 
 
 def _sam2_scored(
     config: Config, params: Mapping[str, Any], images: Images, sizes: Sizes
 ) -> tuple[Maps, Scores]:
+    if _has_more(config):
+        return _sam_scored(config, params, images, sizes)
     maps, iou, stability = scored_regions(config, params["sam2"], images, sizes)
     return maps, {"predicted_iou": iou, "stability_score": stability}
+
+
+def _sam(config: Config, params: Mapping[str, Any], images: Images, sizes: Sizes) -> Maps:
+    return automatic_masks(config, params[config.regions.source], images, sizes)[0]
+
+
+def _sam_scored(
+    config: Config, params: Mapping[str, Any], images: Images, sizes: Sizes
+) -> tuple[Maps, Scores]:
+    maps, facts, iou = automatic_masks(config, params[config.regions.source], images, sizes)
+    nothing = jnp.zeros(_sam_cap(config))
+
+    def by_id(ranks: Int[Array, " T"], values: Float[Array, " T"]) -> Float[Array, " cap"]:
+        return nothing.at[ranks].set(values, mode="drop").at[0].set(0)
+
+    scores = {"predicted_iou": iou, "stability_score": facts.stability}
+    return maps, {name: jax.vmap(by_id)(facts.rank, values) for name, values in scores.items()}
+
+
+def _sam_cap(config: Config) -> int:
+    return min(count_masks(config.regions), config.method.max_regions) + 1
+
+
+def _takes_canvas(config: Config) -> bool:
+    return config.regions.crop_layers == 0
+
+
+def _has_more(config: Config) -> bool:
+    """Whether SAM 2 is asked for more than the method's own program does."""
+    settings = config.regions
+    return settings.multimask or settings.crop_layers > 0 or settings.min_area > 0
 
 
 def _slic(config: Config, params: Mapping[str, Any], images: Images, sizes: Sizes) -> Maps:
@@ -66,8 +103,14 @@ def _none(config: Config, params: Mapping[str, Any], images: Images, sizes: Size
 
 SOURCES: dict[RegionSource, Source] = {
     "sam2": Source(
-        "SAM 2", "sam2", _sam2, lambda config: config.regions.points_per_side**2 + 1, _sam2_scored
+        "SAM 2",
+        "sam2",
+        _sam2,
+        lambda config: _sam_cap(config) if _has_more(config) else config.regions.points_per_side**2 + 1,
+        _sam2_scored,
+        _takes_canvas,
     ),
+    "sam1": Source("SAM", "sam1", _sam, _sam_cap, _sam_scored, _takes_canvas),
     "slic": Source("superpixels", None, _slic, lambda config: config.regions.slic.segments + 1),
     "none": Source("no regions", None, _none, lambda config: 1),
 }

@@ -10,9 +10,15 @@ from corrclip_jax.config import (
     CLIPVisionConfig,
     Config,
     DINOConfig,
+    SAM1Config,
     SAM2Config,
     with_fields,
 )
+
+SAM1 = SAM1Config(
+    image_size=64, width=16, layers=2, heads=2, global_blocks=(1,), window=3, embed_dim=16, decoder_heads=2,
+    decoder_mlp_width=16,
+)  # fmt: skip
 
 MERGES = ("t h", "th e</w>", "o f</w>", "p h", "ph o", "c a", "ca t</w>")
 

@@ -16,6 +16,7 @@ from corrclip_jax.models.sam1.mask_decoder import ImageContext, MaskDecoder
 from corrclip_jax.models.sam1.vit import ImageEncoder
 from corrclip_jax.models.sam2.mask_decoder import nest
 from corrclip_jax.models.sam2.prompt_encoder import PromptEncoder
+from corrclip_jax.resize import Length
 
 __all__ = ["SAM1", "ImageContext", "input_sides", "preprocess"]
 
@@ -90,25 +91,37 @@ class SAM1(nn.Module):
         )
 
 
-def input_sides(height: int, width: int, size: int = 1024) -> tuple[int, int]:
-    """Height and width that a photo has in the model's input: the longer side is `size`, the rest is padding."""
-    scale = size / max(height, width)
-    return int(height * scale + 0.5), int(width * scale + 0.5)
+def input_sides(height: Length, width: Length, size: int = 1024) -> tuple[Length, Length]:
+    """Height and width that a photo has in the model's input: the longer side is `size`, the rest is padding.
+
+    Both may be traced; then the rounding is that of whole numbers, where the published one is of floats.
+    """
+    if isinstance(height, int) and isinstance(width, int):
+        scale = size / max(height, width)
+        return int(height * scale + 0.5), int(width * scale + 0.5)
+    longest = jnp.maximum(height, width)
+    return (2 * height * size + longest) // (2 * longest), (2 * width * size + longest) // (2 * longest)
 
 
-def preprocess(images: UInt8[Array, "B H W 3"], size: int = 1024) -> Float[Array, "B {size} {size} 3"]:
+def preprocess(
+    images: UInt8[Array, "B H W 3"], size: int = 1024, sides: Int[Array, "2"] | None = None
+) -> Float[Array, "B {size} {size} 3"]:
     """Photos to the model's input: resized to `input_sides`, ImageNet mean and std, zeros to the right and below.
+
+    `sides`, maybe traced, are the height and width of photos that fill the top left corner of `images` only.
 
     The resize is Pillow's, as published: bilinear with antialias, columns first, rounded to grey levels after each
     of the two passes. Pillow works in 22-bit fixed point, which may differ by one grey level where a value lies
     between two.
     """
-    height, width = images.shape[1:3]
-    sides = input_sides(height, width, size)
-    rows, columns = resize.antialias_matrix(height, sides[0]), resize.antialias_matrix(width, sides[1])
+    height, width = images.shape[1:3] if sides is None else sides
+    fill = input_sides(height, width, size)
+    rows = resize.antialias_columns(images.shape[1], height, fill[0], size)
+    columns = resize.antialias_columns(images.shape[2], width, fill[1], size)
     pixels = images.astype(jnp.float32)
     with jax.default_matmul_precision("highest"):
         pixels = jnp.floor(jnp.einsum("wW,bHWc->bHwc", columns, pixels) + 0.5)
         pixels = jnp.floor(jnp.einsum("hH,bHwc->bhwc", rows, pixels) + 0.5)
     normalised = (pixels - jnp.array(MEAN)) / jnp.array(STD)
-    return jnp.pad(normalised, ((0, 0), (0, size - sides[0]), (0, size - sides[1]), (0, 0)))
+    within = (jnp.arange(size) < fill[0])[:, None] & (jnp.arange(size) < fill[1])
+    return jnp.where(within[:, :, None], normalised, 0)

@@ -1,0 +1,135 @@
+"""Frozen, hashable descriptions of the networks; `config` gathers them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CLIPVisionConfig:
+    """CLIP's image tower, a pre-LN ViT with `width // head_width` heads."""
+
+    image_size: int = 224
+    patch_size: int = 16
+    width: int = 768
+    layers: int = 12
+    head_width: int = 64
+    mlp_ratio: float = 4.0
+
+    @property
+    def heads(self) -> int:
+        """Number of attention heads."""
+        return self.width // self.head_width
+
+
+@dataclass(frozen=True)
+class CLIPTextConfig:
+    """CLIP's text tower, a causal pre-LN transformer."""
+
+    vocab_size: int = 49408
+    context_length: int = 77
+    width: int = 512
+    heads: int = 8
+    layers: int = 12
+    mlp_ratio: float = 4.0
+
+
+@dataclass(frozen=True)
+class CLIPConfig:
+    """A CLIP: two towers with one joint space. `quick_gelu` is True for OpenAI, MetaCLIP and DFN weights."""
+
+    embed_dim: int = 512
+    quick_gelu: bool = True
+    vision: CLIPVisionConfig = CLIPVisionConfig()
+    text: CLIPTextConfig = CLIPTextConfig()
+
+
+@dataclass(frozen=True)
+class DINOConfig:
+    """A DINO v1 ViT."""
+
+    image_size: int = 224
+    patch_size: int = 8
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    mlp_ratio: float = 4.0
+
+
+@dataclass(frozen=True)
+class SAM2Config:
+    """SAM 2 or 2.1 for images: Hiera trunk, FPN neck, prompt encoder, two-way mask decoder.
+
+    `width` and `heads` are those of the first stage; both double from stage to stage. `window_sizes` holds one
+    attention window per stage; `global_blocks` attend globally; `background_size` is the grid of the trunk's
+    coarse position embedding. The defaults are Hiera-L's.
+    """
+
+    image_size: int = 1024
+    width: int = 144
+    heads: int = 2
+    stages: tuple[int, ...] = (2, 6, 36, 4)
+    global_blocks: tuple[int, ...] = (23, 33, 43)
+    window_sizes: tuple[int, ...] = (8, 4, 16, 8)
+    background_size: tuple[int, int] = (7, 7)
+    embed_dim: int = 256
+    decoder_heads: int = 8
+    decoder_layers: int = 2
+    decoder_mlp_width: int = 2048
+    mask_channels: int = 16
+
+    def __post_init__(self):
+        if len(self.stages) != 4 or len(self.window_sizes) != 4:
+            raise ValueError(
+                "SAM 2 has four stages: stages and window_sizes must have four entries each. "
+                f"Got {self.stages} and {self.window_sizes}."
+            )
+        if any(window % 2 for window in self.window_sizes[:3]):
+            raise ValueError(
+                "The windows of the first three stages are halved where the next stage begins: "
+                f"window_sizes must be even there. Got {self.window_sizes}."
+            )
+        if self.image_size % 32 or self.image_size % (4 * self.window_sizes[0]):
+            raise ValueError(
+                "image_size must be a multiple of 32 and of four times the first stage's window, "
+                f"{4 * self.window_sizes[0]}. Got {self.image_size}."
+            )
+
+    @property
+    def embed_size(self) -> int:
+        """Side of the coarsest feature map that the decoder reads (image / 16)."""
+        return self.image_size // 16
+
+
+@dataclass(frozen=True)
+class SAM1Config:
+    """The first Segment Anything: ViT with windowed attention, neck, prompt encoder, two-way mask decoder.
+
+    Blocks attend in windows of `window` patches a side, `global_blocks` to the whole grid. The decoder's fields
+    mean what they mean in `SAM2Config`. The defaults are ViT-B's.
+    """
+
+    image_size: int = 1024
+    patch_size: int = 16
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    global_blocks: tuple[int, ...] = (2, 5, 8, 11)
+    window: int = 14
+    mlp_ratio: float = 4.0
+    embed_dim: int = 256
+    decoder_heads: int = 8
+    decoder_layers: int = 2
+    decoder_mlp_width: int = 2048
+    mask_channels: int = 16
+
+    def __post_init__(self):
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size must be a multiple of patch_size, {self.patch_size}. Got {self.image_size}."
+            )
+        if self.width % self.heads:
+            raise ValueError(f"width must be a multiple of heads, {self.heads}. Got {self.width}.")
+
+    @property
+    def embed_size(self) -> int:
+        """Side of the feature map that the decoder reads."""
+        return self.image_size // self.patch_size
