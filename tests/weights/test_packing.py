@@ -59,6 +59,11 @@ def test_packed_towers_are_read_back_as_they_were_rounded(tmp_path):
     assert pack.size(tmp_path) < 16e6
     assert (tmp_path / "README.md").read_text() == "stays"
 
+    # Towers without a new run stay what they are, and so does what is said of them.
+    again, sources = pack.gather(tmp_path, dict.fromkeys(pack.TOWERS))
+    assert sources == {"clip": {"seed": 0}}
+    assert jax.tree.all(jax.tree.map(np.array_equal, again, read))
+
 
 def test_rounding_keeps_twelve_bits():
     rounded = recipe("pack").rounded

@@ -1,7 +1,7 @@
 """The model card's pictures: `python weights/tiny/figures.py --clip RUN --dino RUN --sam2 RUN` (after `pack.py`).
 
-`curves.png`, the losses of the three runs; `scenes.png`, what they were trained on; `results.png`, scenes of the
-validation split with the truth, CLIP alone and the whole method.
+`curve_TOWER.png`, the losses of each run that is given; `scenes.png`, what they were trained on; `results.png`,
+scenes of the validation split with the truth, CLIP alone and the whole method.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from corrclip_jax.checkpoint import TOWERS, read
+from corrclip_jax.checkpoint import read, towers_of
 from corrclip_jax.config import PartsConfig, with_fields
 from corrclip_jax.datasets import scenes
 from corrclip_jax.datasets.words import CLASSES
@@ -104,11 +104,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for tower in TOWERS:
-        parser.add_argument(f"--{tower}", type=Path, required=True)
+    towers = tuple(towers_of(read(HERE)[0]))
+    for tower in towers:
+        parser.add_argument(f"--{tower}", type=Path)
     args = parser.parse_args()
-    panels = [curve(getattr(args, tower), _SHOWN[tower], f"{tower}: losses") for tower in TOWERS]
-    tiled([panels]).save(HERE / "curves.png", optimize=True)
+    for tower in towers:
+        if run := getattr(args, tower):
+            curve(run, _SHOWN[tower], f"{tower}: losses").save(HERE / f"curve_{tower}.png", optimize=True)
     world().save(HERE / "scenes.png", optimize=True)
     results([0, 2, 4, 6, 8, 10]).quantize(256).save(HERE / "results.png", optimize=True)
 

@@ -1,13 +1,15 @@
 """Put trained towers where `load("tiny")` finds them.
 
-`python weights/tiny/pack.py --clip RUN --dino RUN --sam2 RUN`, where a run is a recipe's output folder. Values keep
-12 of float32's 24 significant bits, so that the files, which stay float32, compress to less than two thirds.
+`python weights/tiny/pack.py --clip RUN --dino RUN --sam2 RUN`, where a run is a recipe's output folder; a tower
+without a run stays what it is there. Values keep 12 of float32's 24 significant bits, so that the files, which stay
+float32, compress to less than two thirds.
 """
 
 import argparse
 import csv
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -17,10 +19,18 @@ from clip_batches import VOCABULARY
 from evaluate import trained
 from tiny import CONFIG
 
-from corrclip_jax.checkpoint import DESCRIPTION, TOWERS, check_params, write_description
+from corrclip_jax.checkpoint import (
+    DESCRIPTION,
+    check_params,
+    read,
+    read_description,
+    towers_of,
+    write_description,
+)
 from corrclip_jax.checkpoint import VOCABULARY as VOCABULARY_FOLDER
 from corrclip_jax.config import with_fields
 
+TOWERS = tuple(towers_of(CONFIG))
 _DROPPED_BITS = 12
 
 
@@ -60,6 +70,17 @@ def source(tower: str, run: Path) -> dict:
     }
 
 
+def gather(folder: Path, runs: Mapping[str, Path | None]) -> tuple[dict, dict]:
+    """Towers from runs, and where each comes from; what has no run is what lies in `folder`."""
+    params = trained(**runs)
+    sources = {tower: source(tower, run) for tower, run in runs.items() if run}
+    if len(sources) < len(TOWERS):
+        kept, there = read_description(folder)["sources"], read(folder)[1]
+        params |= {tower: there[tower] for tower in TOWERS if tower not in sources}
+        sources = kept | sources
+    return params, sources
+
+
 def size(folder: Path) -> int:
     """Bytes of the towers' files."""
     return sum(
@@ -73,11 +94,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for tower in TOWERS:
-        parser.add_argument(f"--{tower}", type=Path, required=True)
+        parser.add_argument(f"--{tower}", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     args = parser.parse_args()
     runs = {tower: getattr(args, tower) for tower in TOWERS}
-    write(args.out, trained(**runs), {tower: source(tower, run) for tower, run in runs.items()})
+    write(args.out, *gather(args.out, runs))
     print(f"{args.out}: {size(args.out) / 1e6:.1f} MB")
 
 
