@@ -17,8 +17,8 @@ _LOGITS_SHARE, _LOGITS_BYTES = 1 / 64, 1 << 30
 
 
 def device_bytes() -> int | None:
-    """The memory that JAX may use on the first device; None where that is not reported, as on CPUs."""
-    return (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    """The memory that JAX may use on its first device; None where that is not reported, as on CPUs."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
 
 
 def windows_at_once(config: Config, memory: int | None) -> int:
