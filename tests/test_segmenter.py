@@ -9,8 +9,11 @@ from small_models import small_config, small_model
 from corrclip_jax import runner
 from corrclip_jax import segmenter as module
 from corrclip_jax.checkpoint import init_params
+from corrclip_jax.config import with_fields
 from corrclip_jax.photos import PhotoError
+from corrclip_jax.presets import load
 from corrclip_jax.region_files import RegionError, write_regions
+from corrclip_jax.segment import make_segment
 from corrclip_jax.segmenter import Segmenter
 
 CLASSES = ["cat", ["sky", "cloud"], "grass"]
@@ -257,3 +260,21 @@ def test_a_model_without_sam():
 def test_regions_are_found_with_sam(folder):
     result = Segmenter(folder)(picture(), CLASSES)
     assert 0 <= result.regions.min() <= result.regions.max() <= 4
+
+
+def test_a_source_that_wants_full_canvases_gets_them(folder):
+    """SAM's crops lie elsewhere in every photo size: photos go through at their own."""
+    config, params = load(folder)
+    settings = {"crop_layers": 1, "points_per_side": 2, "iou_threshold": 0.0, "stability_threshold": 0.0}
+    config = with_fields(config, regions=settings)
+    segmenter = Segmenter((config, params))
+    photos = [picture(0), picture(1, (90, 60)), picture(2)]
+    segment = jax.jit(make_segment(config))
+    for photo, found in zip(photos, segmenter(photos, CLASSES), strict=True):
+        alone = segment(params, photo[None], segmenter.embed(CLASSES))
+        assert np.array_equal(found.regions, alone.regions[0])
+        assert np.array_equal(found.labels, alone.labels[0])
+        assert len(np.unique(found.regions)) > 1
+    # A map of one's own needs no crops.
+    given = segmenter(photos[0], CLASSES, regions=region_map())
+    assert np.array_equal(given.regions, region_map())

@@ -32,6 +32,7 @@ from corrclip_jax.config import with_fields
 
 TOWERS = tuple(towers_of(CONFIG))
 _DROPPED_BITS = 12
+_COMMITTED = "commit_success.txt"
 
 
 def rounded(x: np.ndarray) -> np.ndarray:
@@ -51,6 +52,8 @@ def write(folder: Path, params: dict, sources: dict) -> None:
             with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
                 tree = jax.tree.map(rounded, params[tower])
                 checkpointer.save((new / tower).absolute(), args=ocp.args.PyTreeSave(tree))
+            # Orbax writes where the files lay at the time, which is nobody's business.
+            (new / tower / _COMMITTED).unlink(missing_ok=True)
         write_description(new, with_fields(CONFIG, vocabulary=str(VOCABULARY)), sources)
         for part in (*TOWERS, VOCABULARY_FOLDER):
             shutil.rmtree(folder / part, ignore_errors=True)
