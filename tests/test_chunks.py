@@ -108,5 +108,5 @@ def test_the_memory_is_what_the_device_reports(monkeypatch, reported, known):
     class Device:
         memory_stats = staticmethod(lambda: reported)
 
-    monkeypatch.setattr(jax, "devices", lambda: [Device()])
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
     assert chunks.device_bytes() == known

@@ -147,7 +147,7 @@ def test_given_regions_are_used_and_vote(segmenter, tmp_path):
 
 def test_the_cap_on_regions_does_not_change_results(segmenter, monkeypatch):
     small = segmenter(picture(), CLASSES, regions=region_map())
-    monkeypatch.setattr(runner, "_cap", lambda count, config: config.method.max_regions)
+    monkeypatch.setattr(runner, "region_cap", lambda count, config: config.method.max_regions)
     large = segmenter(picture(), CLASSES, regions=region_map())
     assert large.compiled
     assert np.array_equal(small.labels, large.labels)
