@@ -69,7 +69,7 @@ class RegionFinder:
         if self._canvas:
             buckets = batching.plan_buckets(sizes, method, _PROGRAMS)
         else:
-            buckets = tuple(Bucket(*size, batching.windows_of(size, method)) for size in dict.fromkeys(sizes))
+            buckets = batching.own_buckets(sizes, method)
         return batching.plan_batches(sizes, buckets, method, _photos_together)
 
 

@@ -150,9 +150,8 @@ class Runner:
         for kind in (False, True):
             places = [place for place, one in enumerate(with_map) if one == kind]
             chosen = [sizes[place] for place in places]
-            buckets = self._buckets
-            if not (kind or self._canvas):
-                buckets = [Bucket(*size, batching.windows_of(size, method)) for size in dict.fromkeys(chosen)]
+            shared = kind or self._canvas
+            buckets = self._buckets if shared else batching.own_buckets(chosen, method)
             planned = batching.plan_batches(chosen, buckets, method, self._photos_together)
             batches += [batch._replace(places=tuple(places[k] for k in batch.places)) for batch in planned]
         return batches
