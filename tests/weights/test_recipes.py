@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from recipe_path import recipe
 
@@ -11,21 +10,22 @@ from corrclip_jax.checkpoint import expected_tower
 from corrclip_jax.config import CLIPConfig, CLIPTextConfig, CLIPVisionConfig, DINOConfig, SAM2Config
 from corrclip_jax.correlation import normalise
 from corrclip_jax.datasets.words import BACKGROUNDS, SHAPES
-from corrclip_jax.models import DINO
+from corrclip_jax.models import CLIP, DINO
+from corrclip_jax.windows import CLIP_MEAN, CLIP_STD
 
 STEPS = 12
 
 
 @pytest.fixture(scope="module")
 def clip_config():
-    vision = CLIPVisionConfig(image_size=112, patch_size=8, width=32, layers=5, head_width=16)
+    vision = CLIPVisionConfig(image_size=56, patch_size=4, width=64, layers=5, head_width=8)
     text = CLIPTextConfig(
         vocab_size=recipe("tiny").VOCABULARY_SIZE, context_length=32, width=32, heads=2, layers=1
     )
     return CLIPConfig(embed_dim=16, vision=vision, text=text)
 
 
-SMALL_DINO = DINOConfig(image_size=112, patch_size=8, width=32, layers=2, heads=2)
+SMALL_DINO = DINOConfig(image_size=56, patch_size=4, width=32, layers=2, heads=2)
 SMALL_SAM2 = SAM2Config(
     image_size=64,
     width=8,
@@ -40,22 +40,33 @@ SMALL_SAM2 = SAM2Config(
 )
 
 
-def clip_parts(pool, config):
-    train_clip, loop = recipe("train_clip"), recipe("loop")
+@pytest.fixture(scope="module")
+def teacher_run(pool, tmp_path_factory):
+    """A teacher of a few steps, and how its loss fell."""
+    folder = tmp_path_factory.mktemp("teacher")
+    teacher, loop = recipe("teacher"), recipe("loop")
     optimiser = loop.adamw(3e-3, STEPS, 0.1)
-    state = train_clip.initial_state(config, optimiser, 0)
-    return (
-        state,
-        train_clip.make_update(config, optimiser),
-        recipe("clip_batches").BatchMaker(pool, config, 4, 0),
-    )
+    state = teacher.initial_state(optimiser, 0)
+    batch = teacher.BatchMaker(pool, 8, 1, 0)(0)
+    loop.train(folder, state, teacher.make_update(optimiser), lambda step: batch, STEPS, processes=0)
+    return folder
+
+
+def clip_parts(pool, config, teacher_run, crop_steps):
+    train_clip, loop = recipe("train_clip"), recipe("loop")
+    optimiser = loop.muon(3e-3, STEPS, 0.1)
+    images = recipe("pool").load_halved(pool, "crops").images
+    state = train_clip.initial_state(config, optimiser, 0, images)
+    teaching = train_clip.Teaching.of(teacher_run, images)
+    maker = recipe("clip_batches").BatchMaker(pool, config, 6, 3, crop_steps, 0)
+    return state, train_clip.make_update(config, teaching, optimiser), maker
 
 
 def dino_parts(pool):
     train_dino, loop = recipe("train_dino"), recipe("loop")
     optimiser = loop.adamw(3e-3, STEPS, 0.1)
     state = train_dino.initial_state(SMALL_DINO, optimiser, 0)
-    return state, train_dino.make_update(SMALL_DINO, optimiser, STEPS), train_dino.BatchMaker(pool, 8, 2, 0)
+    return state, train_dino.make_update(SMALL_DINO, optimiser, STEPS), train_dino.BatchMaker(pool, 4, 2, 0)
 
 
 def sam2_parts(pool):
@@ -79,9 +90,74 @@ def losses_on_one_batch(state, update, maker):
 
 
 @pytest.mark.slow
-def test_clip_learns(pool, clip_config):
-    losses = losses_on_one_batch(*clip_parts(pool, clip_config))
+@pytest.mark.parametrize("crop_steps", [0, 1], ids=["windows", "crops"])
+def test_clip_learns(pool, clip_config, teacher_run, crop_steps):
+    losses = losses_on_one_batch(*clip_parts(pool, clip_config, teacher_run, crop_steps))
     assert min(losses[-3:]) < 0.9 * losses[0]
+
+
+def test_the_teacher_learns_and_what_it_teaches_is_of_unit_variance(pool, teacher_run):
+    train_clip = recipe("train_clip")
+    rows = (teacher_run / "log.csv").read_text().splitlines()
+    assert float(rows[-1].split(",")[2]) < 2.0  # the logarithm of ten shapes is 2.3
+    images = recipe("pool").load_halved(pool, "crops").images
+    layers = train_clip.Teaching.of(teacher_run, images)((images - CLIP_MEAN) / CLIP_STD)
+    for layer in layers:
+        assert layer.shape == (len(images), 7, 7, 128)
+        variance = np.var(layer, axis=(0, 1, 2))
+        np.testing.assert_allclose(variance[variance > 1e-3], 1, atol=0.1)
+
+
+def test_clip_begins_as_a_convolutional_network(clip_config):
+    vision, start = clip_config.vision, recipe("clip_start")
+    images = np.random.default_rng(0).integers(0, 256, (40, 28, 28, 3), np.uint8)
+    visual = start.convolutional(vision, images, 0)
+    assert jax.tree.map(np.shape, expected_tower(clip_config)["visual"] | visual) == jax.tree.map(
+        lambda leaf: leaf.shape, expected_tower(clip_config)["visual"]
+    )
+    # What patches show has unit variance but for a factor, and lies beside the positions.
+    patches = start.patches_of(images, vision.patch_size) @ visual["conv1"]["kernel"].reshape(48, -1)
+    assert not patches[:, : start.POSITIONS].any()
+    assert np.var(patches[:, start.POSITIONS :]) == pytest.approx(0.35**2, rel=0.05)
+    # Head 0 looks to the right, head 1 down, and so on, from all patches within the grid.
+    position = visual["positional_embedding"][1:]
+    attention = visual["transformer"]["resblocks_1"]["attn"]
+    where = np.arange(14 * 14).reshape(14, 14)[1:-1, 1:-1].ravel()
+    for head, (down, right) in enumerate(start.STEPS):
+        query, key = (position @ attention[name]["kernel"][:, head] for name in ("query", "key"))
+        assert np.array_equal((query @ key.T).argmax(1)[where], where + 14 * down + right)
+
+
+def test_the_training_tower_is_the_package_s(pool, clip_config, teacher_run):
+    train_clip = recipe("train_clip")
+    state, _, maker = clip_parts(pool, clip_config, teacher_run, 0)
+    batch = maker(0)
+    images = ((batch.images - CLIP_MEAN) / CLIP_STD).astype(np.float32)
+    seen = train_clip.look(clip_config, state.params, images, batch.corners, batch.parts)
+    inputs = CLIP(clip_config).apply(
+        {"params": state.params},
+        images,
+        batch.parts,
+        train_clip.SPATIAL_LAYERS,
+        method="last_block_inputs",
+    )
+    share = batch.parts / batch.parts.sum((2, 3), keepdims=True)
+    main, spatial = (jnp.einsum("brhw,bhwc->brc", share, values) for values in (inputs.main, inputs.spatial))
+    wanted = CLIP(clip_config).apply(
+        {"params": state.params}, main, spatial, inputs.regions, 1.0, 0.5, method="read_out"
+    )
+    np.testing.assert_allclose(
+        seen.parts["sum"], normalise(wanted).reshape(-1, clip_config.embed_dim), atol=1e-5
+    )
+
+
+def test_texture_fades_to_the_mean_colour_of_an_instance():
+    faded = recipe("teacher").faded
+    image = np.array([[[10, 20, 30], [30, 20, 10]], [[200, 0, 0], [100, 0, 0]]], np.uint8)
+    instances = np.array([[1, 1], [2, 2]])
+    assert faded(image, instances, 0.0).tolist() == [[[20, 20, 20]] * 2, [[150, 0, 0]] * 2]
+    assert faded(image, instances, 0.5)[0, 0].tolist() == [15, 20, 25]
+    assert np.array_equal(faded(image, instances, 1.0), image)
 
 
 @pytest.mark.slow
@@ -131,36 +207,30 @@ def test_a_finished_run_does_nothing_more(tmp_path):
 
 def test_batches_are_the_same_wherever_they_are_made(pool, clip_config):
     loop = recipe("loop")
-    maker = recipe("clip_batches").BatchMaker(pool, clip_config, 2, 0)
+    maker = recipe("clip_batches").BatchMaker(pool, clip_config, 2, 2, 1, 0)
     for here, there in zip(loop.batches(maker, 0, 2, 0), loop.batches(maker, 0, 2, 1), strict=True):
         assert all(map(np.array_equal, here, there))
 
 
-def test_a_batch_of_captions_fits_its_parts(pool, clip_config):
+@pytest.mark.parametrize("crop_steps", [0, 1], ids=["windows", "crops"])
+def test_a_batch_of_captions_fits_its_parts(pool, clip_config, crop_steps):
     clip_batches = recipe("clip_batches")
-    batch = clip_batches.BatchMaker(pool, clip_config, 6, 0)(0)
-    assert batch.images.shape == (6, 112, 112, 3)
+    batch = clip_batches.BatchMaker(pool, clip_config, 40, 6, crop_steps, 0)(0)
+    count, parts, side = (40, 1, 28) if crop_steps else (6, 4, 56)
+    assert batch.images.shape == (count, side, side, 3)
+    assert batch.parts.shape == (count, parts, side // 4, side // 4)
     assert batch.parts.any((2, 3)).all()
     assert batch.true.diagonal().all()
-    # Windows have the whole picture as their first part; those of mosaics stay in their quarters.
-    assert batch.parts[::2, 0].all()
-    assert batch.parts[1::2].sum(1).max() == 1
-    assert batch.parts[1::2].mean((2, 3)).max() <= 0.25
+    assert ((batch.corners >= 0) & (batch.corners + side // 4 <= 14)).all()
+    whole = batch.parts.all((2, 3))
+    assert 0 < whole.sum() < whole.size if crop_steps else whole[:, 0].all()
     tags = np.array(clip_batches.TAGS)
     for part, tagged in enumerate(batch.tags):
         assert set(tags[tagged]) & {*SHAPES, *BACKGROUNDS}, part
-
-
-def test_the_first_steps_show_single_things(pool, clip_config):
-    clip_batches = recipe("clip_batches")
-    batch = clip_batches.BatchMaker(pool, clip_config, 6, 0, easy_steps=1)(0)
+    # An instance is the thing or the background, not both.
     shapes, backgrounds = np.split(batch.tags[:, : len(SHAPES) + len(BACKGROUNDS)], [len(SHAPES)], axis=1)
-    assert (shapes.sum(1) <= 1).all()
-    # A part is a whole crop, or one instance in it: the thing or the background, not both.
-    whole = batch.parts.mean((2, 3)).reshape(-1) == 0.25
-    assert 0 < whole.sum() < len(whole)
-    assert (shapes.any(1) & backgrounds.any(1))[whole].all()
-    assert not (shapes.any(1) & backgrounds.any(1))[~whole].any()
+    if crop_steps:
+        assert not (shapes.any(1) & backgrounds.any(1))[~whole.reshape(-1)].any()
 
 
 def test_a_caption_that_is_true_elsewhere_is_not_held_against_it():
@@ -188,7 +258,7 @@ def test_views_of_a_scene_match_where_they_show_the_same_spot():
 def test_landed_dino_is_the_package_s_tower_with_centred_features(pool):
     train_dino = recipe("train_dino")
     state, _, _ = dino_parts(pool)
-    images = recipe("pool").load(pool, "scenes").images[:, :112, :112]
+    images = recipe("pool").load_halved(pool, "scenes").images[:, :56, :56]
     params = train_dino.landed(SMALL_DINO, state.teacher, images)
     shapes = jax.tree.map(np.shape, params)
     assert shapes == jax.tree.map(lambda leaf: leaf.shape, expected_tower(SMALL_DINO))
@@ -217,4 +287,19 @@ def test_warm_up_ends_and_the_rate_falls_to_nothing():
     assert float(rate(0)) == 0
     assert float(rate(5)) == pytest.approx(1e-3)
     assert float(rate(100)) == pytest.approx(0, abs=1e-9)
-    assert isinstance(recipe("loop").adamw(1e-3, 100, 0.1), optax.GradientTransformation)
+
+
+def test_muon_takes_the_matrices_within_blocks_of_pictures_alone():
+    as_matrix = recipe("loop")._as_matrix
+    params = expected_tower(recipe("tiny").CONFIG.clip)
+    chosen = {
+        "/".join(str(part.key) for part in path): as_matrix(path, leaf)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]
+    }
+    block = "visual/transformer/resblocks_0"
+    assert chosen[f"{block}/mlp/c_fc/kernel"] == ((0,), (1,))
+    assert chosen[f"{block}/attn/query/kernel"] == ((0,), (1, 2))
+    assert chosen[f"{block}/attn/out/kernel"] == ((0, 1), (2,))
+    others = [name for name, matrix in chosen.items() if matrix is None]
+    assert {"visual/conv1/kernel", "visual/proj/kernel", f"{block}/ln_1/scale"} <= set(others)
+    assert all(name in others for name in chosen if name.startswith("text/"))

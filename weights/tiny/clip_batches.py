@@ -1,7 +1,7 @@
 """Training pictures for CLIP, with captions of their parts.
 
-Half are mosaics of four small crops, half are windows of whole scenes; first come mosaics alone, of crops with one
-thing. Four parts of each picture, instances or rectangles, have a caption of their own.
+First come small crops of one part each, then windows of whole scenes with four: instances, as the method's regions
+are, rectangles, or all there is to see.
 """
 
 import dataclasses
@@ -11,65 +11,67 @@ from typing import NamedTuple
 
 import numpy as np
 import pool as pools
+from teacher import outline
 
 from corrclip_jax.config import CLIPConfig
 from corrclip_jax.datasets import captions
+from corrclip_jax.datasets.scenes import Scene
 from corrclip_jax.datasets.words import BACKGROUNDS, COLOURS, MATERIALS, SHAPES
 from corrclip_jax.tokenizer import Tokenizer
 
-PARTS = 4
+PARTS = 4  # of a window
 # Colour, material and background tell most pictures apart, so that shapes would be learnt last. Therefore this
 # share of the captions name things by shape alone, and the same share leave the background out.
-SHARE, EASY_SHARE = 0.5, 0.8
-# The share of parts that are an instance, as the method's regions are; the others are rectangles.
-OUTLINES = 0.6
+SHARE, CROP_SHARE = 0.5, 0.8
+OUTLINES = 0.75  # the share of a window's parts that are an instance
+WHOLE = 0.1  # the share of crops that are seen whole
 TAGS = (*SHAPES, *BACKGROUNDS, *COLOURS, *MATERIALS)
 VOCABULARY = Path(__file__).parent / "vocabulary" / "tokenizer.json"
 
 
 class Batch(NamedTuple):
-    """B pictures with four parts each. `true` says which caption is true of which part."""
+    """B pictures with R parts each. `true` says which caption is true of which part."""
 
     images: np.ndarray  # uint8 [B, S, S, 3]
-    parts: np.ndarray  # bool [B, 4, h, w], on the patch grid
-    tokens: np.ndarray  # int32 [4 B, T]
-    true: np.ndarray  # bool [4 B, 4 B], part x caption
-    tags: np.ndarray  # bool [4 B, len(TAGS)], the words that are true of each part
+    corners: np.ndarray  # int32 [B, 2], which patch (row, column) of the tower's grid the first one is
+    parts: np.ndarray  # bool [B, R, h, w], on the patch grid
+    tokens: np.ndarray  # int32 [R B, T]
+    true: np.ndarray  # bool [R B, R B], part x caption
+    tags: np.ndarray  # bool [R B, len(TAGS)], the words that are true of each part
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchMaker:
-    """`maker(step)` is the batch of a step; other processes call it."""
+    """`maker(step)` is the batch of a step, `crops` of them before `crop_steps`, then `windows`.
+
+    Other processes call it.
+    """
 
     folder: Path
     config: CLIPConfig
-    batch: int
+    crops: int
+    windows: int
+    crop_steps: int
     seed: int
-    easy_steps: int = 0
 
     def __call__(self, step: int) -> Batch:
         """Draw the pictures of a step from the pool."""
         crops, scenes, tokenizer = _load(self.folder)
-        easy = step < self.easy_steps
-        choice = _single(self.folder) if easy else np.arange(len(crops.images))
         rng = np.random.default_rng([self.seed, step])
         side, patch = self.config.vision.image_size, self.config.vision.patch_size
-        grid = side // patch
+        small = step < self.crop_steps
         rows = []
-        for index in range(self.batch):
-            image, parts, seen = (
-                _mosaic(rng, crops, choice, side, grid)
-                if easy or index % 2
-                else _window(rng, scenes, side, patch)
-            )
+        for _ in range(self.crops if small else self.windows):
+            image, parts, seen = _crop(rng, crops, patch) if small else _window(rng, scenes, side, patch)
             if rng.random() < 0.5:
                 image, parts = image[:, ::-1], parts[:, :, ::-1]
-            rows.append((image, parts, seen))
-        seen = [part for row in rows for part in row[2]]
-        said = [_say(rng, part, EASY_SHARE if easy else SHARE) for part in seen]
+            corner = rng.integers((side - image.shape[0]) // patch + 1, size=2)
+            rows.append((image, corner.astype(np.int32), parts, seen))
+        *arrays, seen = zip(*rows, strict=True)
+        seen = [part for parts in seen for part in parts]
+        said = [_say(rng, part, CROP_SHARE if small else SHARE) for part in seen]
         return Batch(
-            np.stack([row[0] for row in rows]),
-            np.stack([row[1] for row in rows]),
+            *map(np.stack, arrays),
             tokenizer([caption.text for caption in said], self.config.text.context_length),
             captions.is_true([caption.facts for caption in said], [captions.facts(part) for part in seen]),
             np.stack([_tags(part) for part in seen]),
@@ -78,13 +80,7 @@ class BatchMaker:
 
 @functools.cache
 def _load(folder: Path) -> tuple[pools.Pool, pools.Pool, Tokenizer]:
-    return pools.load(folder, "crops"), pools.load(folder, "scenes"), Tokenizer.load(VOCABULARY)
-
-
-@functools.cache
-def _single(folder: Path) -> np.ndarray:
-    """The crops with one thing."""
-    return np.flatnonzero((_load(folder)[0].things[:, :, 0] >= 0).sum(1) == 1)
+    return pools.load_halved(folder, "crops"), pools.load_halved(folder, "scenes"), Tokenizer.load(VOCABULARY)
 
 
 def _say(rng: np.random.Generator, seen: captions.Contents, share: float) -> captions.Caption:
@@ -99,21 +95,14 @@ def _tags(seen: captions.Contents) -> np.ndarray:
     return np.array([tag in words for tag in TAGS])
 
 
-def _mosaic(rng: np.random.Generator, crops: pools.Pool, choice: np.ndarray, side: int, grid: int):
-    """Four crops of a choice side by side; a part is a crop or one instance in it."""
-    half, cells = side // 2, grid // 2
-    image, parts, seen = np.zeros((side, side, 3), np.uint8), np.zeros((PARTS, grid, grid), bool), []
-    for part, index in enumerate(rng.choice(choice, PARTS)):
-        y, x = divmod(part, 2)
-        rows, columns = slice(y * cells, (y + 1) * cells), slice(x * cells, (x + 1) * cells)
-        image[y * half : (y + 1) * half, x * half : (x + 1) * half] = crops.images[index][:half, :half]
-        crop = crops.scene(int(index))
-        if rng.random() < OUTLINES:
-            parts[part, rows, columns], inside = _outline(rng, crop, crop.instances[:half, :half], cells)
-        else:
-            parts[part, rows, columns], inside = True, captions.contents(crop)
-        seen.append(inside)
-    return image, parts, seen
+def _crop(rng: np.random.Generator, crops: pools.Pool, patch: int):
+    """A small crop; its part is an instance or the whole."""
+    crop = crops.scene(int(rng.integers(len(crops.images))))
+    grid = crop.image.shape[0] // patch
+    if rng.random() < WHOLE:
+        return crop.image, np.ones((1, grid, grid), bool), [captions.contents(crop)]
+    part, inside = _instance(rng, crop, crop.instances, patch)
+    return crop.image, part[None], [inside]
 
 
 def _window(rng: np.random.Generator, scenes: pools.Pool, side: int, patch: int):
@@ -125,7 +114,7 @@ def _window(rng: np.random.Generator, scenes: pools.Pool, side: int, patch: int)
     parts, seen = np.zeros((PARTS, grid, grid), bool), []
     for part in range(PARTS):
         if part and rng.random() < OUTLINES:
-            parts[part], inside = _outline(rng, scene, visible, grid)
+            parts[part], inside = _instance(rng, scene, visible, patch)
         else:
             y0, x0, y1, x1 = (0, 0, grid, grid) if part == 0 else _rectangle(rng, visible, grid, patch)
             parts[part, y0:y1, x0:x1] = True
@@ -135,14 +124,12 @@ def _window(rng: np.random.Generator, scenes: pools.Pool, side: int, patch: int)
     return scene.image[top : top + side, left : left + side], parts, seen
 
 
-def _outline(rng: np.random.Generator, scene, instances: np.ndarray, grid: int):
-    """The patches [grid, grid] of which an instance, rather a thing than an area, fills half, and what it is."""
+def _instance(rng: np.random.Generator, scene: Scene, instances: np.ndarray, patch: int):
+    """The patches of an instance, rather a thing than an area, and what it is."""
     ids = np.unique(instances)
     things = ids[ids >= pools.FIRST_THING]
     chosen = int(rng.choice(things if len(things) and rng.random() < 0.8 else ids))
-    side = instances.shape[0] // grid
-    filled = (instances == chosen).reshape(grid, side, grid, side).mean((1, 3))
-    part = filled >= min(0.5, filled.max())
+    part = outline(instances == chosen, patch)
     if chosen >= pools.FIRST_THING:
         return part, captions.Contents((scene.things[chosen - pools.FIRST_THING],), ())
     return part, captions.Contents((), (scene.areas[chosen - 1],))

@@ -9,7 +9,7 @@ import numpy as np
 import pool as pools
 from PIL import Image
 
-LARGE, SMALL = 80, 40  # sides of the views
+LARGE, SMALL = 40, 20  # sides of the views
 SMALL_VIEWS = 2
 
 

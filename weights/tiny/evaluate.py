@@ -13,10 +13,11 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import loop
 import numpy as np
-import orbax.checkpoint as ocp
 import train_dino
 from clip_batches import VOCABULARY
+from pool import halved
 from tiny import CONFIG
 
 import corrclip_jax.datasets.scenes as scenes
@@ -38,23 +39,17 @@ _BATCH = 8
 _CENTRING = 64  # training scenes by which DINO's features are centred
 
 
-def latest(run: Path) -> dict:
-    """The state in a run's last checkpoint, as nested dictionaries."""
-    with ocp.CheckpointManager((run / "checkpoints").resolve()) as manager:
-        return manager.restore(manager.latest_step(), args=ocp.args.StandardRestore())
-
-
 def trained(clip: Path | None, dino: Path | None, sam2: Path | None) -> dict:
     """The whole program's parameters from runs; random ones where a run is not given."""
     params = init_params(CONFIG)
     if clip:
-        params["clip"] = latest(clip)["params"]
+        params["clip"] = loop.latest(clip)["params"]
     if dino:
         side = CONFIG.method.window
-        images = np.stack([scenes.train_scene(seed).image[:side, :side] for seed in range(_CENTRING)])
-        params["dino"] = train_dino.landed(CONFIG.dino, latest(dino)["teacher"], images)
+        images = np.stack([halved(scenes.train_scene(seed).image)[:side, :side] for seed in range(_CENTRING)])
+        params["dino"] = train_dino.landed(CONFIG.dino, loop.latest(dino)["teacher"], images)
     if sam2:
-        params["sam2"] = latest(sam2)["params"]
+        params["sam2"] = loop.latest(sam2)["params"]
     return jax.tree.map(jnp.asarray, params)
 
 
@@ -106,9 +101,10 @@ def same_instance_auc(params: dict, drawn: list[scenes.Scene]) -> tuple[float, d
     same, different = [], []
     apply = jax.jit(lambda p, x: normalise(dino.apply({"params": p}, dino_pixels(x))))
     for scene in drawn:
-        window = (jnp.asarray(scene.image[:side, :side], jnp.float32) - windows.CLIP_MEAN) / windows.CLIP_STD
+        seen = jnp.asarray(halved(scene.image)[:side, :side], jnp.float32)
+        window = (seen - windows.CLIP_MEAN) / windows.CLIP_STD
         features = np.asarray(apply(params, window[None])[0]).reshape(-1, CONFIG.dino.width)
-        cells = scene.instances[:side, :side].reshape(side // patch, patch, side // patch, patch)
+        cells = scene.instances[::2, ::2][:side, :side].reshape(side // patch, patch, side // patch, patch)
         cells = cells.transpose(0, 2, 1, 3).reshape(-1, patch * patch)
         owner = np.array([np.bincount(cell).argmax() for cell in cells])
         pure = (cells == owner[:, None]).mean(1) >= 0.8

@@ -6,6 +6,7 @@ started again goes on as if it had never stopped.
 
 import csv
 import multiprocessing
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,10 +19,12 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from optax import contrib
 
 _AHEAD = 8  # batches that are being made while one is trained on
 _LOG_EVERY = 20
 _SAVE_MINUTES = 4
+_BLOCK = re.compile(r"(res)?blocks_\d+|transformer")
 
 
 def batches(make: Callable[[int], Any], first: int, last: int, processes: int) -> Iterator[Any]:
@@ -53,6 +56,38 @@ def adamw(peak: float, steps: int, decay: float) -> optax.GradientTransformation
             mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params),
         ),
     )
+
+
+def muon(peak: float, steps: int, decay: float) -> optax.GradientTransformation:
+    """Muon for the matrices within blocks, AdamW for all else, with the same schedule for both.
+
+    Muon's steps are scaled to be as large as Adam's (`consistent_rms`). It needs fewer of them here.
+    """
+
+    def matrices(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(_as_matrix, params)
+
+    return optax.chain(
+        optax.clip_by_global_norm(1.0),
+        contrib.muon(
+            schedule(peak, steps),
+            adam_b2=0.98,
+            weight_decay=decay,
+            adam_weight_decay=0.0,
+            consistent_rms=0.2,
+            muon_weight_dimension_numbers=matrices,
+        ),
+    )
+
+
+def _as_matrix(path: tuple, leaf: jax.Array) -> contrib.MuonDimensionNumbers | None:
+    """How a kernel within a block of pictures is a matrix; attention's have an axis of heads. None: it is not."""
+    names = [str(getattr(part, "key", "")) for part in path]
+    if names[-1] != "kernel" or "text" in names or not any(_BLOCK.match(name) for name in names):
+        return None
+    if leaf.ndim == 3 and names[-2] == "out":
+        return contrib.MuonDimensionNumbers((0, 1), (2,))
+    return contrib.MuonDimensionNumbers((0,), tuple(range(1, leaf.ndim))) if leaf.ndim in (2, 3) else None
 
 
 def train(
@@ -88,6 +123,12 @@ def train(
                 manager.wait_until_finished()
                 saved = time.monotonic()
     return state
+
+
+def latest(folder: Path) -> dict:
+    """The state in a run's last checkpoint, as nested dictionaries."""
+    with ocp.CheckpointManager((folder / "checkpoints").resolve()) as manager:
+        return manager.restore(manager.latest_step(), args=ocp.args.StandardRestore())
 
 
 def _log(file: Path, step: int, seconds: float, metrics: dict) -> None:

@@ -73,6 +73,21 @@ def load(folder: Path, kind: str) -> Pool:
     return Pool(*(np.concatenate([shard[name] for shard in shards]) for name in Pool._fields))
 
 
+def load_halved(folder: Path, kind: str) -> Pool:
+    """All shards of a kind, half as large, as the method shows pictures to CLIP and DINO."""
+    pool = load(folder, kind)
+    images = np.empty((len(pool.images), *(n // 2 for n in pool.images.shape[1:3]), 3), np.uint8)
+    for out, image in zip(images, pool.images, strict=True):
+        out[:] = halved(image)
+    return pool._replace(images=images, instances=np.ascontiguousarray(pool.instances[:, ::2, ::2]))
+
+
+def halved(image: np.ndarray) -> np.ndarray:
+    """A picture [H, W, 3] of half the size: means of 2 x 2 pixels."""
+    height, width = (n // 2 for n in image.shape[:2])
+    return ((image.reshape(height, 2, width, 2, 3).sum((1, 3), dtype=np.uint16) + 2) // 4).astype(np.uint8)
+
+
 def main() -> None:
     """Draw the pool."""
     parser = argparse.ArgumentParser(description=__doc__)

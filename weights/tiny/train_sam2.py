@@ -213,11 +213,12 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     args = parser.parse_args()
     config = CONFIG.sam2
-    optimiser = loop.adamw(args.rate, args.steps, decay=0.05)
+    optimiser = loop.muon(args.rate, args.steps, decay=0.05)
     maker = BatchMaker(args.pool, config, args.batch, args.points, args.seed)
     state = initial_state(config, optimiser, args.seed)
     if args.start:
-        state = state.replace(params=checkpoint.read(args.start)[1]["sam2"])
+        begun = checkpoint.read(args.start)[1]["sam2"]
+        state = state.replace(params=begun, step=jnp.asarray(_GUARDED_STEPS, jnp.int32))
     loop.train(args.out, state, make_update(config, optimiser), maker, args.steps, args.processes)
 
 
