@@ -177,9 +177,10 @@ class Mask2FormerConfig:
     """Mask2Former: Swin, a pixel decoder of deformable attention, a decoder with masked attention.
 
     Swin's `embed_dim` is that of the first stage and doubles from stage to stage; `depths` and `heads` are those of
-    the stages, `window` is a side in patches. `feature_size` is the pixel decoder's width, `hidden_size` the
-    decoder's, `mask_feature_size` that of the map which the masks are read off. `labels` are classes without
-    "nothing"; `image_size` is the side that photos are resized to. The defaults are those of Swin-L for COCO panoptic.
+    the stages, `window` is a side in patches. `feature_size` is the width of both decoders, `mask_feature_size` that
+    of the map which the masks are read off; `decoder_heads` are the pixel decoder's too, whose other numbers are the
+    `encoder_` ones, as published. `labels` are classes without "nothing"; `image_size` is the side that photos are
+    resized to. The defaults are those of Swin-L for COCO panoptic.
     """
 
     image_size: int = 384
@@ -192,9 +193,7 @@ class Mask2FormerConfig:
     feature_size: int = 256
     mask_feature_size: int = 256
     encoder_layers: int = 6
-    encoder_heads: int = 8
     encoder_mlp_width: int = 1024
-    hidden_size: int = 256
     decoder_layers: int = 9
     decoder_heads: int = 8
     decoder_mlp_width: int = 2048
@@ -206,6 +205,16 @@ class Mask2FormerConfig:
             raise ValueError(
                 "Swin has four stages: depths and heads must have four entries each. "
                 f"Got {self.depths} and {self.heads}."
+            )
+        if any((self.embed_dim << stage) % heads for stage, heads in enumerate(self.heads)):
+            raise ValueError(
+                "heads must divide the stages' widths, embed_dim and its doubles. "
+                f"Got {self.heads} and {self.embed_dim}."
+            )
+        if self.feature_size % self.decoder_heads or self.feature_size % 32:
+            raise ValueError(
+                f"feature_size must be a multiple of decoder_heads, {self.decoder_heads}, and of 32, the groups of "
+                f"the pixel decoder's norms. Got {self.feature_size}."
             )
         if self.image_size % 32:
             raise ValueError(f"image_size must be a multiple of 32. Got {self.image_size}.")
