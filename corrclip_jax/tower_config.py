@@ -176,11 +176,11 @@ class EoMTConfig:
 class Mask2FormerConfig:
     """Mask2Former: Swin, a pixel decoder of deformable attention, a decoder with masked attention.
 
-    Swin's `embed_dim` is that of the first stage and doubles from stage to stage; `depths` and `heads` are those of
-    the stages, `window` is a side in patches. `feature_size` is the width of both decoders, `mask_feature_size` that
-    of the map which the masks are read off; `decoder_heads` are the pixel decoder's too, whose other numbers are the
-    `encoder_` ones, as published. `labels` are classes without "nothing"; `image_size` is the side that photos are
-    resized to. The defaults are those of Swin-L for COCO panoptic.
+    Swin's `embed_dim` is that of the first stage and doubles from stage to stage; `depths` and `heads` are those
+    of the stages, `window` is a side in patches. `feature_size` is the width of both decoders, `mask_feature_size`
+    that of the map which the masks are read off; `decoder_heads` are the pixel decoder's too, whose other numbers
+    are the `encoder_` ones, as published. `labels` are classes without "nothing"; `image_size` is the side that
+    photos are resized to. The defaults are those of Swin-L for COCO panoptic.
     """
 
     image_size: int = 384

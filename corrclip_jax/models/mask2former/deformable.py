@@ -1,0 +1,99 @@
+"""Multi-scale deformable attention (Deformable DETR): a cell looks at a few places of each map, which it chooses.
+
+The published program samples with torch's `grid_sample` (bilinear, zeros beyond the edges, `align_corners=False`).
+Here each map is gathered four times, once for every corner of the samples' cells, and weighted and summed at once:
+XLA fuses the three, so that no array of all samples ever exists.
+
+Shapes: B images, h w sides of a map, L cells of all maps in a row, H heads, D head width, P points, C width.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+Sides = Sequence[tuple[int, int]]
+"""Height and width of each map."""
+
+
+def centres(sides: Sides) -> Float[np.ndarray, "L 2"]:
+    """The place (x, y) of every cell of all maps, as a share of the maps' width and height."""
+    grids = [
+        np.stack(np.meshgrid((np.arange(w) + 0.5) / w, (np.arange(h) + 0.5) / h), axis=-1) for h, w in sides
+    ]
+    return np.concatenate([grid.reshape(-1, 2) for grid in grids]).astype(np.float32)
+
+
+def sample(
+    values: Float[Array, "B h w H D"],
+    x: Float[Array, "B H L P"],
+    y: Float[Array, "B H L P"],
+    weights: Float[Array, "B H L P"],
+) -> Float[Array, "B H L D"]:
+    """Weighted sum over P of bilinear samples of a map, in float32; beyond its edges the map is zero.
+
+    `x` and `y` are in cells; whole numbers are the cells' centres.
+    """
+    batch, height, width, heads, _ = values.shape
+    cells = jnp.moveaxis(values.reshape(batch, height * width, heads, -1), 2, 1)
+    # One cell beyond the edge all is zero: further out is no different, but need not fit whole numbers.
+    x, y = jnp.clip(x, -1, width), jnp.clip(y, -1, height)
+    left, top = jnp.floor(x), jnp.floor(y)
+    total = jnp.zeros((), jnp.float32)
+    for column, row in ((left, top), (left + 1, top), (left, top + 1), (left + 1, top + 1)):
+        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        share = jnp.where(inside, weights * (1 - abs(x - column)) * (1 - abs(y - row)), 0)
+        index = jnp.where(inside, row * width + column, 0).astype(jnp.int32)
+        total += (_rows(cells, index) * share[..., None]).sum(axis=3)
+    return total
+
+
+def _rows(cells: Float[Array, "B H N D"], index: Int[Array, "B H L P"]) -> Float[Array, "B H L P D"]:
+    """The cells at `index`, each head's from its own."""
+
+    def one(own, places):
+        return own.at[places].get(mode="promise_in_bounds")
+
+    return jax.vmap(jax.vmap(one))(cells, index)
+
+
+class DeformableAttention(nn.Module):
+    """Every cell of all maps looks at `points` places of each map, which are offsets from its own place."""
+
+    heads: int
+    points: int = 4
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B L C"], positions: Float[Array, "L C"], sides: Sides
+    ) -> Float[Array, "B L C"]:
+        """Cells, the maps of `sides` in a row, to cells; places are float32 whatever the maps are."""
+        batch, length, width = x.shape
+        count = len(sides)
+        queries = x + positions
+        values = nn.Dense(width, dtype=self.dtype, name="value_proj")(x)
+        values = values.reshape(batch, length, self.heads, -1)
+        shape = (batch, length, self.heads, count * self.points)
+        offsets = nn.Dense(2 * shape[2] * shape[3], dtype=self.dtype, name="sampling_offsets")(queries)
+        weights = nn.Dense(shape[2] * shape[3], dtype=self.dtype, name="attention_weights")(queries)
+        weights = jax.nn.softmax(weights.astype(jnp.float32).reshape(shape))
+        # Map by map, heads before cells.
+        weights = jnp.moveaxis(weights.reshape(*shape[:3], count, -1), (3, 2), (0, 2))
+        offsets = jnp.moveaxis(offsets.astype(jnp.float32).reshape(*shape[:3], count, -1, 2), (3, 2), (0, 2))
+        own_x, own_y = jnp.asarray(centres(sides)).T[:, :, None]
+        total, start = jnp.zeros((), jnp.float32), 0
+        for level, (height, columns) in enumerate(sides):
+            cells = values[:, start : start + height * columns].reshape(
+                batch, height, columns, self.heads, -1
+            )
+            place_x = own_x * columns - 0.5 + offsets[level, ..., 0]
+            place_y = own_y * height - 0.5 + offsets[level, ..., 1]
+            total += sample(cells, place_x, place_y, weights[level])
+            start += height * columns
+        out = jnp.moveaxis(total, 1, 2).reshape(x.shape).astype(self.dtype)
+        return nn.Dense(width, dtype=self.dtype, name="output_proj")(out)
