@@ -1,6 +1,6 @@
 """Read, write and check parameter trees. No torch.
 
-A converted model is a folder: one Orbax tree a tower (`clip/`, `dino/`, `sam2/`, `sam1/`, `eomt/`), the CLIP
+A converted model is a folder: one Orbax tree a tower (`clip/`, `dino/`, what finds regions as `sam2/`), the CLIP
 vocabulary (`vocabulary/`) and `corrclip.json`, which holds the configuration and where the weights come from.
 """
 
@@ -27,6 +27,7 @@ from corrclip_jax.config import (
     Config,
     DINOConfig,
     EoMTConfig,
+    Mask2FormerConfig,
     SAM1Config,
     SAM2Config,
     from_dict,
@@ -37,14 +38,15 @@ from corrclip_jax.folders import new_folder
 from corrclip_jax.models.clip import CLIP
 from corrclip_jax.models.dino import DINO
 from corrclip_jax.models.eomt import EoMT
+from corrclip_jax.models.mask2former import Mask2Former
 from corrclip_jax.models.sam1 import SAM1
 from corrclip_jax.models.sam2 import SAM2
 from corrclip_jax.trees import differences, shapes_by_path
 
-TowerConfig = CLIPConfig | DINOConfig | SAM2Config | SAM1Config | EoMTConfig
+TowerConfig = CLIPConfig | DINOConfig | SAM2Config | SAM1Config | EoMTConfig | Mask2FormerConfig
 Params = dict[str, Any]
 
-REGION_TOWERS = ("sam2", "sam1", "eomt")  # what finds regions; a configuration may have none
+REGION_TOWERS = ("sam2", "sam1", "eomt", "mask2former")  # what finds regions; a configuration may have none
 TOWERS = ("clip", "dino", *REGION_TOWERS)
 _CONSTANTS = {"scale": 1.0, "bias": 0.0, "lambda1": 1.0, "attn_mask_probs": 0.0}
 DESCRIPTION = "corrclip.json"
@@ -71,6 +73,8 @@ def expected_tower(config: TowerConfig) -> Params:
             shapes = jax.eval_shape(SAM1(config).init, key, _images(config.image_size))
         case EoMTConfig():
             shapes = jax.eval_shape(EoMT(config).init, key, _images(config.image_size))
+        case Mask2FormerConfig():
+            shapes = jax.eval_shape(Mask2Former(config).init, key, _images(config.image_size))
     return shapes["params"]
 
 
@@ -80,7 +84,7 @@ def expected_params(config: Config) -> Params:
 
 
 def towers_of(config: Config) -> dict[str, TowerConfig]:
-    """The towers' configurations by name, SAM 2's where the configuration has it."""
+    """The towers' configurations by name, of those that the configuration has."""
     towers = {name: getattr(config, name) for name in TOWERS}
     return {name: tower for name, tower in towers.items() if tower is not None}
 

@@ -16,7 +16,7 @@ from corrclip_jax.tower_config import (  # noqa: F401  (the networks' own, for t
 )
 
 Dtype = Literal["float32", "bfloat16"]
-RegionSource = Literal["sam2", "sam1", "slic", "none"]
+RegionSource = Literal["sam2", "sam1", "eomt", "mask2former", "slic", "none"]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Our EoMT against transformers', stage by stage, on random weights gone through a file and the conversion."""
 
-import json
 import re
 from functools import partial
 
@@ -10,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from parity.pairs import assert_close
-from safetensors.numpy import load_file
 from transformers import EomtConfig, EomtForUniversalSegmentation
 
 from corrclip_jax.config import EoMTConfig
 from corrclip_jax.conversion import ConversionError, convert_state_dict
 from corrclip_jax.conversion.eomt import config_from_shapes
 from corrclip_jax.conversion.families import detect
+from corrclip_jax.conversion.find import find, published_beside
 from corrclip_jax.models.eomt import Block, Embeddings, EoMT
 
 # Small, but with all that can go wrong: blocks that mask and such that do not, one and two upscale blocks, a gated
@@ -72,11 +71,10 @@ def pair(request, tmp_path_factory):
     size, masked = PAIRS[request.param]
     model = random_torch_model(CONFIGS[size], masked)
     model.save_pretrained(folder)
-    state = load_file(folder / "model.safetensors")
-    published = json.loads((folder / "config.json").read_text())
-    config = config_from_shapes({name: x.shape for name, x in state.items()}, "transformers", published)
+    found = find(folder, "eomt")
+    config = config_from_shapes(found.checkpoint.shapes, found.layout, published_beside(found))
     assert config == CONFIGS[size]
-    return model, config, jax.tree.map(jnp.asarray, convert_state_dict("eomt", state, config))
+    return model, config, jax.tree.map(jnp.asarray, convert_state_dict("eomt", found.checkpoint, config))
 
 
 def test_every_stage(pair):
