@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from corrclip_jax.automatic import automatic_masks
 from corrclip_jax.config import Config, RegionSource
 from corrclip_jax.crops import count_masks
+from corrclip_jax.panoptic import panoptic_regions
 from corrclip_jax.regions import automatic_regions, scored_regions
 from corrclip_jax.slic import superpixels
 
@@ -92,6 +93,20 @@ def _slic(config: Config, params: Mapping[str, Any], images: Images, sizes: Size
     return superpixels(config.regions.slic, images, sizes)
 
 
+def _queries(config: Config, params: Mapping[str, Any], images: Images, sizes: Sizes) -> Maps:
+    return panoptic_regions(config, params[config.regions.source], images, sizes)[0]
+
+
+def _queries_scored(
+    config: Config, params: Mapping[str, Any], images: Images, sizes: Sizes
+) -> tuple[Maps, Scores]:
+    return panoptic_regions(config, params[config.regions.source], images, sizes)
+
+
+def _queries_cap(config: Config) -> int:
+    return getattr(config, config.regions.source).queries + 1
+
+
 def _none(config: Config, params: Mapping[str, Any], images: Images, sizes: Sizes) -> Maps:
     return jnp.zeros(images.shape[:3], jnp.int32)
 
@@ -105,6 +120,8 @@ SOURCES: dict[RegionSource, Source] = {
         _sam2_scored,
     ),
     "sam1": Source("SAM", "sam1", _sam, _sam_cap, _sam_scored),
+    "eomt": Source("EoMT", "eomt", _queries, _queries_cap, _queries_scored),
+    "mask2former": Source("Mask2Former", "mask2former", _queries, _queries_cap, _queries_scored),
     "slic": Source("superpixels", None, _slic, lambda config: config.regions.slic.segments + 1),
     "none": Source("no regions", None, _none, lambda config: 1),
 }
