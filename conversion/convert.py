@@ -9,6 +9,7 @@ from typing import Any
 
 from corrclip_jax.checkpoint import (
     DESCRIPTION,
+    REGION_TOWERS,
     VOCABULARY,
     Params,
     TowerConfig,
@@ -43,6 +44,8 @@ def convert(
     out: str | Path,
     *,
     sam1: str | Path | None = None,
+    eomt: str | Path | None = None,
+    mask2former: str | Path | None = None,
     vocabulary: str | Path | None = None,
     name: str | None = None,
     quick_gelu: bool | None = None,
@@ -53,10 +56,10 @@ def convert(
     """Convert published checkpoints into the folder `out`, which is returned.
 
     Each source is a file of a published layout, the `.index.json` of a sharded one, or a folder that holds it (a
-    repository's). `sam2` and `sam1` find regions; `sam1` is the configured source where it is alone. Without
-    either the model is for given region maps. `vocabulary` is looked for beside the CLIP checkpoint; `name` is
-    the folder's by default. `quick_gelu` and `configs` (by family: "clip", "dino", "sam2", "sam1") say what
-    tensor shapes do not show, where nothing beside the files does.
+    repository's). `sam2`, `sam1`, `eomt` and `mask2former` find regions; the first of them that is there is the
+    configured source. Without any the model is for given region maps. `vocabulary` is looked for beside the CLIP
+    checkpoint; `name` is the folder's by default. `quick_gelu` and `configs` (by family: "clip", "dino" ...) say
+    what tensor shapes do not show, where nothing beside the files does.
 
     An `out` that holds a conversion of the same files with the same settings is left as it is. It appears whole or
     not at all. One tower at a time is in memory, in float32.
@@ -66,7 +69,7 @@ def convert(
         holds something else, unless `force`.
       OSError: where `out` cannot be written.
     """
-    paths = {"clip": clip, "dino": dino, "sam2": sam2, "sam1": sam1}
+    paths = {"clip": clip, "dino": dino, "sam2": sam2, "sam1": sam1, "eomt": eomt, "mask2former": mask2former}
     found = {family: find(Path(path), family) for family, path in paths.items() if path is not None}
     if vocabulary is None:
         vocabulary = find_vocabulary(found["clip"].path.parent)
@@ -83,12 +86,12 @@ def convert_folder(
     force: bool = False,
     report: Report = to_stderr,
 ) -> Path:
-    """As `convert`, for a folder that holds a CLIP, a DINO and perhaps SAM 2 or SAM, told apart by their content.
+    """As `convert`, for a folder with a CLIP, a DINO and what finds regions, told apart by their content.
 
     The files may lie in folders of their own, down to the third level.
     """
     folder = Path(folder)
-    found = find_all(folder, ("clip", "dino"), ("sam2", "sam1"))
+    found = find_all(folder, ("clip", "dino"), REGION_TOWERS)
     if vocabulary is None:
         vocabulary = find_vocabulary(found["clip"].path.parent, folder, folder / VOCABULARY)
     return _convert(
@@ -108,8 +111,8 @@ def _convert(
 ) -> Path:
     towers = {family: configs.get(family) or _configure(one, quick_gelu) for family, one in found.items()}
     config = with_fields(Config(name=name or out.name), **({"sam2": None} | towers))
-    if config.sam2 is None and config.sam1 is not None:
-        config = with_fields(config, regions={"source": "sam1"})
+    if finders := [family for family in REGION_TOWERS if family in towers]:
+        config = with_fields(config, regions={"source": finders[0]})
     if vocabulary is None:
         report("No CLIP vocabulary beside the checkpoint: class names cannot be embedded with this model.")
     else:

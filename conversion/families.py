@@ -5,14 +5,19 @@ from types import ModuleType
 from typing import Any
 
 from corrclip_jax.checkpoint import TowerConfig, expected_tower
-from corrclip_jax.conversion import clip, dino, sam1, sam2
+from corrclip_jax.conversion import clip, dino, eomt, mask2former, sam1, sam2
 from corrclip_jax.conversion.rules import ConversionError, apply_table
 from corrclip_jax.trees import collapse
 
-# Each module has SIGNATURES (layout -> a name that no other layout has), table and config_from_shapes.
-FAMILIES: dict[str, ModuleType] = {"clip": clip, "dino": dino, "sam2": sam2, "sam1": sam1}
+# Each module has SIGNATURES (layout -> a name that no layout after it has), table and config_from_shapes. EoMT, a
+# ViT itself, has names of DINO's, so it is looked for first.
+FAMILIES: dict[str, ModuleType] = {
+    "eomt": eomt, "clip": clip, "dino": dino, "sam2": sam2, "sam1": sam1, "mask2former": mask2former,
+}  # fmt: skip
 
-TITLES = {"clip": "CLIP", "dino": "DINO", "sam2": "SAM 2", "sam1": "SAM"}
+TITLES = {
+    "clip": "CLIP", "dino": "DINO", "sam2": "SAM 2", "sam1": "SAM", "eomt": "EoMT", "mask2former": "Mask2Former",
+}  # fmt: skip
 
 # Relatives that would pass for one of ours at a glance; a name in them, and what to say.
 _RELATIVES = {

@@ -11,7 +11,10 @@ from corrclip_jax.conversion.readers import INDEX_SUFFIX, SUFFIXES, Checkpoint, 
 from corrclip_jax.conversion.rules import ConversionError
 
 _DEPTH = 3
-_MODEL_TYPES = {"clip": {"clip"}, "dino": {"vit"}, "sam2": {"sam2", "sam2_video"}, "sam1": {"sam"}}
+_MODEL_TYPES = {
+    "clip": {"clip"}, "dino": {"vit"}, "sam2": {"sam2", "sam2_video"}, "sam1": {"sam"}, "eomt": {"eomt"},
+    "mask2former": {"mask2former"},
+}  # fmt: skip
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "*bpe_simple_vocab_16e6.txt.gz")
 
 

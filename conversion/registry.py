@@ -32,7 +32,7 @@ class Published:
 
     @property
     def family(self) -> str:
-        """ "clip", "dino", "sam2" or "sam1"."""
+        """ "clip", "dino", or what finds regions, "sam2" for one."""
         return self.key.split("/")[0]
 
 

@@ -46,23 +46,17 @@ def automatic_masks(
     `sizes` are the height and width of photos on one canvas; outside of a photo its map is 0.
 
     Raises:
-      NotImplementedError: for `sizes` with crop layers, which lie elsewhere in each photo.
-      ValueError: where the configuration lacks the network, or photos are too small for its crop layers.
+      ValueError: where the configuration lacks the network, or images are too small for its crop layers.
     """
-    if sizes is not None and config.regions.crop_layers:
-        raise NotImplementedError(
-            "crops of photos of different sizes on one canvas (sizes=) are not supported. Call segment on photos "
-            "of one size without sizes, give region maps (regions=), or set config.regions.crop_layers to 0."
-        )
     sam = network(config, params)
     height, width = images.shape[1:3]
-    layers = crop_layers(height, width, config.regions)
 
     def one_photo(args: tuple[UInt8[Array, "H W 3"], Sides]) -> tuple[Array, MaskFacts, Array]:
         image, sides = args
-        found = decode_layers(sam, layers, image, config, sides)
+        layers = crop_layers(height, width, config.regions, sides)
+        found = decode_layers(sam, layers, image, config)
         settings, limit = config.regions, config.method.max_regions
-        regions, facts = regions_from_layers(sam, layers, found, height, width, settings, limit, sides)
+        regions, facts = regions_from_layers(sam, layers, found, height, width, settings, limit)
         return regions, facts, jnp.concatenate([masks.iou.ravel() for masks in found])
 
     def or_nothing(args):
@@ -76,17 +70,18 @@ def automatic_masks(
 
 
 def decode_layers(
-    sam: Network,
-    layers: list[CropLayer],
-    image: UInt8[Array, "H W 3"],
-    config: Config,
-    sides: Sides = None,
+    sam: Network, layers: list[CropLayer], image: UInt8[Array, "H W 3"], config: Config
 ) -> list[LayerMasks]:
-    """Encode every crop, one after the other, and decode its points; `sides` are those of a photo on a canvas."""
-    boxes = [tuple(map(int, box)) for layer in layers for box in layer.boxes]
-    inputs = jnp.concatenate(
-        [sam.preprocess(image[None, y0:y1, x0:x1], sides=sides) for x0, y0, x1, y1 in boxes]
-    )
+    """Encode every crop, one after the other, and decode its points."""
+
+    def inputs_of(layer: CropLayer) -> Float[Array, "C S S 3"]:
+        def one(*box: Length) -> Float[Array, "S S 3"]:
+            crop, sides = layer.cut(image, *box)
+            return sam.preprocess(crop[None], sides=sides)[0]
+
+        return layer.map(one)
+
+    inputs = jnp.concatenate([inputs_of(layer) for layer in layers])
     features = jax.lax.map(lambda x: jax.tree.map(lambda y: y[0], sam.encode(x[None])), inputs)
 
     def one_crop(args):
@@ -108,9 +103,7 @@ def decode_layers(
         indices = slice(start, start + len(layer.boxes))
         own = jax.tree.map(lambda x, which=indices: x[which], features)
         start = indices.stop
-        logits, iou = jax.lax.map(
-            one_crop, (own, jnp.asarray(layer_points(layer, _fills(sam, layer, sides))))
-        )
+        logits, iou = jax.lax.map(one_crop, (own, layer_points(layer, sam.fill)))
         crops, shape = len(logits), logits.shape[-2:]
         found.append(LayerMasks(logits.reshape(crops, -1, *shape), iou.reshape(crops, -1)))
     return found
@@ -124,7 +117,6 @@ def regions_from_layers(
     width: int,
     config: RegionConfig,
     limit: int | None = None,
-    sides: Sides = None,
 ) -> tuple[Int[Array, "H W"], MaskFacts]:
     """Filter the masks of all crops, drop duplicates, clean and paint the rest: region map and facts of a photo.
 
@@ -132,10 +124,9 @@ def regions_from_layers(
     cut by its crop's edge is dropped (`crops.cut_at_edge`). With `min_area` the kept masks are cleaned and
     suppressed once more, those that did not change before those that did.
     """
-    places = [
-        _Placed(sam, layer, masks, height, width, sides) for layer, masks in zip(layers, found, strict=True)
-    ]
-    measured = [place.measured(config) for place in places]
+    places = [_Placed(sam, layer, masks, height, width) for layer, masks in zip(layers, found, strict=True)]
+    photo = layers[0].boxes[0]
+    measured = [place.measured(config, photo) for place in places]
     areas, boxes, stability, cut = (jnp.concatenate(parts) for parts in zip(*measured, strict=True))
     iou = jnp.concatenate([masks.iou.ravel() for masks in found])
     candidates = (iou > config.iou_threshold) & (stability >= config.stability_threshold) & ~cut
@@ -187,34 +178,21 @@ def _by_rank(facts: MaskFacts) -> Int[Array, " T"]:
     return jnp.zeros(count, jnp.int32).at[places].set(jnp.arange(count), mode="drop")
 
 
-def _lengths(layer: CropLayer, sides: Sides) -> list[tuple[Length, Length]]:
-    """Height and width of each crop; a photo on a canvas is its layer's only one."""
-    if sides is not None:
-        return [(sides[0], sides[1])]
-    return [(int(y1 - y0), int(x1 - x0)) for x0, y0, x1, y1 in layer.boxes]
-
-
-def _fills(sam: Network, layer: CropLayer, sides: Sides) -> list[tuple[Length, Length]]:
-    return [sam.fill(height, width) for height, width in _lengths(layer, sides)]
-
-
 class _Placed:
-    """A layer's masks and where they lie in the photo."""
+    """A layer's masks and where they lie in the photo, whose canvas is `height` x `width`."""
 
-    def __init__(
-        self, sam: Network, layer: CropLayer, masks: LayerMasks, height: int, width: int, sides: Sides
-    ):
-        self.layer, self.masks, self.photo = layer, masks, (height, width)
-        self.canvas = layer.canvas
+    def __init__(self, sam: Network, layer: CropLayer, masks: LayerMasks, height: int, width: int):
+        self.masks, self.canvas, self.photo_canvas = masks, layer.canvas, (height, width)
+        self.boxes = jnp.asarray(layer.boxes)
         side = masks.logits.shape[-1]
-        fills, lengths = _fills(sam, layer, sides), _lengths(layer, sides)
 
-        def stack(axis: int) -> Float[Array, "C n m"]:
-            each = zip(fills, lengths, strict=True)
-            return jnp.stack([sam.enlarge(side, f[axis], n[axis], self.canvas[axis]) for f, n in each])
+        def matrices(x0: Length, y0: Length, x1: Length, y1: Length) -> tuple[Array, Array]:
+            lengths = y1 - y0, x1 - x0
+            each = zip(sam.fill(*lengths), lengths, self.canvas, strict=True)
+            rows, columns = (jnp.asarray(sam.enlarge(side, *one)) for one in each)
+            return rows, columns
 
-        self.sides = jnp.stack([jnp.stack(length) for length in lengths])
-        self.rows, self.columns = stack(0), stack(1)
+        self.rows, self.columns = layer.map(matrices)
 
     def logits(self, index: Int[Array, ""]) -> Float[Array, "h w"]:
         """Logits of a mask on the layer's canvas; minus infinity outside of its crop."""
@@ -223,27 +201,26 @@ class _Placed:
         with jax.default_matmul_precision("highest"):
             full = self.rows[crop] @ self.masks.logits[crop, mask] @ self.columns[crop].T
         height, width = self.canvas
-        within = (jnp.arange(height) < self.sides[crop, 0])[:, None] & (
-            jnp.arange(width) < self.sides[crop, 1]
-        )
+        crop_width, crop_height = self.boxes[crop, 2:] - self.boxes[crop, :2]
+        within = (jnp.arange(height) < crop_height)[:, None] & (jnp.arange(width) < crop_width)
         return jnp.where(within, full, -jnp.inf)
 
-    def measured(self, config: RegionConfig) -> tuple[Any, Any, Any, Any]:
-        """Areas, boxes in the photo, stability of all masks, and whether their crop's edge cuts them."""
+    def measured(self, config: RegionConfig, photo: Any) -> tuple[Any, Any, Any, Any]:
+        """Areas, boxes in the photo (whose own is `photo`), stability of all masks, and which their crop cuts."""
         count = self.masks.iou.size
         chunk = max(1, min(count, _PIXELS_PER_CHUNK // (self.canvas[0] * self.canvas[1])))
         areas, boxes, stability = jax.lax.map(
             lambda index: measure(self.logits(index), config), jnp.arange(count), batch_size=chunk
         )
-        crops = jnp.asarray(np.repeat(self.layer.boxes, self.masks.iou.shape[1], axis=0))
+        crops = jnp.repeat(self.boxes, self.masks.iou.shape[1], axis=0)
         boxes = boxes + jnp.tile(crops[:, :2], 2)
-        return areas, boxes, stability, cut_at_edge(boxes, crops, *self.photo)
+        return areas, boxes, stability, cut_at_edge(boxes, crops, photo)
 
     def mask(self, index: Int[Array, ""], config: RegionConfig) -> Bool[Array, "H W"]:
         """A mask in the photo."""
-        height, width = self.photo
-        corner = jnp.asarray(self.layer.boxes[:, 1::-1])[index // self.masks.iou.shape[1]]
+        height, width = self.photo_canvas
+        x0, y0, _, _ = self.boxes[index // self.masks.iou.shape[1]]
         # The canvas may reach beyond the photo where its crop does not.
         room = jnp.zeros((height + self.canvas[0], width + self.canvas[1]), bool)
         mask = self.logits(index) > config.mask_threshold
-        return jax.lax.dynamic_update_slice(room, mask, tuple(corner))[:height, :width]
+        return jax.lax.dynamic_update_slice(room, mask, (y0, x0))[:height, :width]

@@ -106,11 +106,6 @@ def plan_buckets(sizes: Iterable[Size], method: MethodConfig, most: int = 4) -> 
     return tuple(sorted(found, key=lambda bucket: (bucket.cost, bucket.side)))
 
 
-def own_buckets(sizes: Iterable[Size], method: MethodConfig) -> tuple[Bucket, ...]:
-    """A bucket for every different size, which its photos fill: for programs that take no `sizes`."""
-    return tuple(Bucket(*size, windows_of(size, method)) for size in dict.fromkeys(sizes))
-
-
 def _join(counts: Counter[Size], method: MethodConfig, most: int) -> list[Bucket]:
     """Join the two buckets that cost least to join, again and again."""
     # Columns: height, width, windows; and how many photos.

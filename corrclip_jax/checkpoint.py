@@ -1,7 +1,7 @@
 """Read, write and check parameter trees. No torch.
 
-A converted model is a folder: one Orbax tree a tower (`clip/`, `dino/`, `sam2/`, `sam1/`), the CLIP vocabulary
-(`vocabulary/`) and `corrclip.json`, which holds the configuration and where the weights come from.
+A converted model is a folder: one Orbax tree a tower (`clip/`, `dino/`, what finds regions as `sam2/`), the CLIP
+vocabulary (`vocabulary/`) and `corrclip.json`, which holds the configuration and where the weights come from.
 """
 
 import importlib.metadata
@@ -26,6 +26,8 @@ from corrclip_jax.config import (
     CLIPConfig,
     Config,
     DINOConfig,
+    EoMTConfig,
+    Mask2FormerConfig,
     SAM1Config,
     SAM2Config,
     from_dict,
@@ -35,15 +37,18 @@ from corrclip_jax.config import (
 from corrclip_jax.folders import new_folder
 from corrclip_jax.models.clip import CLIP
 from corrclip_jax.models.dino import DINO
+from corrclip_jax.models.eomt import EoMT
+from corrclip_jax.models.mask2former import Mask2Former
 from corrclip_jax.models.sam1 import SAM1
 from corrclip_jax.models.sam2 import SAM2
 from corrclip_jax.trees import differences, shapes_by_path
 
-TowerConfig = CLIPConfig | DINOConfig | SAM2Config | SAM1Config
+TowerConfig = CLIPConfig | DINOConfig | SAM2Config | SAM1Config | EoMTConfig | Mask2FormerConfig
 Params = dict[str, Any]
 
-REGION_TOWERS = ("sam2", "sam1")  # what finds regions; a configuration may have none
+REGION_TOWERS = ("sam2", "sam1", "eomt", "mask2former")  # what finds regions; a configuration may have none
 TOWERS = ("clip", "dino", *REGION_TOWERS)
+_CONSTANTS = {"scale": 1.0, "bias": 0.0, "lambda1": 1.0, "attn_mask_probs": 0.0}
 DESCRIPTION = "corrclip.json"
 VOCABULARY = "vocabulary"
 FORMAT = 1
@@ -66,6 +71,10 @@ def expected_tower(config: TowerConfig) -> Params:
             shapes = jax.eval_shape(SAM2(config).init, key, _images(config.image_size))
         case SAM1Config():
             shapes = jax.eval_shape(SAM1(config).init, key, _images(config.image_size))
+        case EoMTConfig():
+            shapes = jax.eval_shape(EoMT(config).init, key, _images(config.image_size))
+        case Mask2FormerConfig():
+            shapes = jax.eval_shape(Mask2Former(config).init, key, _images(config.image_size))
     return shapes["params"]
 
 
@@ -75,7 +84,7 @@ def expected_params(config: Config) -> Params:
 
 
 def towers_of(config: Config) -> dict[str, TowerConfig]:
-    """The towers' configurations by name, SAM 2's where the configuration has it."""
+    """The towers' configurations by name, of those that the configuration has."""
     towers = {name: getattr(config, name) for name in TOWERS}
     return {name: tower for name, tower in towers.items() if tower is not None}
 
@@ -105,7 +114,7 @@ def _expected_shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 
 def init_params(config: Config, seed: int = 0) -> Params:
-    """Random parameters, for benchmarks and tests: norms 1, biases 0, kernels scaled by their fan-in.
+    """Random parameters, for benchmarks and tests: factors 1, biases 0, kernels scaled by their fan-in.
 
     Drawn with NumPy, which takes a few seconds at full size where Flax's initialisers take minutes.
     """
@@ -113,8 +122,8 @@ def init_params(config: Config, seed: int = 0) -> Params:
 
     def draw(path, leaf):
         name, parent = (str(part.key) for part in (path[-1], path[-2]))
-        if name in ("scale", "bias"):
-            return jnp.full(leaf.shape, float(name == "scale"), jnp.float32)
+        if name in _CONSTANTS:
+            return jnp.full(leaf.shape, _CONSTANTS[name], jnp.float32)
         deviation = 0.02
         if name == "kernel":
             heads_apart = len(leaf.shape) == 3 and parent != "out"

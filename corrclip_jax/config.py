@@ -9,12 +9,14 @@ from corrclip_jax.tower_config import (  # noqa: F401  (the networks' own, for t
     CLIPTextConfig,
     CLIPVisionConfig,
     DINOConfig,
+    EoMTConfig,
+    Mask2FormerConfig,
     SAM1Config,
     SAM2Config,
 )
 
 Dtype = Literal["float32", "bfloat16"]
-RegionSource = Literal["sam2", "sam1", "slic", "none"]
+RegionSource = Literal["sam2", "sam1", "eomt", "mask2former", "slic", "none"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,22 @@ class SLICConfig:
             raise ValueError(
                 f"SLIC wants {wanted}. Got {self.segments}, {self.iterations}, {self.compactness}."
             )
+
+
+@dataclass(frozen=True)
+class PanopticConfig:
+    """How the queries of EoMT and Mask2Former become regions (METHOD.md, section 2).
+
+    A query counts whose best class is not "nothing" and has a probability above `threshold` (None: as published,
+    0.8 for EoMT and 0.5 for Mask2Former). It is dropped unless the pixels that it wins are more than
+    `overlap_threshold` of those where its own mask is `mask_threshold` or more. `fuse` are classes, by number, of
+    which all regions become one ("stuff", COCO's 80 to 132); published programs fuse none unless told to.
+    """
+
+    threshold: float | None = None
+    mask_threshold: float = 0.5
+    overlap_threshold: float = 0.8
+    fuse: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +77,7 @@ class RegionConfig:
     crop_points_downscale: int = 1
     min_area: int = 0
     slic: SLICConfig = SLICConfig()
+    panoptic: PanopticConfig = PanopticConfig()
 
     def __post_init__(self):
         if self.source not in get_args(RegionSource):
@@ -122,8 +141,8 @@ class Config:
     """Everything `make_segment` needs to know; the weights it goes with are a separate tree.
 
     `dtype` is the towers' compute type. `vocabulary` is the path of the CLIP vocabulary that belongs to the
-    weights (None where text is never embedded). `sam2` and `sam1` are networks that find regions, None where the
-    model has no such one; `regions.source` says which is used.
+    weights (None where text is never embedded). `sam2`, `sam1`, `eomt` and `mask2former` are networks that find
+    regions, None where the model has no such one; `regions.source` says which is used.
     """
 
     name: str = "custom"
@@ -131,6 +150,8 @@ class Config:
     dino: DINOConfig = field(default_factory=DINOConfig)
     sam2: SAM2Config | None = field(default_factory=SAM2Config)
     sam1: SAM1Config | None = None
+    eomt: EoMTConfig | None = None
+    mask2former: Mask2FormerConfig | None = None
     regions: RegionConfig = RegionConfig()
     method: MethodConfig = MethodConfig()
     parts: PartsConfig = PartsConfig()

@@ -33,7 +33,6 @@ class RegionFinder:
                 "missing. Load a model that has it, or take another source."
             )
         self.config = config
-        self._canvas = source.canvas(config)
         self._params = {} if source.tower is None else {source.tower: params[source.tower]}
         self._program = jax.jit(partial(score_regions, config))
 
@@ -50,7 +49,7 @@ class RegionFinder:
             good = [photo for photo in photos if not isinstance(photo, Exception)]
             if not good:
                 return None
-            true_sizes = batching.sizes_of(good, batch) if self._canvas else None
+            true_sizes = batching.sizes_of(good, batch)
             return self._program(self._params, batching.on_canvas(good, batch), true_sizes)
 
         for batch, photos, out in batching.stream(self._plan(sizes), read, run):
@@ -66,10 +65,7 @@ class RegionFinder:
         if not sizes:
             return []
         method = self.config.method
-        if self._canvas:
-            buckets = batching.plan_buckets(sizes, method, _PROGRAMS)
-        else:
-            buckets = batching.own_buckets(sizes, method)
+        buckets = batching.plan_buckets(sizes, method, _PROGRAMS)
         return batching.plan_batches(sizes, buckets, method, _photos_together)
 
 

@@ -58,6 +58,16 @@ def bilinear_rows(index: Axis1, size: int, out: Length) -> Any:
     return (low[:, None] == cells) * (1 - weight)[:, None] + (high[:, None] == cells) * weight[:, None]
 
 
+def bilinear_twice(index: Axis1, size: int, middle: int, filled: Length, out: Length) -> Any:
+    """Rows `index` [n, size] of two bilinear resizes: `size` to `middle`, of which the first `filled` to `out`."""
+    low, high, weight = linear_taps(index, filled, out)
+    to_middle = bilinear_matrix(size, middle)
+    lower, upper = (
+        to_middle[i] if isinstance(i, np.ndarray) else jnp.asarray(to_middle)[i] for i in (low, high)
+    )
+    return lower * (1 - weight)[:, None] + upper * weight[:, None]
+
+
 @lru_cache(maxsize=64)
 def antialias_matrix(size: int, out: int) -> Float[np.ndarray, "out size"]:
     """Matrix of torch's bilinear resize with antialias: a triangle as wide as the shrinking factor."""
@@ -132,6 +142,27 @@ def photo_at(x: UInt8[Array, "*batch H W C"], rows: tuple, columns: tuple) -> UI
 
     mixed = ((across(top) * upper) >> 16) + ((across(bottom) * lower) >> 16)
     return ((mixed + 2) >> 2).astype(jnp.uint8)
+
+
+def pillow(
+    x: UInt8[Array, "*batch H W C"], side: tuple[Length, Length], out: tuple[Length, Length], room: int
+) -> Float[Array, "*batch {room} {room} C"]:
+    """Pillow's bilinear resize of the top left `side` (height, width) of photos to `out`, in a square of `room`.
+
+    Both may be traced; what lies beyond `out` means nothing. With antialias, columns first, rounded to grey levels
+    after each of the two passes. Pillow works in 22-bit fixed point, which may differ by one grey level where a
+    value lies between two; since version 13 it goes down the rows first where they shrink much more than the
+    columns, which may differ by one as well. Models were trained and published with columns first.
+    """
+    rows, columns = (
+        antialias_columns(canvas, length, wanted, room)
+        for canvas, length, wanted in zip(x.shape[-3:-1], side, out, strict=True)
+    )
+    # What lies half way between two levels goes up in whatever order its parts were added.
+    half = 0.5 + 2**-13
+    with jax.default_matmul_precision("highest"):
+        pixels = jnp.floor(jnp.einsum("wW,...HWc->...Hwc", columns, x.astype(jnp.float32)) + half)
+        return jnp.floor(jnp.einsum("hH,...Hwc->...hwc", rows, pixels) + half)
 
 
 def linear_taps(index: Axis1, size: Length, out: Length) -> tuple[Any, Any, Any]:

@@ -15,7 +15,6 @@ from corrclip_jax.config import Config, with_fields
 from corrclip_jax.region_files import count_regions
 from corrclip_jax.segment import make_segment
 from corrclip_jax.sharding import over_photos
-from corrclip_jax.sources import SOURCES
 from corrclip_jax.text import TextEmbedding
 
 # Photos go through the accelerator together, as many as have about this many pixels.
@@ -53,8 +52,6 @@ class Runner:
     def __init__(self, config: Config, params: Mapping[str, Any], mesh: Mesh | None = None):
         self.config = config
         self._mesh = mesh
-        # Some sources of regions want photos that fill their canvas.
-        self._canvas = SOURCES[config.regions.source].canvas(config)
         self._params = params
         self._buckets: list[Bucket] = []
         self._planned: set[Size] = set()
@@ -108,8 +105,7 @@ class Runner:
             announce(batch.places, compiles)
             started[batch] = time.perf_counter(), compiles
             self._compiled.add(key)
-            true_sizes = batching.sizes_of(photos, batch) if self._canvas or maps else None
-            host = batching.on_canvas(photos, batch), true_sizes, regions
+            host = batching.on_canvas(photos, batch), batching.sizes_of(photos, batch), regions
             images, true_sizes, regions = jax.device_put(host, self._mesh and over_photos(self._mesh))
             program = self._program(cap, batch.bucket.windows)
             return tuple(program(self._params, images, text, sizes=true_sizes, regions=regions))
@@ -138,9 +134,7 @@ class Runner:
     def _plan(self, sizes: Sequence[Size], with_map: Sequence[bool]) -> list[Batch]:
         """Batches of photos with and of photos without a map, in old buckets where those will do."""
         method = self.config.method
-        on_canvas = [kind or self._canvas for kind in with_map]
-        unserved = [size for size, kind in zip(sizes, on_canvas, strict=True) if kind]
-        unserved = [size for size in unserved if not self._is_served(size)]
+        unserved = [size for size in sizes if not self._is_served(size)]
         if unserved:
             for bucket in batching.plan_buckets(unserved, method, _PROGRAMS):
                 members = [size for size in set(unserved) if bucket.holds(size, method)]
@@ -150,9 +144,7 @@ class Runner:
         for kind in (False, True):
             places = [place for place, one in enumerate(with_map) if one == kind]
             chosen = [sizes[place] for place in places]
-            shared = kind or self._canvas
-            buckets = self._buckets if shared else batching.own_buckets(chosen, method)
-            planned = batching.plan_batches(chosen, buckets, method, self._photos_together)
+            planned = batching.plan_batches(chosen, self._buckets, method, self._photos_together)
             batches += [batch._replace(places=tuple(places[k] for k in batch.places)) for batch in planned]
         return batches
 

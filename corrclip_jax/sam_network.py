@@ -54,7 +54,11 @@ def network(config: Config, params: Mapping[str, Any]) -> Network:
     }
     if name == "sam1":
         fill = partial(sam1.input_sides, size=size)
-        return Network(fill, partial(_by_way_of, size), partial(sam1.preprocess, size=size), **methods)
+
+        def by_way_of_input(side: int, filled: Length, out: Length, canvas: int) -> Any:
+            return resize.bilinear_twice(np.arange(canvas), side, size, filled, out)
+
+        return Network(fill, by_way_of_input, partial(sam1.preprocess, size=size), **methods)
 
     def straight(side: int, filled: Length, out: Length, canvas: int) -> Any:
         return resize.bilinear_rows(np.arange(canvas), side, out)
@@ -62,13 +66,3 @@ def network(config: Config, params: Mapping[str, Any]) -> Network:
     return Network(
         lambda height, width: (size, size), straight, partial(sam2.preprocess, size=size), **methods
     )
-
-
-def _by_way_of(size: int, side: int, filled: Length, out: Length, canvas: int) -> Any:
-    """Logits to the input's `size` and what is filled of that to `out`, as the first SAM's program does."""
-    low, high, weight = resize.linear_taps(np.arange(canvas), filled, out)
-    to_input = resize.bilinear_matrix(side, size)
-    lower, upper = (
-        to_input[i] if isinstance(i, np.ndarray) else jnp.asarray(to_input)[i] for i in (low, high)
-    )
-    return lower * (1 - weight)[:, None] + upper * weight[:, None]

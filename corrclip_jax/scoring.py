@@ -236,9 +236,4 @@ def _checked(config: Config, params: dict[str, Any], regions: str, size: int) ->
             f"the model {config.name!r} has no {SOURCES[config.regions.source].title} to find regions with. Take "
             f"one that has, or regions {GIVEN!r} or 'none'."
         )
-    if not SOURCES[config.regions.source].canvas(config):
-        raise ValueError(
-            "crop layers want photos of one size, and an evaluation runs many sizes in one batch. Write region "
-            "maps first (`corrclip regions`) and evaluate with them, or set config.regions.crop_layers to 0."
-        )
     return config

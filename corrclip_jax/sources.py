@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from corrclip_jax.automatic import automatic_masks
 from corrclip_jax.config import Config, RegionSource
 from corrclip_jax.crops import count_masks
+from corrclip_jax.panoptic import panoptic_regions
 from corrclip_jax.regions import automatic_regions, scored_regions
 from corrclip_jax.slic import superpixels
 
@@ -36,7 +37,7 @@ class Source(NamedTuple):
     `title` is for people; `tower` names the network that it reads, in the configuration and in the parameters, None
     where it needs no weights; `cap` is the most distinct ids that one of its maps can hold, 0 included. `scored`,
     where the source knows more than the maps, gives the maps and what it knows of each region: arrays [B, cap] by
-    name, by id. `canvas` says whether it takes `sizes`, by the configuration.
+    name, by id.
     """
 
     title: str
@@ -44,7 +45,6 @@ class Source(NamedTuple):
     find: Callable[[Config, Mapping[str, Any], Images, Sizes], Maps]
     cap: Callable[[Config], int]
     scored: Callable[[Config, Mapping[str, Any], Images, Sizes], tuple[Maps, Scores]] | None = None
-    canvas: Callable[[Config], bool] = lambda config: True
 
 
 def _sam2(config: Config, params: Mapping[str, Any], images: Images, sizes: Sizes) -> Maps:
@@ -83,10 +83,6 @@ def _sam_cap(config: Config) -> int:
     return min(count_masks(config.regions), config.method.max_regions) + 1
 
 
-def _takes_canvas(config: Config) -> bool:
-    return config.regions.crop_layers == 0
-
-
 def _has_more(config: Config) -> bool:
     """Whether SAM 2 is asked for more than the method's own program does."""
     settings = config.regions
@@ -95,6 +91,20 @@ def _has_more(config: Config) -> bool:
 
 def _slic(config: Config, params: Mapping[str, Any], images: Images, sizes: Sizes) -> Maps:
     return superpixels(config.regions.slic, images, sizes)
+
+
+def _queries(config: Config, params: Mapping[str, Any], images: Images, sizes: Sizes) -> Maps:
+    return panoptic_regions(config, params[config.regions.source], images, sizes)[0]
+
+
+def _queries_scored(
+    config: Config, params: Mapping[str, Any], images: Images, sizes: Sizes
+) -> tuple[Maps, Scores]:
+    return panoptic_regions(config, params[config.regions.source], images, sizes)
+
+
+def _queries_cap(config: Config) -> int:
+    return getattr(config, config.regions.source).queries + 1
 
 
 def _none(config: Config, params: Mapping[str, Any], images: Images, sizes: Sizes) -> Maps:
@@ -108,9 +118,10 @@ SOURCES: dict[RegionSource, Source] = {
         _sam2,
         lambda config: _sam_cap(config) if _has_more(config) else config.regions.points_per_side**2 + 1,
         _sam2_scored,
-        _takes_canvas,
     ),
-    "sam1": Source("SAM", "sam1", _sam, _sam_cap, _sam_scored, _takes_canvas),
+    "sam1": Source("SAM", "sam1", _sam, _sam_cap, _sam_scored),
+    "eomt": Source("EoMT", "eomt", _queries, _queries_cap, _queries_scored),
+    "mask2former": Source("Mask2Former", "mask2former", _queries, _queries_cap, _queries_scored),
     "slic": Source("superpixels", None, _slic, lambda config: config.regions.slic.segments + 1),
     "none": Source("no regions", None, _none, lambda config: 1),
 }

@@ -133,3 +133,88 @@ class SAM1Config:
     def embed_size(self) -> int:
         """Side of the feature map that the decoder reads."""
         return self.image_size // self.patch_size
+
+
+@dataclass(frozen=True)
+class EoMTConfig:
+    """EoMT: a DINOv2 ViT with registers, whose last `query_blocks` blocks see queries too, and two heads.
+
+    `upscale_blocks` double the grid of patches for the masks; `labels` are classes without "nothing". `swiglu` is
+    True for the giant one's gated MLP. The defaults are those of ViT-L for COCO panoptic at 640.
+    """
+
+    image_size: int = 640
+    patch_size: int = 16
+    width: int = 1024
+    layers: int = 24
+    heads: int = 16
+    mlp_ratio: float = 4.0
+    swiglu: bool = False
+    registers: int = 4
+    queries: int = 200
+    query_blocks: int = 4
+    upscale_blocks: int = 2
+    labels: int = 133
+
+    def __post_init__(self):
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size must be a multiple of patch_size, {self.patch_size}. Got {self.image_size}."
+            )
+        if self.width % self.heads:
+            raise ValueError(f"width must be a multiple of heads, {self.heads}. Got {self.width}.")
+        if not 0 < self.query_blocks <= self.layers:
+            raise ValueError(f"query_blocks must be 1 to {self.layers}, the layers. Got {self.query_blocks}.")
+
+    @property
+    def grid(self) -> int:
+        """Patches a side."""
+        return self.image_size // self.patch_size
+
+
+@dataclass(frozen=True)
+class Mask2FormerConfig:
+    """Mask2Former: Swin, a pixel decoder of deformable attention, a decoder with masked attention.
+
+    Swin's `embed_dim` is that of the first stage and doubles from stage to stage; `depths` and `heads` are those
+    of the stages, `window` is a side in patches. `feature_size` is the width of both decoders, `mask_feature_size`
+    that of the map which the masks are read off; `decoder_heads` are the pixel decoder's too, whose other numbers
+    are the `encoder_` ones, as published. `labels` are classes without "nothing"; `image_size` is the side that
+    photos are resized to. The defaults are those of Swin-L for COCO panoptic.
+    """
+
+    image_size: int = 384
+    patch_size: int = 4
+    embed_dim: int = 192
+    depths: tuple[int, ...] = (2, 2, 18, 2)
+    heads: tuple[int, ...] = (6, 12, 24, 48)
+    window: int = 12
+    mlp_ratio: float = 4.0
+    feature_size: int = 256
+    mask_feature_size: int = 256
+    encoder_layers: int = 6
+    encoder_mlp_width: int = 1024
+    decoder_layers: int = 9
+    decoder_heads: int = 8
+    decoder_mlp_width: int = 2048
+    queries: int = 200
+    labels: int = 133
+
+    def __post_init__(self):
+        if len(self.depths) != 4 or len(self.heads) != 4:
+            raise ValueError(
+                "Swin has four stages: depths and heads must have four entries each. "
+                f"Got {self.depths} and {self.heads}."
+            )
+        if any((self.embed_dim << stage) % heads for stage, heads in enumerate(self.heads)):
+            raise ValueError(
+                "heads must divide the stages' widths, embed_dim and its doubles. "
+                f"Got {self.heads} and {self.embed_dim}."
+            )
+        if self.feature_size % self.decoder_heads or self.feature_size % 32:
+            raise ValueError(
+                f"feature_size must be a multiple of decoder_heads, {self.decoder_heads}, and of 32, the groups of "
+                f"the pixel decoder's norms. Got {self.feature_size}."
+            )
+        if self.image_size % 32:
+            raise ValueError(f"image_size must be a multiple of 32. Got {self.image_size}.")

@@ -10,6 +10,8 @@ from corrclip_jax.config import (
     CLIPVisionConfig,
     Config,
     DINOConfig,
+    EoMTConfig,
+    Mask2FormerConfig,
     SAM1Config,
     SAM2Config,
     with_fields,
@@ -18,6 +20,22 @@ from corrclip_jax.config import (
 SAM1 = SAM1Config(
     image_size=64, width=16, layers=2, heads=2, global_blocks=(1,), window=3, embed_dim=16, decoder_heads=2,
     decoder_mlp_width=16,
+)  # fmt: skip
+EOMT = EoMTConfig(
+    image_size=64,
+    width=16,
+    layers=2,
+    heads=2,
+    registers=1,
+    queries=6,
+    query_blocks=1,
+    upscale_blocks=1,
+    labels=3,
+)
+MASK2FORMER = Mask2FormerConfig(
+    image_size=64, embed_dim=8, depths=(1, 1, 1, 1), heads=(1, 1, 2, 2), window=4, feature_size=32,
+    mask_feature_size=16, encoder_layers=1, encoder_mlp_width=16, decoder_layers=1, decoder_heads=2,
+    decoder_mlp_width=16, queries=6, labels=3,
 )  # fmt: skip
 
 MERGES = ("t h", "th e</w>", "o f</w>", "p h", "ph o", "c a", "ca t</w>")

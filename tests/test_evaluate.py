@@ -205,9 +205,3 @@ def test_the_ablation_goes_from_plain_clip_to_the_whole():
     assert all(sum(dataclasses.asdict(parts).values()) == 5 for parts in without.values())
     assert not without["without merging"].merging
     assert without["without correction"] == upon["+ semantic"]
-
-
-def test_crop_layers_are_sent_to_region_files(tmp_path):
-    config = with_fields(small_config(write_vocabulary(tmp_path)), regions={"crop_layers": 1})
-    with pytest.raises(ValueError, match="Write region maps first"):
-        evaluate(config, init_params(config), TOY)

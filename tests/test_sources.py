@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_models import SAM1, small_config
+from small_models import EOMT, MASK2FORMER, SAM1, small_config
 
 from corrclip_jax.checkpoint import init_params
 from corrclip_jax.config import Config, RegionConfig, RegionSource, with_fields
 from corrclip_jax.segment import make_segment
 from corrclip_jax.sources import SOURCES, can_find, find_regions
 
-CONFIG = with_fields(small_config(), sam1=SAM1)
+CONFIG = with_fields(small_config(), sam1=SAM1, eomt=EOMT, mask2former=MASK2FORMER)
 
 
 @pytest.fixture(scope="module")

@@ -99,7 +99,7 @@ def bench(
 
             announce("Weights")
             if random:
-                config = model_config(model)
+                config = with_network(model_config(model), regions)
                 params = init_params(config)
             else:
                 config, params = load(model)
@@ -150,6 +150,16 @@ def limit_threads(threads: int) -> None:
         raise UsageError(f"--threads {threads}, but this process may use {len(cores)} cores.")
     os.sched_setaffinity(0, cores[:threads])
     os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+def with_network(config: Config, source: RegionSource | None) -> Config:
+    """The configuration with the source's network: of the published size, where the model itself has none."""
+    from corrclip_jax.config import EoMTConfig, Mask2FormerConfig, SAM1Config, SAM2Config
+
+    sizes = {"sam2": SAM2Config, "sam1": SAM1Config, "eomt": EoMTConfig, "mask2former": Mask2FormerConfig}
+    if source not in sizes or getattr(config, source) is not None:
+        return config
+    return with_fields(config, **{source: sizes[source]()})
 
 
 def model_config(model: str) -> Config:

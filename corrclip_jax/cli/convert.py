@@ -11,11 +11,11 @@ from corrclip_jax.cli.console import UsageError, messages, results
 
 HELP = "\n\n".join(
     [
-        "Convert published checkpoints of CLIP, DINO and SAM 2 into a model folder.",
+        "Convert published checkpoints of CLIP, DINO and what finds regions into a model folder.",
         "Name a folder that holds them all (they are told apart by their content), or each with an option: a file "
         "(.safetensors; .pt, .pth and .bin want torch), or the folder of a repository. Both published layouts of "
-        "each family are known. Without SAM 2 the model is for given region maps. What is converted already is not "
-        "converted again.",
+        "each family are known. Regions are found by SAM 2, SAM, EoMT or Mask2Former; without any of them a model "
+        "is for given region maps. What is converted already is not converted again.",
         "[bold]Examples[/]",
         "  corrclip convert checkpoints/ --out models/mine",
         "  corrclip convert --clip clip.safetensors --dino dino.pth --sam2 sam2.pt --out models/mine",
@@ -35,6 +35,10 @@ def convert(
     sam2: Annotated[Path | None, typer.Option(help="SAM 2's checkpoint (original or transformers).")] = None,
     sam1: Annotated[
         Path | None, typer.Option(help="The first SAM's checkpoint (original or transformers).")
+    ] = None,
+    eomt: Annotated[Path | None, typer.Option(help="EoMT's checkpoint (transformers).")] = None,
+    mask2former: Annotated[
+        Path | None, typer.Option(help="Mask2Former's checkpoint with a Swin encoder (transformers).")
     ] = None,
     vocabulary: Annotated[
         Path | None,
@@ -56,13 +60,14 @@ def convert(
     force: Annotated[bool, typer.Option("--force", help="Replace what is at --out.")] = False,
 ) -> None:
     """Convert published checkpoints; people read `HELP`."""
-    one_by_one = {"--clip": clip, "--dino": dino, "--sam2": sam2, "--sam1": sam1}
+    one_by_one = {
+        "--clip": clip, "--dino": dino, "--sam2": sam2, "--sam1": sam1, "--eomt": eomt,
+        "--mask2former": mask2former,
+    }  # fmt: skip
     if folder is not None and any(one_by_one.values()):
-        raise UsageError(
-            "Name a folder, or checkpoints one by one (--clip, --dino, --sam2, --sam1), not both."
-        )
+        raise UsageError(f"Name a folder, or checkpoints one by one ({', '.join(one_by_one)}), not both.")
     if folder is not None and not folder.is_dir():
-        raise UsageError(f"{folder} is no folder. Name a single file with --clip, --dino, --sam2 or --sam1.")
+        raise UsageError(f"{folder} is no folder. Name a single file with {', '.join(one_by_one)}.")
     if folder is not None:
         from corrclip_jax.conversion.convert import convert_folder
 
@@ -70,7 +75,7 @@ def convert(
     elif clip is not None and dino is not None:
         from corrclip_jax.conversion.convert import convert as convert_files
 
-        run = partial(convert_files, clip, dino, sam2, sam1=sam1)
+        run = partial(convert_files, clip, dino, sam2, sam1=sam1, eomt=eomt, mask2former=mask2former)
     else:
         missing = " and ".join(option for option in ("--clip", "--dino") if not one_by_one[option])
         raise UsageError(f"{missing} missing. Name each checkpoint, or a folder that holds them all.")

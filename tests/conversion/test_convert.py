@@ -10,9 +10,10 @@ import torch
 from published import CLIP, DINO, clip_as_transformers, dino_shapes, open_clip_shapes, random_tensors
 from safetensors.numpy import save_file
 from small_models import write_vocabulary
+from transformers import EomtConfig, EomtForUniversalSegmentation
 
 from corrclip_jax.checkpoint import read
-from corrclip_jax.config import CLIPConfig, CLIPTextConfig, CLIPVisionConfig, DINOConfig
+from corrclip_jax.config import CLIPConfig, CLIPTextConfig, CLIPVisionConfig, DINOConfig, EoMTConfig
 from corrclip_jax.conversion import ConversionError, convert_state_dict
 from corrclip_jax.conversion import convert as module
 from corrclip_jax.conversion.convert import convert, convert_folder
@@ -209,6 +210,34 @@ def test_a_folder_is_sorted_out_by_content(sources, tmp_path):
     assert set(params) == {"clip", "dino"}
     with pytest.raises(ConversionError, match="No checkpoint of DINO"):
         convert_folder(sources["clip"], tmp_path / "other")
+
+
+@pytest.mark.parametrize("by_content", [True, False])
+def test_a_network_of_queries_finds_regions_where_it_is_alone(sources, tmp_path, by_content):
+    size = EomtConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=32, num_upscale_blocks=1,
+        num_blocks=1, num_queries=3, num_register_tokens=1, num_labels=4,
+    )  # fmt: skip
+    EomtForUniversalSegmentation(size).save_pretrained(tmp_path / "eomt")
+    if by_content:
+        out = convert_folder(tmp_path, out=tmp_path / "model")
+    else:
+        out = convert(**sources, out=tmp_path / "model", eomt=tmp_path / "eomt")
+    config, params = read(out)
+    assert config.regions.source == "eomt"
+    assert config.eomt == EoMTConfig(
+        image_size=32,
+        width=16,
+        layers=2,
+        heads=2,
+        registers=1,
+        queries=3,
+        query_blocks=1,
+        upscale_blocks=1,
+        labels=4,
+    )
+    assert set(params) == {"clip", "dino", "eomt"}
+    assert json.loads((out / "corrclip.json").read_text())["sources"]["eomt"]["layout"] == "transformers"
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])

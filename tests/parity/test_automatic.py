@@ -20,7 +20,7 @@ from corrclip_jax.conversion import convert_state_dict
 from corrclip_jax.crops import count_masks, crop_layers, layer_points
 from corrclip_jax.models.sam1 import input_sides
 from corrclip_jax.sam_network import network
-from corrclip_jax.sources import SOURCES, find_regions, score_regions
+from corrclip_jax.sources import find_regions, score_regions
 
 SIZE = 128  # the side of the networks' input
 SMALL = SAM1Config(image_size=SIZE, width=16, layers=1, heads=1, embed_dim=32)
@@ -129,10 +129,7 @@ def test_crops_and_points_are_the_pipelines(crop_layers_):
     crops, points, _, _ = PROCESSOR.generate_crop_boxes(photo, SIZE, crop_layers_, points_per_crop=6)
     layers = crop_layers(93, 151, settings)
     np.testing.assert_array_equal(np.concatenate([layer.boxes for layer in layers]), crops)
-    ours = [
-        layer_points(layer, [input_sides(int(y1 - y0), int(x1 - x0), SIZE) for x0, y0, x1, y1 in layer.boxes])
-        for layer in layers
-    ]
+    ours = [layer_points(layer, partial(input_sides, size=SIZE)) for layer in layers]
     np.testing.assert_allclose(np.concatenate(ours), points[0].transpose(0, 1), rtol=1e-6)
 
 
@@ -215,8 +212,6 @@ def test_the_source_is_this_program_within_its_cap(whole):
     few = with_fields(config, method={"max_regions": 2})
     regions, cap = find_regions(few, {"sam1": params}, photos)
     assert (cap, int(regions.max())) == (3, 2)
-    with pytest.raises(NotImplementedError, match=r"set config\.regions\.crop_layers to 0"):
-        SOURCES["sam1"].find(config, {"sam1": params}, photos, jnp.full((2, 2), 40))
     with pytest.raises(ValueError, match=r"config\.sam1 is None"):
         find_regions(with_fields(config, sam1=None), {"sam1": params}, photos)
 

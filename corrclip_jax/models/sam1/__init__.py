@@ -5,7 +5,6 @@ Prompt encoder and two-way transformer are SAM 2's, which kept them.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
@@ -110,18 +109,11 @@ def preprocess(
 
     `sides`, maybe traced, are the height and width of photos that fill the top left corner of `images` only.
 
-    The resize is Pillow's, as published: bilinear with antialias, columns first, rounded to grey levels after each
-    of the two passes. Pillow works in 22-bit fixed point, which may differ by one grey level where a value lies
-    between two.
+    The resize is Pillow's, as published (`resize.pillow`).
     """
     height, width = images.shape[1:3] if sides is None else sides
     fill = input_sides(height, width, size)
-    rows = resize.antialias_columns(images.shape[1], height, fill[0], size)
-    columns = resize.antialias_columns(images.shape[2], width, fill[1], size)
-    pixels = images.astype(jnp.float32)
-    with jax.default_matmul_precision("highest"):
-        pixels = jnp.floor(jnp.einsum("wW,bHWc->bHwc", columns, pixels) + 0.5)
-        pixels = jnp.floor(jnp.einsum("hH,bHwc->bhwc", rows, pixels) + 0.5)
+    pixels = resize.pillow(images, (height, width), fill, size)
     normalised = (pixels - jnp.array(MEAN)) / jnp.array(STD)
     within = (jnp.arange(size) < fill[0])[:, None] & (jnp.arange(size) < fill[1])
     return jnp.where(within[:, :, None], normalised, 0)

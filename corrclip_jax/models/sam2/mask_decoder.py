@@ -30,8 +30,8 @@ class ReluMLP(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, " C"]) -> Float[Array, " outputs"]:
-        """A token to `outputs` numbers."""
+    def __call__(self, x: Float[Array, "*batch C"]) -> Float[Array, "*batch outputs"]:
+        """Every token to `outputs` numbers."""
         for i, width in enumerate((self.hidden, self.hidden, self.outputs)):
             x = nn.Dense(width, dtype=self.dtype, name=f"layers_{i}")(x if i == 0 else jax.nn.relu(x))
         return x
