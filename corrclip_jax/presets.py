@@ -57,7 +57,7 @@ class Model(NamedTuple):
 
 def available_models() -> list[Model]:
     """The models that `load` knows by name, the embedded one first."""
-    own = {"clip": "Tiny CLIP ViT/8", "dino": "Tiny DINO ViT/8", "sam2": "Tiny SAM 2"}
+    own = {"clip": "Tiny CLIP ViT/4", "dino": "Tiny DINO ViT/4", "sam2": "Tiny SAM 2"}
     models = [Model(EMBEDDED, own, dict.fromkeys(own, "Apache-2.0"), _is_converted(EMBEDDED_FOLDER))]
     for name in PRESETS:
         parts = preset_models(name)
