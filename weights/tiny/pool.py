@@ -93,7 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--crops", type=int, default=80_000)
-    parser.add_argument("--scenes", type=int, default=12_000)
+    parser.add_argument("--scenes", type=int, default=10_000)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
