@@ -8,7 +8,7 @@ from corrclip_jax.presets import EMBEDDED, EMBEDDED_FOLDER, load
 
 # What `corrclip evaluate scenes --count 24` prints as mIoU. A change that moves it by a point or more has changed
 # the method or the scenes; after one that is meant to, and after a training, write the new value here.
-RECORDED = 43.3
+RECORDED = 74.6
 TOLERANCE = 1.0
 
 
