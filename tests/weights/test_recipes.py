@@ -133,7 +133,7 @@ def test_clip_begins_as_a_convolutional_network(clip_config):
 def test_the_training_tower_is_the_package_s(pool, clip_config, teacher_run):
     train_clip = recipe("train_clip")
     state, _, maker = clip_parts(pool, clip_config, teacher_run, 0)
-    batch = maker(0)
+    batch = jax.tree.map(jnp.asarray, maker(0))
     images = jnp.asarray((batch.images - CLIP_MEAN) / CLIP_STD, jnp.float32)
     seen = train_clip.look(clip_config, state.params, images, batch.corners, batch.parts)
     inputs = CLIP(clip_config).apply(
