@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from corrclip_jax.chunks import device_bytes, points_at_once
+from corrclip_jax.chunks import device_bytes, photo_by_photo, points_at_once
 from corrclip_jax.components import remove_small
 from corrclip_jax.config import Config, RegionConfig
 from corrclip_jax.crops import CropLayer, crop_layers, cut_at_edge, layer_points
@@ -59,14 +59,7 @@ def automatic_masks(
         regions, facts = regions_from_layers(sam, layers, found, height, width, settings, limit)
         return regions, facts, jnp.concatenate([masks.iou.ravel() for masks in found])
 
-    def or_nothing(args):
-        """What fills a batch up, a photo of no size, costs nothing."""
-        nothing = jax.tree.map(
-            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one_photo, args)
-        )
-        return jax.lax.cond(args[1].min() > 0, one_photo, lambda _: nothing, args)
-
-    return jax.lax.map(one_photo if sizes is None else or_nothing, (images, sizes))
+    return photo_by_photo(one_photo, images, sizes)
 
 
 def decode_layers(

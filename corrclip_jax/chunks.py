@@ -3,7 +3,12 @@
 None of this changes results. A CPU, whose memory JAX does not report, gets what its caches like.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, UInt8
 
 from corrclip_jax.config import Config, SAM2Config, with_fields
 
@@ -71,3 +76,21 @@ def _point_values(sam2: SAM2Config) -> int:
 
 def _fitting(budget: int | float, each: int | float, most: int) -> int:
     return max(1, min(most, int(budget // each)))
+
+
+def photo_by_photo(
+    function: Callable[[tuple[UInt8[Array, "H W 3"], Int[Array, "2"] | None]], Any],
+    images: UInt8[Array, "B H W 3"],
+    sizes: Int[Array, "B 2"] | None,
+) -> Any:
+    """A function of an image and its photo's sides (height, width), one image after the other; results stacked.
+
+    Without `sizes` the sides are None. What fills a batch up, a photo of no size, costs nothing and gives zeros.
+    """
+
+    def or_nothing(args: tuple[UInt8[Array, "H W 3"], Int[Array, "2"]]) -> Any:
+        shapes = jax.eval_shape(function, args)
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return jax.lax.cond(args[1].min() > 0, function, lambda _: nothing, args)
+
+    return jax.lax.map(function if sizes is None else or_nothing, (images, sizes))

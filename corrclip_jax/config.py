@@ -186,6 +186,19 @@ def with_fields(config: Any, **changes: Any) -> Any:
     return dataclasses.replace(config, **nested)
 
 
+def source_tower(config: Config) -> tuple[RegionSource, Any]:
+    """The configured source of regions and its network's configuration; for sources that have a network.
+
+    Raises:
+      ValueError: where the configuration does not have it.
+    """
+    name = config.regions.source
+    tower = getattr(config, name)
+    if tower is None:
+        raise ValueError(f"config.{name} is None: give region maps, or set it.")
+    return name, tower
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """The config as plain JSON types (tuples become lists)."""
     return dataclasses.asdict(config, dict_factory=lambda items: {k: _plain(v) for k, v in items})

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from corrclip_jax import resize
+from corrclip_jax.chunks import photo_by_photo
 from corrclip_jax.config import Config, PanopticConfig
 from corrclip_jax.panoptic_network import Network, network, preprocess
 from corrclip_jax.resize import Length
@@ -69,13 +70,7 @@ def panoptic_regions(
             _by_id(found.ids, found.scores),
         )
 
-    def or_nothing(args: tuple[UInt8[Array, "H W 3"], Int[Array, "2"]]) -> tuple[Array, Array, Array]:
-        """What fills a batch up, a photo of no size, costs nothing."""
-        shapes = jax.eval_shape(one_photo, args)
-        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        return jax.lax.cond(args[1].min() > 0, one_photo, lambda _: nothing, args)
-
-    maps, labels, scores = jax.lax.map(one_photo if sizes is None else or_nothing, (images, sizes))
+    maps, labels, scores = photo_by_photo(one_photo, images, sizes)
     return maps, {"label_id": labels, "score": scores}
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
 from corrclip_jax import resize
-from corrclip_jax.config import Config
+from corrclip_jax.config import Config, source_tower
 from corrclip_jax.models.eomt import EoMT
 from corrclip_jax.models.mask2former import Mask2Former
 from corrclip_jax.resize import Length
@@ -48,10 +48,7 @@ def network(config: Config, params: Mapping[str, Any]) -> Network:
     Raises:
       ValueError: where the configuration does not have it.
     """
-    name = config.regions.source
-    tower = getattr(config, name)
-    if tower is None:
-        raise ValueError(f"config.{name} is None: give region maps, or set it.")
+    name, tower = source_tower(config)
     size, dtype = tower.image_size, jnp.dtype(config.dtype)
     model = EoMT(tower, dtype) if name == "eomt" else Mask2Former(tower, dtype)
     predict: Callable[..., Any] = partial(model.apply, {"params": params})

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from corrclip_jax import resize
-from corrclip_jax.chunks import device_bytes, points_at_once
+from corrclip_jax.chunks import device_bytes, photo_by_photo, points_at_once
 from corrclip_jax.config import Config, RegionConfig
 from corrclip_jax.models.sam2 import SAM2, preprocess
 
@@ -109,13 +109,7 @@ def scored_regions(
         )
         return paint(logits, facts, height, width, settings, sides), quality, stability
 
-    def or_nothing(args: tuple[UInt8[Array, "H W 3"], Int[Array, "2"]]) -> tuple[Array, Array, Array]:
-        """What fills a batch up, a photo of no size, costs nothing."""
-        scores = jnp.zeros(len(points) + 1)
-        nothing = jnp.zeros(images.shape[1:3], jnp.int32), scores, scores
-        return jax.lax.cond(args[1].min() > 0, one_photo, lambda _: nothing, args)
-
-    return jax.lax.map(one_photo if sizes is None else or_nothing, (images, sizes))
+    return photo_by_photo(one_photo, images, sizes)
 
 
 def regions_from_logits(

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from corrclip_jax import resize
-from corrclip_jax.config import Config
+from corrclip_jax.config import Config, source_tower
 from corrclip_jax.models import sam1, sam2
 from corrclip_jax.resize import Length
 
@@ -40,10 +40,7 @@ def network(config: Config, params: Mapping[str, Any]) -> Network:
     Raises:
       ValueError: where the configuration does not have it.
     """
-    name = config.regions.source
-    tower = getattr(config, name)
-    if tower is None:
-        raise ValueError(f"config.{name} is None: give region maps, or set it.")
+    name, tower = source_tower(config)
     dtype, size = jnp.dtype(config.dtype), tower.image_size
     model = sam1.SAM1(tower, dtype) if name == "sam1" else sam2.SAM2(tower, dtype)
     apply: Callable[..., Any] = partial(model.apply, {"params": params})

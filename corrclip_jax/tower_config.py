@@ -122,12 +122,7 @@ class SAM1Config:
     mask_channels: int = 16
 
     def __post_init__(self):
-        if self.image_size % self.patch_size:
-            raise ValueError(
-                f"image_size must be a multiple of patch_size, {self.patch_size}. Got {self.image_size}."
-            )
-        if self.width % self.heads:
-            raise ValueError(f"width must be a multiple of heads, {self.heads}. Got {self.width}.")
+        _check_vit(self)
 
     @property
     def embed_size(self) -> int:
@@ -157,12 +152,7 @@ class EoMTConfig:
     labels: int = 133
 
     def __post_init__(self):
-        if self.image_size % self.patch_size:
-            raise ValueError(
-                f"image_size must be a multiple of patch_size, {self.patch_size}. Got {self.image_size}."
-            )
-        if self.width % self.heads:
-            raise ValueError(f"width must be a multiple of heads, {self.heads}. Got {self.width}.")
+        _check_vit(self)
         if not 0 < self.query_blocks <= self.layers:
             raise ValueError(f"query_blocks must be 1 to {self.layers}, the layers. Got {self.query_blocks}.")
 
@@ -218,3 +208,13 @@ class Mask2FormerConfig:
             )
         if self.image_size % 32:
             raise ValueError(f"image_size must be a multiple of 32. Got {self.image_size}.")
+
+
+def _check_vit(config: SAM1Config | EoMTConfig) -> None:
+    """Refuse a ViT whose patches do not fill its image, or whose heads do not fill its width."""
+    if config.image_size % config.patch_size:
+        raise ValueError(
+            f"image_size must be a multiple of patch_size, {config.patch_size}. Got {config.image_size}."
+        )
+    if config.width % config.heads:
+        raise ValueError(f"width must be a multiple of heads, {config.heads}. Got {config.width}.")

@@ -25,7 +25,10 @@ _LEAST_VARIANCE = 0.02  # what differs less is mostly noise
 
 
 def convolutional(vision: CLIPVisionConfig, images: np.ndarray, seed: int) -> dict:
-    """The image tower's tree but for its norms and last projection; `images` (uint8 [N, S, S, 3]) show patches."""
+    """The image tower's tree but for the norms about its blocks and `proj`.
+
+    `images`, uint8 [N, S, S, 3], show what patches differ by.
+    """
     rng = np.random.default_rng(seed)
     width, grid = vision.width, vision.image_size // vision.patch_size
     seen = width - POSITIONS

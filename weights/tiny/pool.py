@@ -73,8 +73,9 @@ def load(folder: Path, kind: str) -> Pool:
     return Pool(*(np.concatenate([shard[name] for shard in shards]) for name in Pool._fields))
 
 
+@functools.cache
 def load_halved(folder: Path, kind: str) -> Pool:
-    """All shards of a kind, half as large, as the method shows pictures to CLIP and DINO."""
+    """All shards of a kind, half as large, as the method shows pictures to CLIP; read once, not to be changed."""
     pool = load(folder, kind)
     images = np.empty((len(pool.images), *(n // 2 for n in pool.images.shape[1:3]), 3), np.uint8)
     for out, image in zip(images, pool.images, strict=True):
