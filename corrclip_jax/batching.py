@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from corrclip_jax.canvas import chunk_sizes, window_shape
+from corrclip_jax.chunks import with_advice
 from corrclip_jax.config import MethodConfig
 from corrclip_jax.windows import plan_windows
 
@@ -254,7 +255,8 @@ def stream(
 
     Yields:
       A batch, what was read for it, and its results on the host, while the next batch runs. Where the device fails
-      (for want of memory, say), the `JaxRuntimeError` stands in the results' place, and the next batches go on.
+      (for want of memory, say: then with advice), the `JaxRuntimeError` stands in the results' place, and the next
+      batches go on.
     """
     todo = iter(batches)
     waiting: deque[tuple[Batch, list]] = deque()
@@ -268,7 +270,7 @@ def stream(
         try:
             return function(*args)
         except jax.errors.JaxRuntimeError as error:
-            return error
+            return with_advice(error)
 
     def fetched(batch: Batch, items: list, out: Any) -> tuple[Batch, list[Any], Any]:
         return batch, items, out if isinstance(out, Exception) else or_failure(jax.device_get, out)

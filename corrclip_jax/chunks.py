@@ -78,6 +78,21 @@ def _fitting(budget: int | float, each: int | float, most: int) -> int:
     return max(1, min(most, int(budget // each)))
 
 
+def exhausted(error: Any) -> bool:
+    """Whether this is a device's error for want of memory."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+
+
+def with_advice(error: jax.errors.JaxRuntimeError) -> jax.errors.JaxRuntimeError:
+    """The error, with a note of what needs less memory where that was short."""
+    if exhausted(error):
+        error.add_note(
+            "Less at once needs less memory: fewer photos a call, or a smaller photo; and in the configuration "
+            "(with_fields) method.windows_per_chunk, method.rows_per_chunk, regions.points_per_chunk."
+        )
+    return error
+
+
 def photo_by_photo(
     function: Callable[[tuple[UInt8[Array, "H W 3"], Int[Array, "2"] | None]], Any],
     images: UInt8[Array, "B H W 3"],

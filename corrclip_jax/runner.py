@@ -11,6 +11,7 @@ from jaxtyping import Float32, Int32, Integer, UInt8
 
 from corrclip_jax import batching
 from corrclip_jax.batching import Batch, Bucket, Size
+from corrclip_jax.chunks import exhausted
 from corrclip_jax.config import Config, with_fields
 from corrclip_jax.region_files import count_regions
 from corrclip_jax.segment import make_segment
@@ -111,7 +112,7 @@ class Runner:
             return tuple(program(self._params, images, text, sizes=true_sizes, regions=regions))
 
         for batch, items, out in batching.stream(self._plan(sizes, with_map), read, run):
-            if _exhausted(out) and batch.slots > self._devices:
+            if exhausted(out) and batch.slots > self._devices:
                 self._slots[batch.bucket] = batch.slots // 2
                 places = batch.places
                 part = [sizes[place] for place in places], [with_map[place] for place in places]
@@ -188,7 +189,3 @@ def _photos_per_call(side: Size) -> int:
     if jax.default_backend() == "cpu":
         return 1  # nothing gained: one photo keeps all cores busy
     return max(1, min(_PHOTOS_PER_CALL, _PIXELS_PER_CALL // (side[0] * side[1])))
-
-
-def _exhausted(out: Any) -> bool:
-    return isinstance(out, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(out)

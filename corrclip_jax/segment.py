@@ -51,6 +51,10 @@ def make_segment(config: Config, *, mesh: Mesh | None = None) -> Callable[..., R
       regions: integer [B, H0, W0], region maps to use in place of SAM's; any ids from 0, of which the smallest in
         a photo is "the rest", at most `config.method.max_regions` others.
 
+    A call that the device's memory does not hold ends in XLA's `RESOURCE_EXHAUSTED`: give fewer photos a call, or
+    less at once (`method.windows_per_chunk`, `method.rows_per_chunk`, `regions.points_per_chunk`). `Segmenter`
+    halves its batches by itself.
+
     Raises:
       ValueError: by either function, for a configuration, parameters or arrays that do not fit, at trace time.
     """

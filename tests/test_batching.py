@@ -161,11 +161,16 @@ def test_what_the_device_cannot_do_does_not_stop_the_stream():
     def run(batch, items):
         if items == [1]:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")
+        if items == [2]:
+            raise jax.errors.JaxRuntimeError("INTERNAL")
         return np.array(items)
 
-    found = [out for _, _, out in stream(batches_of((0,), (1,), (2,)), lambda place: place, run)]
-    assert isinstance(found.pop(1), jax.errors.JaxRuntimeError)
-    assert found == [0, 2]
+    found = [out for _, _, out in stream(batches_of((0,), (1,), (2,), (3,)), lambda place: place, run)]
+    assert [out for out in found if not isinstance(out, Exception)] == [0, 3]
+    (advice,) = found[1].__notes__
+    assert "method.windows_per_chunk" in advice
+    assert isinstance(found[2], jax.errors.JaxRuntimeError)
+    assert not hasattr(found[2], "__notes__")
 
 
 def test_what_reading_raises_is_raised():

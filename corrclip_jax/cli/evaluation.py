@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from corrclip_jax import metrics, processes, provenance, report
 from corrclip_jax.checkpoint import DESCRIPTION, read_description
+from corrclip_jax.chunks import exhausted
 from corrclip_jax.cli import scores
 from corrclip_jax.cli.cache import keep_compiled_programs
 from corrclip_jax.cli.console import FAILED, UsageError, complain, messages, results
@@ -100,7 +101,7 @@ def carry_out(wish: Wish) -> int:
     try:
         tally = _watched(run)
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if not exhausted(error):
             raise
         complain(
             f"A batch of {scorer.batch_size} pictures is too large for the memory. Give a smaller --batch."

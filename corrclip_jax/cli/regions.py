@@ -149,6 +149,7 @@ def _work(config: Config, params: dict[str, Any], todo: dict[Path, Path], finish
     """Write every photo's regions; why there are none, for those that have none, in the photos' order."""
     from concurrent.futures import ThreadPoolExecutor
 
+    from corrclip_jax.chunks import exhausted
     from corrclip_jax.photos import PhotoError, photo_size, read_photo
     from corrclip_jax.region_files import RegionError
     from corrclip_jax.region_finder import RegionFinder
@@ -181,7 +182,7 @@ def _work(config: Config, params: dict[str, Any], todo: dict[Path, Path], finish
                 found.save(todo[photos[place]])
             elif isinstance(found, PhotoError):
                 failures[place] = str(found)
-            elif "RESOURCE_EXHAUSTED" in str(found):
+            elif exhausted(found):
                 failures[place] = f"{photos[place]} is too large for the memory. Make it smaller."
             else:
                 raise found

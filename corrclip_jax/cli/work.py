@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import corrclip_jax
+from corrclip_jax.chunks import exhausted
 from corrclip_jax.cli.console import FAILED, INTERRUPTED
 from corrclip_jax.cli.jobs import Job
 from corrclip_jax.legend import percent
@@ -126,7 +127,7 @@ class Work:
 def _reason(job: Job, failure: Failure) -> str:
     if isinstance(failure, PhotoError | RegionError):
         return str(failure)
-    if "RESOURCE_EXHAUSTED" not in str(failure):
+    if not exhausted(failure):
         raise failure
     return f"{job.photo} is too large for the memory. Make it smaller."
 
