@@ -77,7 +77,13 @@ def small_config(vocabulary: Path | str | None = None, *, sam2: bool = True) -> 
     )
     return with_fields(
         config,
-        method={"resize_short": 112, "window": 112, "stride": 56, "max_regions": 64},
+        method={
+            "resize_short": 112,
+            "window": 112,
+            "stride": 56,
+            "max_regions": 64,
+            "windows_per_chunk": 1,
+        },
         regions={"points_per_side": 2},
     )
 

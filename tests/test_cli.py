@@ -26,15 +26,6 @@ from corrclip_jax.runner import Runner
 SIZE = (60, 90)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """What one run of the program compiles, the next finds, as on a user's machine."""
-    before = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    yield
-    jax.config.update("jax_compilation_cache_dir", before)
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return str(small_model(tmp_path_factory.mktemp("model")))

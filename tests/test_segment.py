@@ -1,5 +1,6 @@
 """The segmentation function: batches, chunks, caps, every kind of input, one compilation, every platform."""
 
+import functools
 from dataclasses import replace
 
 import jax
@@ -22,6 +23,9 @@ CONFIG = Config(
     sam2=None,
 )
 CONFIG = with_fields(CONFIG, method={"window": 112, "resize_short": 112, "stride": 56, "max_regions": 8})
+
+# One compiled function a configuration, for all tests.
+jitted = functools.cache(lambda config: jax.jit(make_segment(config)))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +51,7 @@ def photos(count, height=60, width=90):
 
 def test_a_batch_equals_its_photos_one_by_one(params, text):
     images, regions = photos(3)
-    segment = jax.jit(make_segment(CONFIG))
+    segment = jitted(CONFIG)
     together = segment(params, images, text, regions=regions)
     assert len(np.unique(together.labels)) > 1
     for index in range(3):
@@ -61,8 +65,8 @@ def test_a_batch_equals_its_photos_one_by_one(params, text):
 )
 def test_chunks_never_change_results(params, text, change):
     images, regions = photos(2)
-    plain = jax.jit(make_segment(CONFIG))(params, images, text, regions=regions)
-    chunked = jax.jit(make_segment(with_fields(CONFIG, method=change)))(params, images, text, regions=regions)
+    plain = jitted(CONFIG)(params, images, text, regions=regions)
+    chunked = jitted(with_fields(CONFIG, method=change))(params, images, text, regions=regions)
     np.testing.assert_array_equal(plain.labels, chunked.labels)
     np.testing.assert_allclose(plain.scores, chunked.scores, rtol=1e-4)
 
@@ -76,15 +80,15 @@ def test_map_chunks_handles_remainders(count):
 
 def test_source_none_is_an_empty_region_map(params, text):
     images, regions = photos(1)
-    none = jax.jit(make_segment(with_fields(CONFIG, regions={"source": "none"})))(params, images, text)
-    given = jax.jit(make_segment(CONFIG))(params, images, text, regions=jnp.zeros_like(regions))
+    none = jitted(with_fields(CONFIG, regions={"source": "none"}))(params, images, text)
+    given = jitted(CONFIG)(params, images, text, regions=jnp.zeros_like(regions))
     np.testing.assert_array_equal(none.labels, given.labels)
     assert (np.asarray(none.regions) == 0).all()
 
 
 def test_ids_of_regions_need_not_be_consecutive(params, text):
     images, regions = photos(1)
-    segment = jax.jit(make_segment(CONFIG))
+    segment = jitted(CONFIG)
     sparse = jnp.asarray([0, 7, 300, 10000, 65535, 2**31 - 2])[regions]
     plain = segment(params, images, text, regions=regions)
     np.testing.assert_array_equal(segment(params, images, text, regions=sparse).labels, plain.labels)
@@ -94,7 +98,7 @@ def test_ids_of_regions_need_not_be_consecutive(params, text):
 
 def test_a_bare_array_means_one_query_a_class(params, text):
     images, regions = photos(1)
-    segment = jax.jit(make_segment(CONFIG))
+    segment = jitted(CONFIG)
     bare = segment(params, images, text.features, regions=regions)
     wrapped = TextEmbedding(text.features, jnp.arange(5), 5)
     np.testing.assert_array_equal(bare.labels, segment(params, images, wrapped, regions=regions).labels)
@@ -124,27 +128,27 @@ def test_it_compiles_once_for_a_shape_and_calls_nothing_on_the_host(params, text
 def test_the_background_threshold_gives_class_zero(params, text):
     images, _ = photos(1)
     config = with_fields(CONFIG, regions={"source": "none"}, method={"background_threshold": 1.1})
-    assert (np.asarray(jax.jit(make_segment(config))(params, images, text).labels) == 0).all()
+    assert (np.asarray(jitted(config)(params, images, text).labels) == 0).all()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 200), (200, 3), (37, 53)])
 def test_odd_sizes(params, text, shape):
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (1, *shape, 3), dtype=np.uint8))
-    result = jax.jit(make_segment(with_fields(CONFIG, regions={"source": "none"})))(params, images, text)
+    result = jitted(with_fields(CONFIG, regions={"source": "none"}))(params, images, text)
     assert result.labels.shape == (1, *shape)
     assert np.isfinite(result.scores).all()
 
 
 def test_a_picture_of_one_colour_gives_numbers(params, text):
     images = jnp.full((1, 40, 40, 3), 128, jnp.uint8)
-    result = jax.jit(make_segment(with_fields(CONFIG, regions={"source": "none"})))(params, images, text)
+    result = jitted(with_fields(CONFIG, regions={"source": "none"}))(params, images, text)
     assert np.isfinite(result.scores).all()
 
 
 def test_bfloat16_changes_few_labels(params, text):
     images, regions = photos(2)
-    exact = jax.jit(make_segment(CONFIG))(params, images, text, regions=regions)
-    rounded = jax.jit(make_segment(replace(CONFIG, dtype="bfloat16")))(params, images, text, regions=regions)
+    exact = jitted(CONFIG)(params, images, text, regions=regions)
+    rounded = jitted(replace(CONFIG, dtype="bfloat16"))(params, images, text, regions=regions)
     assert rounded.scores.dtype == jnp.float32
     np.testing.assert_allclose(rounded.scores, exact.scores, atol=0.1)
 
@@ -171,7 +175,7 @@ def test_more_regions_than_the_cap_are_an_error_or_marked_under_jit(params, text
     many = regions.at[1].set(jnp.arange(60 * 90).reshape(60, 90) // 500)
     with pytest.raises(ValueError, match="region map 1 has 10 regions besides the rest"):
         make_segment(CONFIG)(params, images, text, regions=many)
-    result = jax.jit(make_segment(CONFIG))(params, images, text, regions=many)
+    result = jitted(CONFIG)(params, images, text, regions=many)
     assert (np.asarray(result.labels[1]) == -1).all()
     assert np.isnan(result.scores[1]).all()
     assert (np.asarray(result.labels[0]) >= 0).all()
@@ -181,7 +185,7 @@ def test_as_many_regions_as_the_cap_are_fine(params, text):
     images, _ = photos(1)
     regions = (jnp.arange(60 * 90).reshape(1, 60, 90) // 600).astype(jnp.int32)
     assert len(jnp.unique(regions)) == 9
-    result = jax.jit(make_segment(CONFIG))(params, images, text, regions=regions)
+    result = jitted(CONFIG)(params, images, text, regions=regions)
     assert (np.asarray(result.labels) >= 0).all()
 
 
@@ -189,7 +193,7 @@ def test_negative_region_ids_are_an_error_or_marked_under_jit(params, text):
     images, regions = photos(1)
     with pytest.raises(ValueError, match=r"ids of 0 and above. Got -1"):
         make_segment(CONFIG)(params, images, text, regions=regions - 1)
-    result = jax.jit(make_segment(CONFIG))(params, images, text, regions=regions - 1)
+    result = jitted(CONFIG)(params, images, text, regions=regions - 1)
     assert (np.asarray(result.labels) == -1).all()
 
 

@@ -1,5 +1,7 @@
 """`segment(sizes=)`: photos on a canvas get the results that they get alone."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,9 @@ from corrclip_jax.text import TextEmbedding
 CONFIG = small_config()
 CANVAS = (96, 130)
 SIZES = [(96, 130), (60, 130), (96, 41), (33, 47)]
+
+# One compiled function a configuration, for all tests.
+jitted = functools.cache(lambda config: jax.jit(make_segment(config)))
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +50,16 @@ def photos():
     return images, regions
 
 
+@pytest.fixture(scope="module")
+def alone(params, text, photos):
+    """Each photo's results without a canvas."""
+    segment = jitted(CONFIG)
+    return [
+        segment(params, image[None], text, regions=regions[None])
+        for image, regions in zip(*photos, strict=True)
+    ]
+
+
 def on_canvas(arrays, fill, side=CANVAS):
     out = np.full((len(arrays), *side, *arrays[0].shape[2:]), fill, arrays[0].dtype)
     for place, array in zip(out, arrays, strict=True):
@@ -58,9 +73,9 @@ def error(ours, wanted):
 
 @pytest.mark.parametrize("fill", [0, 255])
 @pytest.mark.parametrize("chunk", [1, 4])
-def test_labels_equal_those_of_each_photo_alone(params, text, photos, fill, chunk):
+def test_labels_equal_those_of_each_photo_alone(params, text, photos, alone, fill, chunk):
     config = with_fields(CONFIG, method={"windows_per_chunk": chunk})
-    segment = jax.jit(make_segment(config))
+    segment = jitted(config)
     images, regions = photos
     result = segment(
         params,
@@ -69,10 +84,9 @@ def test_labels_equal_those_of_each_photo_alone(params, text, photos, fill, chun
         sizes=jnp.array(SIZES),
         regions=on_canvas(regions, -7 if fill else 1),
     )
-    for index, (height, width) in enumerate(SIZES):
-        alone = segment(params, images[index][None], text, regions=regions[index][None])
-        assert (np.asarray(result.labels[index, :height, :width]) == alone.labels[0]).mean() > 0.999
-        np.testing.assert_allclose(result.scores[index, :height, :width], alone.scores[0], rtol=1e-4)
+    for index, ((height, width), wanted) in enumerate(zip(SIZES, alone, strict=True)):
+        assert (np.asarray(result.labels[index, :height, :width]) == wanted.labels[0]).mean() > 0.999
+        np.testing.assert_allclose(result.scores[index, :height, :width], wanted.scores[0], rtol=1e-4)
         np.testing.assert_array_equal(result.regions[index, :height, :width], regions[index])
         outside = np.ones(CANVAS, bool)
         outside[:height, :width] = False
@@ -106,7 +120,8 @@ def test_features_and_logits_equal_those_of_each_photo_alone(params, text, photo
         return features, labels.upsample(labels.logit_grid(features, text.features), *matrices)
 
     features, logits = on_a_canvas(on_canvas(images, 9), on_canvas(regions, 0), jnp.array(SIZES))
-    for index, (height, width) in enumerate(SIZES):
+    for index in (1, 3):
+        height, width = SIZES[index]
         wanted_features, wanted_logits = alone(images[index], regions[index])
         count = wanted_features.shape[0] * wanted_features.shape[1]
         wanted_features = wanted_features.reshape(count, *wanted_features.shape[2:])
@@ -117,9 +132,9 @@ def test_features_and_logits_equal_those_of_each_photo_alone(params, text, photo
 @pytest.mark.slow
 def test_regions_are_found_as_in_each_photo_alone():
     config, params = load("tiny")
-    images = [val_scene(index).image for index in (0, 1, 3)]
+    images = [val_scene(index).image for index in (0, 1)]
     sizes = [image.shape[:2] for image in images]
-    assert len(set(sizes)) == 3
+    assert len(set(sizes)) == 2
     find = jax.jit(lambda images, sizes: find_regions(config, params, images, sizes)[0])
     found = find(on_canvas(images, 200, (216, 224)), jnp.array(sizes))
     assert found.max() > 3
@@ -141,7 +156,7 @@ def test_one_program_serves_all_sizes(params, text, photos):
 
 def test_a_batch_may_be_filled_up_with_nothing(params, text, photos):
     images, regions = photos
-    segment = jax.jit(make_segment(CONFIG))
+    segment = jitted(CONFIG)
     result = segment(
         params,
         on_canvas(images[:1] * 2, 0),
@@ -167,7 +182,7 @@ def test_photos_that_do_not_fit_are_an_error_or_marked_under_jit(params, text, p
         ValueError, match=f"photo 1 of {size[0]} x {size[1]} does not fit into images of 96 x 130"
     ):
         make_segment(config)(*arguments, sizes=sizes, **given)
-    result = jax.jit(make_segment(config))(*arguments, sizes=sizes, **given)
+    result = jitted(config)(*arguments, sizes=sizes, **given)
     assert (np.asarray(result.labels[1]) == -1).all()
     assert np.isnan(result.scores[1]).all()
     assert (np.asarray(result.labels[0, :60, :60]) >= 0).all()
