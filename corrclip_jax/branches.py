@@ -154,16 +154,31 @@ def clip_features(
     token_of = jax.vmap(lambda ids: resize.nearest(ids, gh, gw).reshape(-1))(token_of)
     semantic = jnp.take_along_axis(inputs.regions, token_of[..., None], axis=1)
     values = jnp.concatenate([inputs.main, inputs.spatial], axis=-1)
-    values = resize.bilinear(values, gh, gw).reshape(len(pixels), gh * gw, -1)
-    if attention is not None:
-        values = jnp.einsum("nij,njc->nic", attention.astype(values.dtype), values)
-    main, spatial = jnp.split(values, 2, axis=-1)
+    if attention is None:
+        mixed = resize.bilinear(values, gh, gw).reshape(len(pixels), gh * gw, -1)
+    else:
+        mixed = attend(attention, values, (gh, gw))
+    main, spatial = jnp.split(mixed, 2, axis=-1)
     weights = (
         config.method.spatial_weight * config.parts.spatial,
         config.method.semantic_weight * config.parts.semantic,
     )
     features = run(clip, params, main, spatial, semantic, *weights, method="read_out")
     return features.astype(jnp.float32)
+
+
+def attend(
+    attention: Float[Array, "N L L"], values: Float[Array, "N th tw C"], grid: tuple[int, int]
+) -> Float[Array, "N L C"]:
+    """What each cell of DINO's `grid` takes of values on CLIP's, as if those were first resized to it.
+
+    The weights are taken back to CLIP's grid instead, which has fewer cells: (A U) V is A (U V).
+    """
+    count, th, tw, width = values.shape
+    rows, columns = resize.bilinear_matrix(th, grid[0]), resize.bilinear_matrix(tw, grid[1])
+    weights = jnp.einsum("nlhw,wW->nlhW", attention.reshape(count, -1, *grid), jnp.asarray(columns))
+    weights = jnp.einsum("nlhW,hH->nlHW", weights, jnp.asarray(rows)).reshape(count, -1, th * tw)
+    return weights.astype(values.dtype) @ values.reshape(count, th * tw, width)
 
 
 def _scope(

@@ -21,8 +21,9 @@ class LastBlockInputs(NamedTuple):
     """What the branches need of the image tower (METHOD.md, section 7).
 
     `main` and `spatial` [B, h, w, C] belong to the last block's own input and to the mean of the middle blocks'
-    outputs: its value projections, or, where its own attention is kept, what that attends to. `regions` [B, R, C]
-    are the region tokens after the whole last block.
+    outputs: its value projections, or, where its own attention is kept, what that attends to; either way with its
+    output projection, which commutes with any weighted mean over the patches. `regions` [B, R, C] are the region
+    tokens after the whole last block.
     """
 
     main: Float[Array, "B h w C"]
@@ -106,8 +107,8 @@ class VisionTransformer(nn.Module):
         else:
             scope = jnp.pad(own_scope, ((0, 0), (1, 0), (1, 0)), constant_values=True)
             main, spatial = last.mix(x[:, :length], scope), last.mix(spatial, scope)
-        grid = (batch, h, w, width)
-        return LastBlockInputs(main[:, 1:].reshape(grid), spatial[:, 1:].reshape(grid), region_tokens)
+        main, spatial = (last.attn.project(each[:, 1:]).reshape(batch, h, w, width) for each in (main, spatial))
+        return LastBlockInputs(main, spatial, region_tokens)
 
     def read_out(
         self,
@@ -117,9 +118,8 @@ class VisionTransformer(nn.Module):
         spatial_weight: float,
         semantic_weight: float,
     ) -> Float[Array, "B L D"]:
-        """Attended values and region tokens of L cells to features in the joint space, not normalised."""
-        project = self.transformer.resblocks[-1].attn.project
-        total = self.ln_post(project(main)) + spatial_weight * self.ln_post(project(spatial))
+        """The three branches of L cells to features in the joint space, not normalised."""
+        total = self.ln_post(main) + spatial_weight * self.ln_post(spatial)
         return self.proj(total + semantic_weight * self.ln_post(semantic))
 
 

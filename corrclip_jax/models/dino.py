@@ -33,6 +33,18 @@ class Attention(nn.Module):
         return nn.Dense(self.width, dtype=self.dtype, name="proj")(attention(q, k, v).reshape(x.shape))
 
 
+class Projection(nn.Module):
+    """The parameters of a dense layer, for whoever applies them."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self) -> tuple[Float[Array, "C C"], Float[Array, " C"]]:
+        """Kernel and bias."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (self.width, self.width))
+        return kernel, self.param("bias", nn.initializers.zeros, (self.width,))
+
+
 class QueryPlusKey(nn.Module):
     """What is read of the last block's attention: query plus key, heads concatenated, biases included."""
 
@@ -41,9 +53,10 @@ class QueryPlusKey(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
-        """The sum of the two projections."""
-        query = nn.Dense(self.width, dtype=self.dtype, name="query")(x)
-        return query + nn.Dense(self.width, dtype=self.dtype, name="key")(x)
+        """The sum of the two projections, as one: that of the summed parameters."""
+        query, key = (Projection(self.width, name=name)() for name in ("query", "key"))
+        kernel, bias = ((a + b).astype(self.dtype) for a, b in zip(query, key, strict=True))
+        return x.astype(self.dtype) @ kernel + bias
 
 
 class Block(nn.Module):

@@ -135,7 +135,8 @@ def test_branches_up_to_the_last_block(clip, grid):
     last, tokens = model.vision_model.encoder.layers[-1], slice(1, 1 + th * tw)
 
     def values(x):
-        return last.self_attn.v_proj(last.layer_norm1(x[tokens])).view(th, tw, -1)
+        projected = last.self_attn.v_proj(last.layer_norm1(x[tokens]))
+        return last.self_attn.out_proj(projected).view(th, tw, -1)
 
     assert_close("main", ours.main[0], values(outputs[-2]))
     assert_close("spatial", ours.spatial[0], values(torch.stack(outputs[-2 - layers : -2]).mean(0)))
@@ -146,9 +147,10 @@ def test_read_out(clip):
     model, config, params = clip
     main, spatial, semantic = normal(3, 1, 10, config.vision.width)
     ours = apply(CLIP(config), params, main, spatial, semantic, static=(1.5, 0.25), method="read_out")
-    last, norm = model.vision_model.encoder.layers[-1], model.vision_model.post_layernorm
-    main, spatial = (norm(last.self_attn.out_proj(as_torch(x))) for x in (main, spatial))
-    mixed = main + 1.5 * spatial + 0.25 * norm(as_torch(semantic))
+    main, spatial, semantic = (
+        model.vision_model.post_layernorm(as_torch(x)) for x in (main, spatial, semantic)
+    )
+    mixed = main + 1.5 * spatial + 0.25 * semantic
     assert_close("features", ours, model.visual_projection(mixed))
 
 
