@@ -25,15 +25,20 @@ def write(folder: Path, count: int) -> None:
     for name in ("photos", "labels"):
         (folder / name).mkdir()
     for index in range(count):
-        rng = np.random.default_rng(index)
         size = (500, 375) if index % 4 else (375, 500)
-        coarse = Image.fromarray(rng.integers(0, 256, (size[1] // 12, size[0] // 12, 3), dtype=np.uint8))
-        grain = rng.integers(-12, 13, (size[1], size[0], 3))
-        photo = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC)).astype(int) + grain
-        image = Image.fromarray(photo.clip(0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.8))
-        image.save(folder / "photos" / f"{index:05d}.jpg", quality=90)
-        labels = Image.fromarray(rng.integers(0, 21, (6, 8), dtype=np.uint8))
+        draw_photo(index, size).save(folder / "photos" / f"{index:05d}.jpg", quality=90)
+        labels = Image.fromarray(np.random.default_rng(index).integers(0, 21, (6, 8), dtype=np.uint8))
         labels.resize(size, Image.Resampling.NEAREST).save(folder / "labels" / f"{index:05d}.png")
+
+
+def draw_photo(seed: int, size: tuple[int, int]) -> Image.Image:
+    """A photo (width, height) of smooth noise with grain, which as a JPEG has as many bytes as a real one."""
+    rng = np.random.default_rng(seed)
+    width, height = size
+    coarse = Image.fromarray(rng.integers(0, 256, (height // 12, width // 12, 3), dtype=np.uint8))
+    grain = rng.integers(-12, 13, (height, width, 3))
+    photo = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC)).astype(int) + grain
+    return Image.fromarray(photo.clip(0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.8))
 
 
 def main() -> None:
