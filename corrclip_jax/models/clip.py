@@ -107,7 +107,9 @@ class VisionTransformer(nn.Module):
         else:
             scope = jnp.pad(own_scope, ((0, 0), (1, 0), (1, 0)), constant_values=True)
             main, spatial = last.mix(x[:, :length], scope), last.mix(spatial, scope)
-        main, spatial = (last.attn.project(each[:, 1:]).reshape(batch, h, w, width) for each in (main, spatial))
+        main, spatial = (
+            last.attn.project(each[:, 1:]).reshape(batch, h, w, width) for each in (main, spatial)
+        )
         return LastBlockInputs(main, spatial, region_tokens)
 
     def read_out(
