@@ -22,24 +22,23 @@ CANVAS = (60, 90)
 
 
 def small():
-    """The small model, which finds some region in any photo."""
+    """The small model, with thresholds that its random weights pass."""
     with tempfile.TemporaryDirectory() as folder:
         config = small_config(write_vocabulary(Path(folder)))
         params = init_params(config)
         text = embed_text(config, params, CLASSES)
-    every = {"iou_threshold": 0.0, "stability_threshold": 0.0}
+    every = {"iou_threshold": -99.0, "stability_threshold": 0.0, "nms_threshold": 1.0}
     return with_fields(config, method={"max_windows": 6}, regions=every), params, text
 
 
 def pictures(count, slots):
     """Photos of mixed sizes on a canvas, their sizes, and what fills the batch up."""
     rng = np.random.default_rng(0)
-    photos = [
-        np.kron(rng.integers(0, 256, (6 - index % 2, 9 - index % 2, 3)), np.ones((10, 10, 1))).astype(
-            np.uint8
-        )
-        for index in range(count)
-    ]
+    photos = []
+    for index in range(count):
+        coarse = rng.integers(0, 256, (6 - index % 2, 9 - index % 2, 3), dtype=np.uint8)
+        photos.append(coarse.repeat(10, 0).repeat(10, 1))
+    assert len({photo.shape for photo in photos}) > 1
     batch = Batch(Bucket(*CANVAS, 6), tuple(range(count)), slots)
     return photos, on_canvas(photos, batch), sizes_of(photos, batch)
 
@@ -57,6 +56,7 @@ def one_process():
     photos, images, sizes = pictures(6, 8)
     assert jax.device_count() == 8
     wanted = jax.device_get(tuple(jax.jit(make_segment(config))(params, images, text, sizes=sizes)))
+    assert wanted[2].max() > 1
 
     mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(4, 2), ("a", "b"))
     parts = put_params(params, mesh, parts=True)

@@ -1,7 +1,10 @@
 """A small model with random weights, as `load` finds it: for tests of what goes on around the towers."""
 
+import functools
 import gzip
 from pathlib import Path
+
+import jax
 
 from corrclip_jax.checkpoint import init_params, save
 from corrclip_jax.config import (
@@ -16,6 +19,10 @@ from corrclip_jax.config import (
     SAM2Config,
     with_fields,
 )
+from corrclip_jax.segment import make_segment
+
+# One compiled function a configuration, for all tests of a process.
+jitted = functools.cache(lambda config: jax.jit(make_segment(config)))
 
 SAM1 = SAM1Config(
     image_size=64, width=16, layers=2, heads=2, global_blocks=(1,), window=3, embed_dim=16, decoder_heads=2,
@@ -82,7 +89,7 @@ def small_config(vocabulary: Path | str | None = None, *, sam2: bool = True) -> 
             "window": 112,
             "stride": 56,
             "max_regions": 64,
-            "windows_per_chunk": 1,
+            "windows_per_chunk": 1,  # a canvas program then holds the towers once
         },
         regions={"points_per_side": 2},
     )

@@ -1,12 +1,12 @@
 """The segmentation function: batches, chunks, caps, every kind of input, one compilation, every platform."""
 
-import functools
 from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_models import jitted
 
 from corrclip_jax.checkpoint import init_params
 from corrclip_jax.config import CLIPConfig, CLIPTextConfig, CLIPVisionConfig, Config, DINOConfig, with_fields
@@ -23,9 +23,6 @@ CONFIG = Config(
     sam2=None,
 )
 CONFIG = with_fields(CONFIG, method={"window": 112, "resize_short": 112, "stride": 56, "max_regions": 8})
-
-# One compiled function a configuration, for all tests.
-jitted = functools.cache(lambda config: jax.jit(make_segment(config)))
 
 
 @pytest.fixture(scope="module")

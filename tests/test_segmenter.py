@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from small_models import small_config, small_model
+from small_models import jitted, small_config, small_model
 
 from corrclip_jax import runner
 from corrclip_jax import segmenter as module
@@ -268,8 +268,11 @@ def test_crops_of_photos_on_one_canvas_are_those_of_each_alone(folder):
     settings = {"crop_layers": 1, "points_per_side": 2, "iou_threshold": 0.0, "stability_threshold": 0.0}
     config = with_fields(config, regions=settings)
     photos = [picture(0), picture(1, (90, 60)), picture(2)]
-    find = jax.jit(lambda photo: find_regions(config, params, photo[None])[0][0])
-    for photo, found in zip(photos, Segmenter((config, params))(photos, CLASSES), strict=True):
-        assert np.mean(found.regions == find(photo)) > 0.999
+    segmenter = Segmenter((config, params))
+    find = jax.jit(lambda photo: find_regions(config, params, photo)[0])
+    for photo, found in zip(photos, segmenter(photos, CLASSES), strict=True):
+        regions = find(photo[None])
+        alone = jitted(config)(params, photo[None], segmenter.embed(CLASSES), regions=regions)
+        assert np.mean(found.regions == regions[0]) > 0.999
+        assert np.mean(found.labels == alone.labels[0]) > 0.999
         assert len(np.unique(found.regions)) > 1
-        assert found.labels.min() >= 0

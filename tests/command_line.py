@@ -1,0 +1,22 @@
+"""The command line as tests call it, and how a refusal looks."""
+
+import re
+
+from typer.testing import CliRunner
+
+from corrclip_jax.cli import app
+
+
+def corrclip(*arguments, **options):
+    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200"}, **options)
+
+
+def plain(text):
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def assert_refused(result, words):
+    assert result.exit_code == 2, result.output
+    assert not result.stdout
+    assert len(plain(result.stderr).splitlines()) == 1
+    assert re.search(words, plain(result.stderr)), result.stderr
