@@ -172,7 +172,7 @@ def attend(
 ) -> Float[Array, "N L C"]:
     """What each cell of DINO's `grid` takes of values on CLIP's, as if those were first resized to it.
 
-    The weights are taken back to CLIP's grid instead, which has fewer cells: (A U) V is A (U V).
+    The weights are taken back to CLIP's grid instead, which is coarser in all published models: (A U) V is A (U V).
     """
     count, th, tw, width = values.shape
     rows, columns = resize.bilinear_matrix(th, grid[0]), resize.bilinear_matrix(tw, grid[1])

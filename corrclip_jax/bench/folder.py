@@ -2,8 +2,8 @@
 
 `python -m corrclip_jax.bench.folder [--photos 50 200] [--model tiny]` writes JPEG photos, all of 500 x 375 and of
 sizes as PASCAL VOC has them, and labels both folders with `Segmenter.stream`, in turns. Reading and decoding belong
-to the time, compilation does not: the smallest number of photos runs once before. A photo has windows by its shape,
-so that rates of equal and of mixed sizes are compared by the window. For simulated devices:
+to the time, compilation does not: photos of all sizes run once before. A photo has windows by its shape, so that
+rates of equal and of mixed sizes are compared by the window. For simulated devices:
 
     XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m corrclip_jax.bench.folder --devices 8
 """
