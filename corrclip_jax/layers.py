@@ -78,15 +78,7 @@ def _attention_by_head(q, k, v, mask=None):
     def one_head(q, k, v, *mask):
         if queries * keys <= _IN_BLOCKS:
             return attend(q, k, v, *mask)
-        blocks = -(-queries // _ROWS)
-
-        def in_blocks(x):
-            x = jnp.pad(x, ((0, -queries % blocks), (0, 0)))
-            return x.reshape(blocks, -1, x.shape[-1])
-
-        rows = tuple(in_blocks(x) for x in (q, *mask))
-        out = jax.lax.map(lambda block: attend(block[0], k, v, *block[1:]), rows)
-        return out.reshape(-1, v.shape[-1])[:queries]
+        return _by_rows(lambda q, *mask: attend(q, k, v, *mask), _ROWS, q, *mask)[:, : v.shape[-1]]
 
     def one_example(example):
         heads, mask = example[:3], [x[0] for x in example[3:]]
@@ -95,6 +87,54 @@ def _attention_by_head(q, k, v, mask=None):
     together = queries * keys <= _TOGETHER
     out = attend(q, k, v, *masks) if together else jax.lax.map(one_example, (q, k, v, *masks))
     return jnp.moveaxis(out, 1, 2)
+
+
+def _by_rows(function, rows, x, *others):
+    """A function of arrays [N, .] that treats each row alone, on at most `rows` of them at a time.
+
+    What it gives takes the place of `x`, and may not be wider: the results of `lax.map` are a buffer more, and XLA
+    makes those of all loops of a program at its beginning.
+    """
+    count = len(x)
+    blocks = -(-count // rows)
+
+    def cut(y):
+        return jnp.pad(y, ((0, -count % blocks), (0, 0))).reshape(blocks, -1, y.shape[-1])
+
+    def one(index, cells):
+        out = function(cells[index], *(y[index] for y in others))
+        return cells.at[index, :, : out.shape[-1]].set(out)
+
+    others = tuple(cut(y) for y in others)
+    return jax.lax.fori_loop(0, blocks, one, cut(x)).reshape(-1, x.shape[-1])[:count]
+
+
+class Projection(nn.Module):
+    """A dense layer whose weights may be read, so that they can be merged into a neighbouring product."""
+
+    inputs: int
+    outputs: int
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self):
+        """The parameters of `nn.Dense`."""
+        self.kernel = self.param("kernel", nn.initializers.lecun_normal(), (self.inputs, self.outputs))
+        self.bias = self.param("bias", nn.initializers.zeros, (self.outputs,))
+
+    def weights(self) -> tuple[Float[Array, "inputs outputs"], Float[Array, " outputs"]]:
+        """Kernel and bias in the compute type."""
+        return self.kernel.astype(self.dtype), self.bias.astype(self.dtype)
+
+    def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
+        """The layer itself."""
+        kernel, bias = self.weights()
+        return x.astype(self.dtype) @ kernel + bias
+
+
+# On CPU, by the size of an MLP's hidden layer: large ones (24 MB in float32) exist for a block of tokens at a time,
+# which stays in the caches.
+_HIDDEN = 6 << 20
+_TOKENS = 1024
 
 
 class MLP(nn.Module):
@@ -108,8 +148,32 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*batch C"]) -> Float[Array, "*batch C"]:
         """Expand to `width`, activate, project back."""
-        hidden = nn.Dense(self.width, dtype=self.dtype, name=self.names[0])(x)
-        return nn.Dense(x.shape[-1], dtype=self.dtype, name=self.names[1])(self.activation(hidden))
+        *batch, width = x.shape
+        expand = Projection(width, self.width, self.dtype, name=self.names[0]).weights()
+        project = Projection(self.width, width, self.dtype, name=self.names[1]).weights()
+        layers = partial(_two_layers, self.activation)
+        x = x.reshape(-1, width).astype(self.dtype)
+        if len(x) * self.width > _HIDDEN:
+            layers = _in_blocks(layers)
+        return layers(x, expand, project).reshape(*batch, width)
+
+
+def _two_layers(activation, x, expand, project):
+    return activation(x @ expand[0] + expand[1]) @ project[0] + project[1]
+
+
+def _in_blocks(layers):
+    """Layers of many tokens [N, C]; derivatives, which keep what lies between the layers, take all at once."""
+
+    def blocks(x, *weights):
+        return _by_rows(lambda x: layers(x, *weights), _TOKENS, x)
+
+    @jax.custom_jvp
+    def apply(x, *weights):
+        return jax.lax.platform_dependent(x, *weights, cpu=blocks, default=layers)
+
+    apply.defjvp(lambda primals, tangents: jax.jvp(layers, primals, tangents))
+    return apply
 
 
 class PatchEmbed(nn.Module):

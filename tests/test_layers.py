@@ -38,6 +38,44 @@ def test_attention_broadcasts_one_mask_over_the_batch():
     np.testing.assert_array_equal(layers.attention(q, k, v, causal), layers.attention(q, k, v, each))
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("value_width", [8, 5])
+def test_attention_in_blocks_of_rows_is_the_same(masked, value_width, monkeypatch):
+    q, k, v = (random(2, 53, 3, width, seed=width) for width in (8, 8, value_width))
+    mask = jnp.asarray(np.random.default_rng(3).random((2, 53, 53)) < 0.7) if masked else None
+    whole = layers.attention(q, k, v, mask)
+    for limit in ("_TOGETHER", "_IN_BLOCKS"):
+        monkeypatch.setattr(layers, limit, 0)
+    monkeypatch.setattr(layers, "_ROWS", 10)  # blocks of 9 rows, of which the last has 8
+    assert "while" in jax.jit(layers.attention).lower(q, k, v, mask).as_text()
+    np.testing.assert_allclose(layers.attention(q, k, v, mask), whole, atol=1e-6)
+
+
+def test_an_mlp_in_blocks_of_tokens_is_the_same_and_so_are_its_derivatives(monkeypatch):
+    x = random(3, 11, 6)
+    mlp = layers.MLP(24, layers.gelu)
+    params = mlp.init(jax.random.key(0), x)["params"]
+    params = jax.tree.map(lambda leaf: leaf + 0.1, params)
+
+    def run(params, x):
+        return mlp.apply({"params": params}, x)
+
+    def loss(params, x):
+        return (run(params, x) ** 2).sum()
+
+    wanted, slopes = run(params, x), jax.grad(loss, argnums=(0, 1))(params, x)
+    monkeypatch.setattr(layers, "_HIDDEN", 0)
+    monkeypatch.setattr(layers, "_TOKENS", 10)  # blocks of 9 tokens, of which the last has 6
+    assert "while" in jax.jit(run).lower(params, x).as_text()
+    np.testing.assert_allclose(run(params, x), wanted, atol=1e-6)
+    np.testing.assert_allclose(jax.vmap(run, (None, 0))(params, x[None]), wanted[None], atol=1e-6)
+    jax.tree.map(
+        lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5),
+        jax.grad(loss, argnums=(0, 1))(params, x),
+        slopes,
+    )
+
+
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_attention_lowers_for_every_platform(platform):
     spec = jax.ShapeDtypeStruct((1, 64, 2, 16), jnp.bfloat16)

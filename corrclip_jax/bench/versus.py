@@ -41,7 +41,8 @@ def versus(
 
     One window of the configuration's size, the same random weights on both sides, torch with eager attention; the
     two must agree. Torch's SAM 2 stops at the mask logits of all points, ours goes on to the region map.
-    Ratios are medians of the turns' own ratios, which a busy moment shifts least.
+    Ratios, and shares of the rate of matrix products, are medians of the turns' own, which a busy moment shifts
+    least.
 
     Raises:
       ImportError: where torch, or the tests of a checkout, are missing.
@@ -63,22 +64,23 @@ def versus(
         ours, theirs, flops = prepare()
         torch.set_num_threads(threads)
         times: dict[str, list[float]] = {"ours": [], "torch": []}
-        rate = 0.0
+        rates: list[float] = []
         for turn in range(repeat):
             announce(f"Turn {turn + 1} of {repeat}: {name}")
-            rate = max(rate, matmul_rate(config.dtype, repeat=2))
+            rates.append(matmul_rate(config.dtype, repeat=2))
             times["ours"].append(seconds(ours))
             times["torch"].append(seconds(theirs))
         medians = {side: statistics.median(taken) for side, taken in times.items()}
         ratios = [a / b for a, b in zip(times["ours"], times["torch"], strict=True)]
+        shares = [flops / taken / rate for taken, rate in zip(times["ours"], rates, strict=True)]
         results[name] = {
             "seconds": medians,
             "seconds_of_each": times,
             "ratio": statistics.median(ratios),
             "ratios": ratios,
             "flops": flops,
-            "matmul_flops_per_second": rate,
-            "rate_share": flops / medians["ours"] / rate,
+            "matmul_flops_per_second": rates,
+            "rate_share": statistics.median(shares),
         }
     settings = {"dtype": config.dtype, "threads": threads, "window": config.method.window, "repeat": repeat}
     return {"model": config.name, "settings": settings, "against": results, **environment()}

@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from corrclip_jax.config import DINOConfig
-from corrclip_jax.layers import MLP, LayerNorm, PatchEmbed, attention, gelu, interpolate_positions
+from corrclip_jax.layers import MLP, LayerNorm, PatchEmbed, Projection, attention, gelu, interpolate_positions
 
 _EPSILON = 1e-6
 
@@ -33,18 +33,6 @@ class Attention(nn.Module):
         return nn.Dense(self.width, dtype=self.dtype, name="proj")(attention(q, k, v).reshape(x.shape))
 
 
-class Projection(nn.Module):
-    """The parameters of a dense layer, for whoever applies them."""
-
-    width: int
-
-    @nn.compact
-    def __call__(self) -> tuple[Float[Array, "C C"], Float[Array, " C"]]:
-        """Kernel and bias."""
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (self.width, self.width))
-        return kernel, self.param("bias", nn.initializers.zeros, (self.width,))
-
-
 class QueryPlusKey(nn.Module):
     """What is read of the last block's attention: query plus key, heads concatenated, biases included."""
 
@@ -54,9 +42,9 @@ class QueryPlusKey(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
         """The sum of the two projections, as one: that of the summed parameters."""
-        query, key = (Projection(self.width, name=name)() for name in ("query", "key"))
-        kernel, bias = ((a + b).astype(self.dtype) for a, b in zip(query, key, strict=True))
-        return x.astype(self.dtype) @ kernel + bias
+        query, key = (Projection(self.width, self.width, name=name) for name in ("query", "key"))
+        kernel, bias = query.kernel + key.kernel, query.bias + key.bias
+        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
 
 
 class Block(nn.Module):

@@ -14,29 +14,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from corrclip_jax.layers import MLP, LayerNorm
-
-
-class Projection(nn.Module):
-    """A dense layer whose weights may be read, so that it can be merged into a neighbouring product."""
-
-    inputs: int
-    outputs: int
-    dtype: DTypeLike = jnp.float32
-
-    def setup(self):
-        """The parameters of a dense layer."""
-        self.kernel = self.param("kernel", nn.initializers.lecun_normal(), (self.inputs, self.outputs))
-        self.bias = self.param("bias", nn.initializers.zeros, (self.outputs,))
-
-    def weights(self) -> tuple[Float[Array, "inputs outputs"], Float[Array, " outputs"]]:
-        """Kernel and bias in the compute type."""
-        return self.kernel.astype(self.dtype), self.bias.astype(self.dtype)
-
-    def __call__(self, x: Float[Array, "T inputs"]) -> Float[Array, "T outputs"]:
-        """The layer itself."""
-        kernel, bias = self.weights()
-        return x @ kernel + bias
+from corrclip_jax.layers import MLP, LayerNorm, Projection
 
 
 class Attention(nn.Module):
