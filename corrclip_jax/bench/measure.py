@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -89,14 +90,21 @@ def measure(
 
 
 def environment() -> Report:
-    """Device and versions."""
+    """Device, versions, and on Linux who gets huge pages: without them large arrays cost a CPU much time."""
     device = jax.devices()[0]
     packages = ("jax", "jaxlib", "flax", "numpy")
     return {
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in packages},
+        "huge_pages": _huge_pages(),
     }
+
+
+def _huge_pages() -> str | None:
+    """Linux's setting, the word in brackets of "always [madvise] never"; None elsewhere."""
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    return setting.read_text("utf-8").split("[")[1].split("]")[0] if setting.is_file() else None
 
 
 def peak_bytes() -> dict[str, int | None]:

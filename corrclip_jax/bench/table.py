@@ -36,6 +36,8 @@ def versus_table(report: dict[str, Any]) -> Group:
         f"{report['model']}, a window of {settings['window']}, {settings['dtype']}, {settings['threads']} threads, "
         f"medians of {settings['repeat']} turns"
     )
+    if report["huge_pages"] is not None:
+        head += f", huge pages: {report['huge_pages']}"
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("Part", no_wrap=True)
     for title in ("torch", "ours", "ours / torch", "of the rate"):

@@ -1,11 +1,15 @@
 """`corrclip bench`: what stands in its report, and how it refuses. Nothing here looks at how long anything took."""
 
 import json
+from dataclasses import replace
 from functools import partial
+from io import StringIO
 
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
+from sam2_models import SMALL
 from small_models import small_config, small_model
 from typer.testing import CliRunner
 
@@ -14,6 +18,7 @@ from corrclip_jax.bench import versus as module
 from corrclip_jax.bench.clock import matmul_rate
 from corrclip_jax.bench.measure import measure
 from corrclip_jax.bench.stages import draw_photos, draw_text, take_apart
+from corrclip_jax.bench.table import versus_table
 from corrclip_jax.branches import window_step
 from corrclip_jax.checkpoint import check_params, init_params
 from corrclip_jax.cli import app, bench
@@ -72,6 +77,7 @@ def test_the_report_is_json_and_complete(params):
     # The program runs the stages, and besides them only the resize of the photos.
     of_stages = sum(row["flops"] for row in report["stages"])
     assert of_stages <= report["program"]["flops"] < 1.1 * of_stages
+    assert report["huge_pages"] in ("always", "madvise", "never", None)
     assert report["program"]["images_per_second"] == pytest.approx(2 / report["program"]["seconds"])
     assert report["device"]["platform"] == jax.default_backend()
 
@@ -130,11 +136,17 @@ def test_more_threads_than_cores_are_refused():
 
 @pytest.mark.slow
 def test_against_torch_runs_both_and_compares(tmp_path):
-    config = with_fields(small_config(), regions={"source": "none"})
+    config = replace(small_config(), sam2=SMALL)
     report = json.loads(json.dumps(module.versus(config, repeat=1)))
-    part = report["against"]["window"]
-    assert part["ratio"] == pytest.approx(part["seconds"]["ours"] / part["seconds"]["torch"])
-    assert part["flops"] > 0
+    assert list(report["against"]) == ["window", "regions"]
+    for part in report["against"].values():
+        assert part["ratio"] == pytest.approx(part["seconds"]["ours"] / part["seconds"]["torch"])
+        [rate] = part["matmul_flops_per_second"]
+        assert part["rate_share"] == pytest.approx(part["flops"] / part["seconds"]["ours"] / rate)
+    report["huge_pages"] = "madvise"
+    lines = StringIO()
+    Console(file=lines, width=120).print(versus_table(report))
+    assert "medians of 1 turns, huge pages: madvise" in lines.getvalue()
 
 
 def test_against_torch_notices_another_result():
