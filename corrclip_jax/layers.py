@@ -123,7 +123,7 @@ class Projection(nn.Module):
 
     def weights(self) -> tuple[Float[Array, "inputs outputs"], Float[Array, " outputs"]]:
         """Kernel and bias in the compute type."""
-        return self.kernel.astype(self.dtype), self.bias.astype(self.dtype)
+        return jnp.asarray(self.kernel, self.dtype), jnp.asarray(self.bias, self.dtype)
 
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
         """The layer itself."""
