@@ -8,7 +8,7 @@ from corrclip_jax.cli import app
 
 
 def corrclip(*arguments, **options):
-    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200"}, **options)
+    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "250"}, **options)
 
 
 def plain(text):

@@ -4,13 +4,13 @@ import re
 
 import numpy as np
 import pytest
+from command_line import corrclip
 from PIL import Image
 from rich.console import Console
 from small_models import small_model
-from typer.testing import CliRunner
 
-from corrclip_jax.cli import app, gallery
 from corrclip_jax.cli import demo as command
+from corrclip_jax.cli import gallery
 from corrclip_jax.cli.gallery import Gallery, demo_scene, region_picture
 from corrclip_jax.datasets.words import CLASSES
 from corrclip_jax.segmentation import Segmentation
@@ -22,7 +22,7 @@ RED, BLUE = (200, 30, 30), (30, 30, 200)
 def invoke(*arguments: object):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "keep_compiled_programs", lambda: None)
-        return CliRunner(env={"COLUMNS": "200"}).invoke(app, ["demo", *map(str, arguments)])
+        return corrclip("demo", *arguments)
 
 
 def result(labels: np.ndarray, names: tuple[tuple[str, ...], ...], regions: np.ndarray | None = None):

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command_line import corrclip
 from PIL import Image
 from small_models import small_model
-from typer.testing import CliRunner
 
 from corrclip_jax import metrics, scoring
-from corrclip_jax.cli import app, evaluation
+from corrclip_jax.cli import evaluation
 from corrclip_jax.datasets.words import CLASSES
 from corrclip_jax.region_files import write_regions
 
@@ -26,7 +26,7 @@ def invoke(monkeypatch):
     monkeypatch.setattr(evaluation, "keep_compiled_programs", lambda: None)
 
     def run(*arguments: object):
-        return CliRunner(env={"COLUMNS": "200"}).invoke(app, ["evaluate", *map(str, arguments)])
+        return corrclip("evaluate", *arguments)
 
     return run
 

@@ -10,12 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command_line import corrclip
 from small_models import small_config, small_model
-from typer.testing import CliRunner
 
 from corrclip_jax import embed_text, export, load, load_exported
 from corrclip_jax.checkpoint import init_params
-from corrclip_jax.cli import app
 from corrclip_jax.config import from_dict, with_fields
 from corrclip_jax.exported import DESCRIPTION, PROGRAM
 from corrclip_jax.flash import TARGETS
@@ -78,7 +77,7 @@ def given(tmp_path_factory, params):
 def test_the_embedded_model_for_three_platforms_in_a_fresh_process(tmp_path):
     names = "red star, sand; beach, grass"
     arguments = ["export", "--out", tmp_path / "tiny", "-c", names, "--size", "90x60", "--points", 4]
-    done = CliRunner().invoke(app, list(map(str, arguments)))
+    done = corrclip(*arguments)
     assert done.exit_code == 0, done.output
     np.save(tmp_path / "images.npy", pictures())
     code = """
@@ -211,7 +210,7 @@ def test_nothing_else_is_overwritten(tmp_path, params):
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path):
     def refused(*arguments):
-        done = CliRunner().invoke(app, ["export", "--out", str(tmp_path / "out"), *map(str, arguments)])
+        done = corrclip("export", "--out", tmp_path / "out", *arguments)
         assert done.exit_code == 2
         return done.stderr
 

@@ -3,11 +3,10 @@
 import json
 
 import pytest
+from command_line import corrclip
 from small_models import small_config
-from typer.testing import CliRunner
 
 from corrclip_jax.checkpoint import init_params, save
-from corrclip_jax.cli import app
 from corrclip_jax.conversion.registry import preset_models, published_models
 from corrclip_jax.inventory import published_here
 from corrclip_jax.presets import HOME_VARIABLE, PRESETS
@@ -52,7 +51,7 @@ def test_the_command_lists_them(home):
     convert_one(home, "dino/vitb8")
     (home / "converted" / "broken").mkdir()
     (home / "converted" / "broken" / "corrclip.json").write_text("{")
-    result = CliRunner().invoke(app, ["models"], env={"COLUMNS": "250"})
+    result = corrclip("models")
     assert result.exit_code == 0
     line = next(line for line in result.stdout.splitlines() if line.startswith("DINO ViT-B/8"))
     for word in ("Apache-2.0", "12 MB", "0123456789ab", "vit-b, vit-l, vit-h", "mine"):
@@ -63,7 +62,7 @@ def test_the_command_lists_them(home):
 
 
 def test_the_list_as_json(home):
-    result = CliRunner().invoke(app, ["models", "--json"])
+    result = corrclip("models", "--json")
     content = json.loads(result.stdout)
     assert [model["name"] for model in content["models"]] == ["tiny", *PRESETS]
     assert {one["key"] for one in content["published"]} == set(published_models())

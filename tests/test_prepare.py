@@ -1,14 +1,12 @@
 """`corrclip prepare`: what it writes, keeps and refuses."""
 
 import numpy as np
+from command_line import corrclip
 from PIL import Image
-from typer.testing import CliRunner
-
-from corrclip_jax.cli import app
 
 
 def prepare(*arguments: object):
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, ["prepare", *map(str, arguments)])
+    return corrclip("prepare", *arguments)
 
 
 def write_map(path, *ids: int) -> None:

@@ -4,12 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from command_line import corrclip
 from PIL import Image
 from small_models import small_config
-from typer.testing import CliRunner
 
 from corrclip_jax.checkpoint import init_params
-from corrclip_jax.cli import app
 from corrclip_jax.config import Config, with_fields
 from corrclip_jax.region_files import read_regions, write_regions
 from corrclip_jax.region_finder import RegionFinder
@@ -110,7 +109,7 @@ def photos(tmp_path):
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, ["regions", *map(str, arguments)])
+    return corrclip("regions", *arguments)
 
 
 @pytest.mark.parametrize(("format", "suffix"), [("npz", ".npz"), ("png", ".png"), ("rle", ".json")])

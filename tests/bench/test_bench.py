@@ -8,10 +8,10 @@ from io import StringIO
 import jax
 import numpy as np
 import pytest
+from command_line import corrclip
 from rich.console import Console
 from sam2_models import SMALL
 from small_models import small_config, small_model
-from typer.testing import CliRunner
 
 from corrclip_jax.bench import measure as measuring
 from corrclip_jax.bench import versus as module
@@ -21,7 +21,7 @@ from corrclip_jax.bench.stages import draw_photos, draw_text, take_apart
 from corrclip_jax.bench.table import versus_table
 from corrclip_jax.branches import window_step
 from corrclip_jax.checkpoint import check_params, init_params
-from corrclip_jax.cli import app, bench
+from corrclip_jax.cli import bench
 from corrclip_jax.config import with_fields
 from corrclip_jax.correlation import normalise
 from corrclip_jax.sources import find_regions
@@ -33,7 +33,7 @@ def params():
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, ["bench", *map(str, arguments)], env={"COLUMNS": "200"})
+    return corrclip("bench", *arguments)
 
 
 @pytest.mark.slow
@@ -135,7 +135,7 @@ def test_more_threads_than_cores_are_refused():
 
 
 @pytest.mark.slow
-def test_against_torch_runs_both_and_compares(tmp_path):
+def test_against_torch_runs_both_and_compares():
     config = replace(small_config(), sam2=SMALL)
     report = json.loads(json.dumps(module.versus(config, repeat=1)))
     assert list(report["against"]) == ["window", "regions"]

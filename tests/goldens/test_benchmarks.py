@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import corrclip
 from PIL import Image
 from small_models import small_model
 from tests_shared import DATA, GOLDENS
-from typer.testing import CliRunner
 
-from corrclip_jax.cli import app, evaluation
+from corrclip_jax.cli import evaluation
 from corrclip_jax.datasets.benchmarks import benchmarks, open_benchmark, published_miou
 from corrclip_jax.datasets.coco import train_ids
 
@@ -120,7 +120,7 @@ def test_a_benchmark_runs_and_its_report_is_what_its_predictions_give(name, pict
         "evaluate", name, "--data-root", DATA / "benchmarks", "--model", small_model(tmp_path, sam2=False),
         "--regions", "none", "--count", pictures, "--out", tmp_path / "out", "--predictions",
     ]  # fmt: skip
-    found = CliRunner().invoke(app, [str(each) for each in command])
+    found = corrclip(*command)
     assert found.exit_code == 0, found.output
     content = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
     matrix = recount(tmp_path / "out", name)
