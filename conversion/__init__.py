@@ -1,6 +1,5 @@
-"""From published torch checkpoints to our parameter trees, by tables; torch only for pickled files."""
+"""Published checkpoints to parameter trees: tables, the engine that applies them, readers.
 
-from corrclip_jax.conversion.families import convert_state_dict, detect
-from corrclip_jax.conversion.rules import ConversionError
-
-__all__ = ["ConversionError", "convert_state_dict", "detect"]
+May import `params`, `text.tokenizer`, `config` and `io`; torch is imported in `readers.py` alone, for pickles.
+Begin with `convert.py`.
+"""

@@ -7,27 +7,23 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from corrclip_jax.checkpoint import (
-    DESCRIPTION,
-    REGION_TOWERS,
-    VOCABULARY,
-    Params,
-    TowerConfig,
-    expected_params,
-    read_description,
-    towers_of,
-    write_description,
-    write_tower,
-)
 from corrclip_jax.config import Config, from_dict, with_fields
 from corrclip_jax.conversion.families import FAMILIES, TITLES, convert_state_dict
 from corrclip_jax.conversion.find import Found, find, find_all, find_vocabulary, published_beside
+from corrclip_jax.conversion.published import Published, recognise
 from corrclip_jax.conversion.readers import sha256
-from corrclip_jax.conversion.registry import Published, recognise
 from corrclip_jax.conversion.rules import ConversionError
-from corrclip_jax.folders import new_folder
-from corrclip_jax.tokenizer import Tokenizer
-from corrclip_jax.trees import shapes_by_path
+from corrclip_jax.io.files import new_folder
+from corrclip_jax.params.model_folder import (
+    DESCRIPTION,
+    VOCABULARY,
+    read_description,
+    write_description,
+    write_tower,
+)
+from corrclip_jax.params.structure import REGION_TOWERS, Params, TowerConfig, expected_params, towers_of
+from corrclip_jax.params.trees import shapes_by_path
+from corrclip_jax.text.tokenizer import Tokenizer
 
 Report = Callable[[str], None]
 

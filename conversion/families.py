@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
-from corrclip_jax.checkpoint import TowerConfig, expected_tower
-from corrclip_jax.conversion import clip, dino, eomt, mask2former, sam1, sam2
 from corrclip_jax.conversion.rules import ConversionError, apply_table
-from corrclip_jax.trees import collapse
+from corrclip_jax.conversion.tables import clip, dino, eomt, mask2former, sam1, sam2
+from corrclip_jax.params.structure import TowerConfig, expected_tower
+from corrclip_jax.params.trees import collapse
 
 # Each module has SIGNATURES (layout -> a name that no layout after it has), table and config_from_shapes. EoMT, a
 # ViT itself, has names of DINO's, so it is looked for first.

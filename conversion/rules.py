@@ -15,7 +15,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from corrclip_jax.conversion.transforms import TRANSFORMS
-from corrclip_jax.trees import Shape, listing
+from corrclip_jax.params.trees import Shape, listing
 
 
 class ConversionError(ValueError):

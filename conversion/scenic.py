@@ -18,11 +18,11 @@ import numpy as np
 from flax import serialization
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from corrclip_jax.checkpoint import expected_tower
 from corrclip_jax.config import CLIPConfig, SAM1Config
 from corrclip_jax.conversion.rules import ConversionError
-from corrclip_jax.output import whole_file
-from corrclip_jax.trees import Shape, differences, shapes_by_path
+from corrclip_jax.io.files import whole_file
+from corrclip_jax.params.structure import expected_tower
+from corrclip_jax.params.trees import Shape, differences, shapes_by_path
 
 _BLOCK = re.compile(r"resblocks[._](\d+)")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from corrclip_jax.trees import Shape
+from corrclip_jax.params.trees import Shape
 
 Transform = Callable[[np.ndarray, Sequence[Shape | None]], list[np.ndarray]]
 

@@ -8,17 +8,20 @@ For people: `Segmenter("vit-b")("photo.jpg", ["cat", "grass"])`. README.md has m
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from corrclip_jax._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from corrclip_jax.config import Config, with_fields
-    from corrclip_jax.exported import export, load_exported
-    from corrclip_jax.presets import load
-    from corrclip_jax.region_set import Regions
-    from corrclip_jax.segment import Result, make_segment
-    from corrclip_jax.segmenter import Segmentation, Segmenter
-    from corrclip_jax.text import TextEmbedding, embed_text
+    from corrclip_jax.hub.presets import load
+    from corrclip_jax.inference.export import export, load_exported
+    from corrclip_jax.inference.photo_regions import Regions
+    from corrclip_jax.inference.segmentation import Segmentation
+    from corrclip_jax.inference.segmenter import Segmenter
+    from corrclip_jax.method.segment import Result, make_segment
+    from corrclip_jax.text.embedding import TextEmbedding
+    from corrclip_jax.text.encode import embed_text
 
 __all__ = [
     "Config",
@@ -35,23 +38,18 @@ __all__ = [
     "with_fields",
 ]
 
-try:
-    __version__ = version("corrclip-jax")
-except PackageNotFoundError:  # a plain checkout on PYTHONPATH
-    __version__ = "0+checkout"
-
 _HOMES = {
     "Config": "config",
-    "Regions": "region_set",
-    "Result": "segment",
-    "Segmentation": "segmenter",
-    "Segmenter": "segmenter",
-    "TextEmbedding": "text",
-    "embed_text": "text",
-    "export": "exported",
-    "load": "presets",
-    "load_exported": "exported",
-    "make_segment": "segment",
+    "Regions": "inference.photo_regions",
+    "Result": "method.segment",
+    "Segmentation": "inference.segmentation",
+    "Segmenter": "inference.segmenter",
+    "TextEmbedding": "text.embedding",
+    "embed_text": "text.encode",
+    "export": "inference.export",
+    "load": "hub.presets",
+    "load_exported": "inference.export",
+    "make_segment": "method.segment",
     "with_fields": "config",
 }
 

@@ -66,14 +66,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import corrclip_jax as cc
-from corrclip_jax.datasets import scenes, words
-from corrclip_jax.palette import palette
+from corrclip_jax.datasets.scenes import generate, words
+from corrclip_jax.viz.palette import palette
 
 MODEL = "tiny"  # or "vit-b", "vit-l", "vit-h", a folder
 SCENE = 32  # @param {type: "slider", min: 0, max: 199}
 
 config, params = cc.load(MODEL)
-scene = scenes.val_scene(SCENE)
+scene = generate.val_scene(SCENE)
 names = [synonyms[0] for synonyms in words.CLASSES]
 class_colours, region_colours = palette(len(names)), np.vstack([[[40, 40, 40]], palette(300)])
 
@@ -125,7 +125,8 @@ show({"the picture": scene.image, "its things": things, "its classes": class_col
 # see in which window and patch it lies.
 
 # %%
-from corrclip_jax import resize, windows
+from corrclip_jax.method import windows
+from corrclip_jax.ops import resize
 
 PIXEL = (138, 94)  # row, column
 
@@ -156,10 +157,10 @@ show({f"patch {(int(row), int(column))} in the window": picture[inside]}, mark=(
 # We take a few more scenes along, for numbers at the end.
 
 # %%
-from corrclip_jax.regions import automatic_regions
+from corrclip_jax.regions.sam_points import automatic_regions
 
 indices = [SCENE, *(index for index in range(SCENE % 8, 200, 8) if index != SCENE)][:4]
-drawn = [scenes.val_scene(index) for index in indices]
+drawn = [generate.val_scene(index) for index in indices]
 images, truths = np.stack([one.image for one in drawn]), np.stack([one.labels for one in drawn])
 
 regions = jax.jit(automatic_regions, static_argnums=0)(config, params["sam2"], images)
@@ -173,7 +174,7 @@ show({"the picture": scene.image, "SAM's regions": region_colours[regions[0]], "
 # switch in `config.parts`, so `run(merging=False)` is the method without merging.
 
 # %%
-from corrclip_jax.branches import window_step
+from corrclip_jax.method.branches import window_step
 
 pixels = jax.vmap(lambda image: windows.cut_photo(image, plan))(images)
 ids = jax.vmap(lambda one: windows.cut_regions(one, plan))(regions)
@@ -228,7 +229,7 @@ plt.show()
 # linked:
 
 # %%
-from corrclip_jax.correlation import compact, merge_regions
+from corrclip_jax.method.correlation import compact, merge_regions
 
 pieces = compact(resize.nearest(ids[window], *grid), cap).reshape(-1)
 distances = (config.method.merge_distance / 4, config.method.merge_distance, config.method.merge_distance * 4)
@@ -245,7 +246,7 @@ show({title: region_colours[one].reshape(*grid, 3) for title, one in maps.items(
 # they are more alike than the mean of all pairs.
 
 # %%
-from corrclip_jax.correlation import scope_mask
+from corrclip_jax.method.correlation import scope_mask
 
 scope = np.asarray(scope_mask(features, stages.regions[window].reshape(-1)))
 own, rest = scope[cell].reshape(grid), np.asarray(stages.regions[window] == 0)
@@ -258,7 +259,7 @@ show({"the window": picture[inside], "the patch's scope": own, "the rest": rest}
 # but far away or another thing joins in.
 
 # %%
-from corrclip_jax.correlation import attention_weights
+from corrclip_jax.method.correlation import attention_weights
 
 everywhere = np.asarray(attention_weights(features, np.ones_like(scope), config.method.similarity_scale))
 weights = np.asarray(stages.attention[window])
@@ -296,8 +297,8 @@ branches = {
 # %%
 from functools import partial
 
-from corrclip_jax.correlation import normalise
-from corrclip_jax.segment import label_photos
+from corrclip_jax.method.correlation import normalise
+from corrclip_jax.method.segment import label_photos
 
 text_emb = cc.embed_text(config, params, words.CLASSES)
 

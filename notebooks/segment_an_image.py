@@ -88,10 +88,10 @@ print(f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,} parameters:", ", 
 from IPython.display import display
 from PIL import Image
 
-from corrclip_jax.datasets import scenes, words
+from corrclip_jax.datasets.scenes import generate, words
 
 SCENE = 53  # @param {type: "slider", min: 0, max: 199}
-scene = scenes.val_scene(SCENE)
+scene = generate.val_scene(SCENE)
 display(Image.fromarray(scene.image).resize((336, 336)))
 
 # %% [markdown]
@@ -166,7 +166,7 @@ segment_batch = jax.jit(jax.shard_map(segment, mesh=mesh, **specs))
 PICTURES_PER_DEVICE = 2  # @param {type: "integer"}
 
 count = PICTURES_PER_DEVICE * mesh.size
-drawn = [scenes.draw(np.random.default_rng((2026, seed)), (168, 168)) for seed in range(count)]
+drawn = [generate.draw(np.random.default_rng((2026, seed)), (168, 168)) for seed in range(count)]
 
 images = jax.device_put(np.stack([scene.image for scene in drawn]), NamedSharding(mesh, split))
 weights, queries = jax.device_put((params, text_emb), NamedSharding(mesh, copied))
@@ -192,7 +192,7 @@ for run in ("with compilation", "compiled"):
 # %%
 import matplotlib.pyplot as plt
 
-from corrclip_jax.palette import palette
+from corrclip_jax.viz.palette import palette
 
 colours = palette(len(CLASSES))
 figure, axes = plt.subplots(3, min(count, 4), figsize=(11, 8), layout="constrained", squeeze=False)
@@ -222,7 +222,7 @@ plt.show()
 import io
 import urllib.request
 
-from corrclip_jax.text import parse_classes
+from corrclip_jax.text.classes import parse_classes
 
 PHOTO_MODEL = "vit-b"  # @param ["vit-b", "vit-l", "vit-h"] {allow-input: true}
 PHOTO = (
@@ -249,7 +249,7 @@ try:
     photo_segmenter = cc.Segmenter(cc.load(PHOTO_MODEL, dtype=DTYPE))
 except OSError as error:  # no network, or no such file
     print(f"{error}\nGoing on with a generated scene.")
-    photo, classes = Image.fromarray(scenes.unseen_scene(0).image), CLASSES
+    photo, classes = Image.fromarray(generate.unseen_scene(0).image), CLASSES
     photo_segmenter = segmenter
 
 # %% [markdown]

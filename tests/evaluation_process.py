@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from small_models import small_model
 
-from corrclip_jax.region_files import write_regions
+from corrclip_jax.io.region_maps import write_regions
 
 NAMES = ("cat", "dog", "sky")
 

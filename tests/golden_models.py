@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from tests_shared import GOLDENS
 
 from corrclip_jax.config import CLIPConfig, CLIPTextConfig, CLIPVisionConfig, Config, DINOConfig
-from corrclip_jax.conversion import convert_state_dict
+from corrclip_jax.conversion.families import convert_state_dict
 
 
 @lru_cache(maxsize=1)

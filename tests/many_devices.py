@@ -13,9 +13,10 @@ import numpy as np
 from small_models import small_config, write_vocabulary
 
 from corrclip_jax import Segmenter, embed_text, make_segment, with_fields
-from corrclip_jax.batching import Batch, Bucket, on_canvas, sizes_of
-from corrclip_jax.checkpoint import init_params
-from corrclip_jax.sharding import fetch_batch, over_photos, put_batch, put_params
+from corrclip_jax.inference.buckets import Batch, Bucket
+from corrclip_jax.inference.stream import on_canvas, sizes_of
+from corrclip_jax.params.structure import init_params
+from corrclip_jax.runtime.sharding import fetch_batch, over_photos, put_batch, put_params
 
 CLASSES = ["cat", "sky", "grass", "water"]
 CANVAS = (60, 90)

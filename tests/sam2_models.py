@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from corrclip_jax.config import SAM2Config
-from corrclip_jax.models.sam2 import SAM2
+from corrclip_jax.models.sam.sam2 import SAM2
 
 SMALL = SAM2Config(
     image_size=64, width=8, heads=1, stages=(1, 1, 2, 1), global_blocks=(3,), window_sizes=(8, 4, 6, 3),

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import jax
 
-from corrclip_jax.checkpoint import init_params, save
 from corrclip_jax.config import (
     CLIPConfig,
     CLIPTextConfig,
@@ -19,7 +18,9 @@ from corrclip_jax.config import (
     SAM2Config,
     with_fields,
 )
-from corrclip_jax.segment import make_segment
+from corrclip_jax.method.segment import make_segment
+from corrclip_jax.params.model_folder import save
+from corrclip_jax.params.structure import init_params
 
 # One compiled function a configuration, for all tests of a process.
 jitted = functools.cache(lambda config: jax.jit(make_segment(config)))

@@ -18,7 +18,7 @@ for module in pkgutil.walk_packages(corrclip_jax.__path__, "corrclip_jax."):
     importlib.import_module(module.name)
 for name in corrclip_jax.__all__:
     getattr(corrclip_jax, name)
-from corrclip_jax.presets import available_models
+from corrclip_jax.hub.presets import available_models
 assert "vit-b" in str(available_models())
 assert corrclip_jax.load("tiny")[0].name == "tiny"
 print(corrclip_jax.__file__)

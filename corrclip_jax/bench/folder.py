@@ -19,10 +19,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from corrclip_jax.batching import Size, windows_of
 from corrclip_jax.bench.reading import draw_photo
-from corrclip_jax.segmentation import Segmentation
-from corrclip_jax.segmenter import Segmenter
+from corrclip_jax.inference.buckets import Size, windows_of
+from corrclip_jax.inference.segmentation import Segmentation
+from corrclip_jax.inference.segmenter import Segmenter
 
 EQUAL: tuple[Size, ...] = ((375, 500),)
 MIXED: tuple[Size, ...] = (

@@ -15,10 +15,10 @@ import jax
 from corrclip_jax.bench.clock import matmul_rate, seconds
 from corrclip_jax.bench.flops import count_flops
 from corrclip_jax.bench.stages import draw_photos, draw_text, take_apart
-from corrclip_jax.chunks import device_bytes, windows_at_once
 from corrclip_jax.config import Config
-from corrclip_jax.segment import make_segment
-from corrclip_jax.text import TextEmbedding, pad_queries, query_bucket
+from corrclip_jax.method.segment import make_segment
+from corrclip_jax.runtime.memory import device_bytes, windows_at_once
+from corrclip_jax.text.embedding import TextEmbedding, pad_queries, query_bucket
 
 Report = dict[str, Any]
 

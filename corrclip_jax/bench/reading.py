@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from corrclip_jax.batching import plan_batches, plan_buckets
 from corrclip_jax.config import MethodConfig
 from corrclip_jax.datasets.benchmarks import open_folders
-from corrclip_jax.datasets.reading import Loaded, load_batches, read_sizes
+from corrclip_jax.evaluation.loading import Loaded, load_batches, read_sizes
+from corrclip_jax.inference.buckets import plan_batches, plan_buckets
 
 _BATCH = 16
 

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from corrclip_jax import branches, windows
-from corrclip_jax.chunks import device_bytes, windows_at_once
 from corrclip_jax.config import Config
-from corrclip_jax.correlation import normalise
-from corrclip_jax.segment import label_photos
-from corrclip_jax.sources import find_regions
-from corrclip_jax.text import TextEmbedding
+from corrclip_jax.method import branches, windows
+from corrclip_jax.method.correlation import normalise
+from corrclip_jax.method.segment import label_photos
+from corrclip_jax.regions.sources import find_regions
+from corrclip_jax.runtime.memory import device_bytes, windows_at_once
+from corrclip_jax.text.embedding import TextEmbedding
 
 
 class Stage(NamedTuple):

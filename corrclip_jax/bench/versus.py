@@ -17,13 +17,13 @@ from corrclip_jax.bench.clock import matmul_rate, seconds
 from corrclip_jax.bench.flops import count_flops
 from corrclip_jax.bench.measure import Report, environment
 from corrclip_jax.bench.stages import draw_photos, exactly
-from corrclip_jax.branches import window_step
-from corrclip_jax.checkpoint import init_params
 from corrclip_jax.config import Config, with_fields
-from corrclip_jax.conversion import convert_state_dict
-from corrclip_jax.models.sam2 import preprocess
-from corrclip_jax.regions import point_grid
-from corrclip_jax.sources import find_regions
+from corrclip_jax.conversion.families import convert_state_dict
+from corrclip_jax.method.branches import window_step
+from corrclip_jax.models.sam.sam2 import preprocess
+from corrclip_jax.params.structure import init_params
+from corrclip_jax.regions.masks import point_grid
+from corrclip_jax.regions.sources import find_regions
 
 TESTS = Path(__file__).resolve().parents[2] / "tests"
 # Similarities that tie with their mean may move a few cells.

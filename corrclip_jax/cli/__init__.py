@@ -7,8 +7,18 @@ from typing import Annotated
 
 import typer
 
-from corrclip_jax.cli import bench, convert, demo, evaluate, export, models, prepare, regions, segment
-from corrclip_jax.cli.console import Program
+from corrclip_jax.cli.commands import (
+    bench,
+    convert,
+    demo,
+    evaluate,
+    export,
+    models,
+    prepare,
+    regions,
+    segment,
+)
+from corrclip_jax.cli.shared.console import Program
 
 app = typer.Typer(
     name="corrclip",
@@ -34,7 +44,7 @@ app.command(help=bench.HELP)(bench.bench)
 
 def _version(wanted: bool) -> bool:
     if wanted:
-        from corrclip_jax import __version__
+        from corrclip_jax._version import __version__
 
         typer.echo(f"corrclip {__version__}")
         raise typer.Exit

@@ -1,1 +1,4 @@
-"""Data sets: the benchmarks and how their files are read, and the generated scenes of the embedded weights."""
+"""Labelled pictures: the paper's benchmarks, folders of one's own, generated scenes. No JAX.
+
+May import `io`, `viz`, `text.classes` and `text.templates`. Begin with `dataset.py`.
+"""

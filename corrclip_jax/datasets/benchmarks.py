@@ -10,8 +10,8 @@ from typing import Any
 from corrclip_jax.datasets.dataset import Dataset, DatasetError, Example
 from corrclip_jax.datasets.label_files import LabelError, read_labels
 from corrclip_jax.datasets.layouts import Layout, Pair, find_pairs, own_pairs
-from corrclip_jax.photos import photo_size, read_photo
-from corrclip_jax.text import read_classes
+from corrclip_jax.io.photos import photo_size, read_photo
+from corrclip_jax.text.classes import read_classes
 
 _FOLDER = Path(__file__).parent
 

@@ -13,7 +13,7 @@ from jaxtyping import Int32, Integer, UInt8
 from PIL import Image
 
 from corrclip_jax.datasets.label_files import LabelError, read_ids
-from corrclip_jax.output import whole_file
+from corrclip_jax.io.files import whole_file
 
 Kind = Literal["coco_object", "coco_stuff"]
 SUFFIX: dict[str, str] = {"coco_object": "_instanceTrainIds", "coco_stuff": "_labelTrainIds"}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Integer, UInt8
 
-from corrclip_jax.region_files import SUFFIXES, read_regions, region_file
+from corrclip_jax.io.region_maps import SUFFIXES, read_regions, region_file
 
 NOT_SCORED = -1
 

@@ -8,7 +8,7 @@ from jaxtyping import Int32
 from PIL import Image, UnidentifiedImageError
 
 from corrclip_jax.datasets.dataset import NOT_SCORED, some
-from corrclip_jax.photos import MAX_PIXELS
+from corrclip_jax.io.photos import MAX_PIXELS
 
 SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from corrclip_jax.datasets.dataset import DatasetError, some
 from corrclip_jax.datasets.label_files import stems
-from corrclip_jax.photos import find_photos
+from corrclip_jax.io.photos import find_photos
 
 
 class Pair(NamedTuple):

@@ -1,10 +1,5 @@
-"""The towers, as Flax Linen modules whose parameters carry the published names."""
+"""The networks as Flax Linen modules with the published parameter names: CLIP, DINO, SAM, EoMT, Mask2Former.
 
-from corrclip_jax.models.clip import CLIP
-from corrclip_jax.models.dino import DINO
-from corrclip_jax.models.eomt import EoMT
-from corrclip_jax.models.mask2former import Mask2Former
-from corrclip_jax.models.sam1 import SAM1
-from corrclip_jax.models.sam2 import SAM2
-
-__all__ = ["CLIP", "DINO", "SAM1", "SAM2", "EoMT", "Mask2Former"]
+May import `ops` and `config`; families do not import each other. Begin with `dino.py`, the shortest.
+Nothing is imported here, so that reading a configuration does not load Flax.
+"""

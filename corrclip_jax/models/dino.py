@@ -10,7 +10,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from corrclip_jax.config import DINOConfig
-from corrclip_jax.layers import MLP, LayerNorm, PatchEmbed, Projection, attention, gelu, interpolate_positions
+from corrclip_jax.models.layers import MLP, LayerNorm, PatchEmbed, Projection, gelu, interpolate_positions
+from corrclip_jax.ops.attention import attention
 
 _EPSILON = 1e-6
 

@@ -13,10 +13,10 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from corrclip_jax import resize
 from corrclip_jax.config import EoMTConfig
-from corrclip_jax.layers import MLP, LayerNorm, PatchEmbed, attention, gelu
-from corrclip_jax.models.sam2.mask_decoder import Upscale
+from corrclip_jax.models.layers import MLP, LayerNorm, PatchEmbed, Upscale, gelu
+from corrclip_jax.ops import resize
+from corrclip_jax.ops.attention import attention
 
 _EPSILON = 1e-6
 

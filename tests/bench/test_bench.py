@@ -19,12 +19,12 @@ from corrclip_jax.bench.clock import matmul_rate
 from corrclip_jax.bench.measure import measure
 from corrclip_jax.bench.stages import draw_photos, draw_text, take_apart
 from corrclip_jax.bench.table import versus_table
-from corrclip_jax.branches import window_step
-from corrclip_jax.checkpoint import check_params, init_params
-from corrclip_jax.cli import bench
+from corrclip_jax.cli.commands import bench
 from corrclip_jax.config import with_fields
-from corrclip_jax.correlation import normalise
-from corrclip_jax.sources import find_regions
+from corrclip_jax.method.branches import window_step
+from corrclip_jax.method.correlation import normalise
+from corrclip_jax.params.structure import check_params, init_params
+from corrclip_jax.regions.sources import find_regions
 
 
 @pytest.fixture(scope="module")

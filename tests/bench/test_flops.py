@@ -6,10 +6,10 @@ import pytest
 from jax import ShapeDtypeStruct as Spec
 
 from corrclip_jax.bench.flops import count_flops
-from corrclip_jax.branches import dino_features
-from corrclip_jax.checkpoint import expected_tower
 from corrclip_jax.config import Config, DINOConfig
-from corrclip_jax.layers import attention
+from corrclip_jax.method.branches import dino_features
+from corrclip_jax.ops.attention import attention
+from corrclip_jax.params.structure import expected_tower
 
 A, B = Spec((3, 5), jnp.float32), Spec((5, 5), jnp.float32)
 ONCE = 2 * 3 * 5 * 5

@@ -8,8 +8,8 @@ from PIL import Image
 from small_models import small_model
 
 from corrclip_jax.bench import folder
-from corrclip_jax.photos import PhotoError
-from corrclip_jax.segmenter import Segmenter
+from corrclip_jax.inference.segmenter import Segmenter
+from corrclip_jax.io.photos import PhotoError
 
 
 def test_sizes_come_round_again(tmp_path):

@@ -12,12 +12,13 @@ from safetensors.numpy import save_file
 from small_models import write_vocabulary
 from transformers import EomtConfig, EomtForUniversalSegmentation
 
-from corrclip_jax.checkpoint import read
 from corrclip_jax.config import CLIPConfig, CLIPTextConfig, CLIPVisionConfig, DINOConfig, EoMTConfig
-from corrclip_jax.conversion import ConversionError, convert_state_dict
 from corrclip_jax.conversion import convert as module
 from corrclip_jax.conversion.convert import convert, convert_folder
+from corrclip_jax.conversion.families import convert_state_dict
 from corrclip_jax.conversion.readers import sha256
+from corrclip_jax.conversion.rules import ConversionError
+from corrclip_jax.params.model_folder import read
 
 CLIP_TENSORS = random_tensors(open_clip_shapes(CLIP))
 DINO_TENSORS = random_tensors(dino_shapes(DINO))

@@ -8,10 +8,10 @@ import torch
 from published import CLIP, DINO, clip_as_transformers, dino_shapes, open_clip_shapes, random_tensors
 from safetensors.numpy import save_file
 
-from corrclip_jax.conversion import ConversionError
 from corrclip_jax.conversion.families import FAMILIES
 from corrclip_jax.conversion.find import checkpoint_files, find, find_all, find_vocabulary, published_beside
-from corrclip_jax.conversion.registry import preset_models, published_models, recognise
+from corrclip_jax.conversion.published import preset_models, published_models, recognise
+from corrclip_jax.conversion.rules import ConversionError
 
 CLIP_TENSORS = random_tensors(open_clip_shapes(CLIP))
 DINO_TENSORS = random_tensors(dino_shapes(DINO))

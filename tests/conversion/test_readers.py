@@ -13,8 +13,8 @@ import torch
 from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import save_file as save_torch
 
-from corrclip_jax.conversion import ConversionError
 from corrclip_jax.conversion.readers import open_checkpoint, sha256
+from corrclip_jax.conversion.rules import ConversionError
 
 TENSORS = {"norm.weight": np.arange(6, dtype=np.float32), "scale": np.array(2.0, np.float32)}
 TORCH = {name: torch.from_numpy(tensor) for name, tensor in TENSORS.items()}

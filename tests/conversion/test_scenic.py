@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from corrclip_jax.checkpoint import init_params
 from corrclip_jax.config import CLIPConfig, CLIPTextConfig, CLIPVisionConfig, Config, with_fields
 from corrclip_jax.conversion.rules import ConversionError
 from corrclip_jax.conversion.scenic import (
@@ -16,8 +15,9 @@ from corrclip_jax.conversion.scenic import (
     read_variables,
     write_variables,
 )
-from corrclip_jax.models.clip import CLIP
-from corrclip_jax.trees import shapes_by_path
+from corrclip_jax.models.clip.model import CLIP
+from corrclip_jax.params.structure import init_params
+from corrclip_jax.params.trees import shapes_by_path
 
 SMALL = CLIPConfig(
     embed_dim=16,

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from corrclip_jax.checkpoint import expected_tower, init_params
 from corrclip_jax.config import Config, SAM1Config, with_fields
-from corrclip_jax.conversion import convert_state_dict
+from corrclip_jax.conversion.families import convert_state_dict
 from corrclip_jax.conversion.rules import ConversionError
 from corrclip_jax.conversion.scenic import (
     read_variables,
@@ -20,9 +19,11 @@ from corrclip_jax.conversion.scenic import (
     sam1_to_scenic,
     write_variables,
 )
-from corrclip_jax.models.sam1.vit import ImageEncoder
-from corrclip_jax.models.sam2.mask_decoder import Upscale, nest
-from corrclip_jax.trees import shapes_by_path
+from corrclip_jax.models.layers import Upscale
+from corrclip_jax.models.sam.mask_decoder import nest
+from corrclip_jax.models.sam.vit import ImageEncoder
+from corrclip_jax.params.structure import expected_tower, init_params
+from corrclip_jax.params.trees import shapes_by_path
 
 # The decoder cannot be smaller: scenic's has its sizes built in. Windows do not fit the grid of 6.
 SMALL = SAM1Config(

@@ -19,10 +19,12 @@ from published import (
 from transformers import CLIPConfig as TorchCLIPConfig
 from transformers import CLIPModel, ViTConfig, ViTModel
 
-from corrclip_jax.checkpoint import expected_tower
-from corrclip_jax.conversion import ConversionError, clip, convert_state_dict, detect, dino
-from corrclip_jax.presets import PRESETS
-from corrclip_jax.trees import shapes_by_path
+from corrclip_jax.conversion.families import convert_state_dict, detect
+from corrclip_jax.conversion.rules import ConversionError
+from corrclip_jax.conversion.tables import clip, dino
+from corrclip_jax.hub.presets import PRESETS
+from corrclip_jax.params.structure import expected_tower
+from corrclip_jax.params.trees import shapes_by_path
 
 CLIP_TENSORS = random_tensors(open_clip_shapes(CLIP))
 DINO_TENSORS = random_tensors(dino_shapes(DINO))

@@ -10,7 +10,7 @@ from corrclip_jax.config import MethodConfig, with_fields
 from corrclip_jax.datasets.benchmarks import benchmarks, open_benchmark, open_folders, published_miou
 from corrclip_jax.datasets.dataset import Dataset, DatasetError, Example, first, with_region_files
 from corrclip_jax.datasets.label_files import LabelError, read_labels
-from corrclip_jax.region_files import write_regions
+from corrclip_jax.io.region_maps import write_regions
 
 NAMES = (
     "voc21", "voc20", "context60", "context59", "coco_object", "coco_stuff", "ade20k", "cityscapes", "ade847",

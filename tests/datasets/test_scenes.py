@@ -3,22 +3,22 @@
 import numpy as np
 import pytest
 
-from corrclip_jax.datasets import captions, scenes, shapes, textures, words
-from corrclip_jax.datasets.scenes import FIRST_THING, Thing
+from corrclip_jax.datasets.scenes import captions, generate, shapes, textures, words
+from corrclip_jax.datasets.scenes.generate import FIRST_THING, Thing
 
 
 @pytest.fixture(scope="module")
 def drawn():
-    return [scenes.train_scene(seed) for seed in range(30)]
+    return [generate.train_scene(seed) for seed in range(30)]
 
 
 @pytest.fixture(scope="module")
 def crops():
-    return [scenes.train_crop(seed) for seed in range(120)]
+    return [generate.train_crop(seed) for seed in range(120)]
 
 
 def test_a_seed_always_gives_the_same_scene(drawn):
-    again = scenes.train_scene(3)
+    again = generate.train_scene(3)
     assert np.array_equal(again.image, drawn[3].image)
     assert np.array_equal(again.instances, drawn[3].instances)
     assert again.things == drawn[3].things
@@ -26,26 +26,26 @@ def test_a_seed_always_gives_the_same_scene(drawn):
 
 
 def test_splits_differ_though_their_seeds_are_equal(drawn):
-    assert not np.array_equal(scenes.val_scene(0).image, drawn[0].image)
-    assert not np.array_equal(scenes.val_scene(0).image, scenes.unseen_scene(0).image)
+    assert not np.array_equal(generate.val_scene(0).image, drawn[0].image)
+    assert not np.array_equal(generate.val_scene(0).image, generate.unseen_scene(0).image)
 
 
 def test_the_validation_split_is_the_recorded_one():
-    first = scenes.val_scene(0)
+    first = generate.val_scene(0)
     assert first.areas == ("brick",)
     assert first.things == (
         Thing("flower", "red", "shiny"), Thing("moon", "red", "shiny"), Thing("flower", "green", "shiny")
     )  # fmt: skip
     assert first.image.mean((0, 1)) == pytest.approx([159.0, 85.6, 71.6], abs=0.5)
     assert (first.instances >= FIRST_THING).mean() == pytest.approx(0.1011, abs=0.001)
-    sizes = {scenes.val_scene(index).image.shape for index in range(4)}
+    sizes = {generate.val_scene(index).image.shape for index in range(4)}
     assert sizes == {(168, 168, 3), (168, 224, 3), (216, 168, 3)}
 
 
 @pytest.mark.parametrize(("split", "count"), [("val", 200), ("unseen", 100)])
 def test_a_split_ends(split, count):
     with pytest.raises(ValueError, match=f"0 to {count - 1}"):
-        getattr(scenes, f"{split}_scene")(count)
+        getattr(generate, f"{split}_scene")(count)
 
 
 def test_training_never_shows_what_is_held_out(drawn, crops):
@@ -59,7 +59,7 @@ def test_training_never_shows_what_is_held_out(drawn, crops):
 
 def test_unseen_scenes_hold_unseen_pairs_alone():
     for index in range(10):
-        scene = scenes.unseen_scene(index)
+        scene = generate.unseen_scene(index)
         assert {(thing.colour, thing.shape) for thing in scene.things} <= set(words.HELD_OUT_PAIRS)
         assert scene.unseen_labels.min() >= 0
         assert scene.unseen_labels.max() < len(words.UNSEEN_CLASSES)
@@ -121,7 +121,7 @@ def test_a_ring_has_a_hole():
 
 def test_a_larger_scale_draws_larger_things():
     small, large = (
-        scenes.draw(np.random.default_rng(7), (168 * k, 168 * k), (4, 4), areas=1, scale=float(k))
+        generate.draw(np.random.default_rng(7), (168 * k, 168 * k), (4, 4), areas=1, scale=float(k))
         for k in (1, 2)
     )
     sizes = [(scene.instances >= FIRST_THING).mean() for scene in (small, large)]
@@ -195,7 +195,7 @@ def test_contents_of_a_box_are_what_lies_in_it():
     instances[:20, :20] = FIRST_THING
     instances[30:38, 30:38] = FIRST_THING + 1
     things = (Thing("star", "red", "plain"), Thing("moon", "blue", "striped"))
-    scene = scenes.Scene(np.zeros((40, 40, 3), np.uint8), instances, ("sand",), things)
+    scene = generate.Scene(np.zeros((40, 40, 3), np.uint8), instances, ("sand",), things)
     assert captions.contents(scene) == captions.Contents(things, ("sand",))
     assert captions.contents(scene, (0, 0, 16, 16)) == captions.Contents(things[:1], ())
     assert captions.contents(scene, (24, 24, 40, 40)) == captions.Contents(things[1:], ("sand",))

@@ -10,7 +10,7 @@ from PIL import Image
 from small_models import small_model
 from tests_shared import DATA, GOLDENS
 
-from corrclip_jax.cli import evaluation
+from corrclip_jax.cli.runs import evaluate
 from corrclip_jax.datasets.benchmarks import benchmarks, open_benchmark, published_miou
 from corrclip_jax.datasets.coco import train_ids
 
@@ -115,7 +115,7 @@ def recount(folder: Path, name: str) -> np.ndarray:
 )
 def test_a_benchmark_runs_and_its_report_is_what_its_predictions_give(name, pictures, tmp_path, monkeypatch):
     assert DATA
-    monkeypatch.setattr(evaluation, "keep_compiled_programs", lambda: None)
+    monkeypatch.setattr(evaluate, "keep_compiled_programs", lambda: None)
     command = [
         "evaluate", name, "--data-root", DATA / "benchmarks", "--model", small_model(tmp_path, sam2=False),
         "--regions", "none", "--count", pictures, "--out", tmp_path / "out", "--predictions",

@@ -9,7 +9,8 @@ import pytest
 from tests_shared import GOLDENS
 
 from corrclip_jax.config import RegionConfig
-from corrclip_jax.regions import mask_facts, regions_from_logits
+from corrclip_jax.regions.masks import mask_facts
+from corrclip_jax.regions.sam_points import regions_from_logits
 
 
 @pytest.fixture(params=sorted(GOLDENS.glob("amg_*.npz")), ids=lambda file: file.stem)

@@ -10,9 +10,9 @@ import pytest
 from golden_models import seeded
 from tests_shared import GOLDENS
 
-from corrclip_jax.conversion import convert_state_dict
-from corrclip_jax.conversion.sam2 import config_from_shapes
-from corrclip_jax.models.sam2 import SAM2, preprocess
+from corrclip_jax.conversion.families import convert_state_dict
+from corrclip_jax.conversion.tables.sam2 import config_from_shapes
+from corrclip_jax.models.sam.sam2 import SAM2, preprocess
 
 MAPS = 1e-5  # of the largest magnitude
 # With these weights the decoder magnifies rounding: the golden logits themselves are 2e-4 from float64's.

@@ -7,11 +7,12 @@ import pytest
 from golden_models import golden_model
 from tests_shared import GOLDENS
 
-from corrclip_jax import labels, resize, windows
-from corrclip_jax.branches import window_step
 from corrclip_jax.config import with_fields
-from corrclip_jax.segment import make_segment, photo_features
-from corrclip_jax.text import TextEmbedding
+from corrclip_jax.method import labels, windows
+from corrclip_jax.method.branches import window_step
+from corrclip_jax.method.segment import make_segment, photo_features
+from corrclip_jax.ops import resize
+from corrclip_jax.text.embedding import TextEmbedding
 
 RUNS = sorted(path.stem for path in GOLDENS.glob("*_*_*_[0-9]*.npz"))
 assert RUNS

@@ -9,8 +9,8 @@ from tests_shared import DATA, GOLDENS
 from transformers import CLIPTokenizer
 
 from corrclip_jax.config import with_fields
-from corrclip_jax.text import embed_text, encode_prompts
-from corrclip_jax.tokenizer import Tokenizer
+from corrclip_jax.text.encode import embed_text, encode_prompts
+from corrclip_jax.text.tokenizer import Tokenizer
 
 VOCABULARY = DATA / "clip_bpe_simple_vocab_16e6.txt.gz"
 MODELS = sorted(file.stem.removesuffix("_text") for file in GOLDENS.glob("*_text.npz"))

@@ -11,11 +11,11 @@ import torch
 from sam2_models import SMALL, random_params
 
 from corrclip_jax.config import SAM2Config
-from corrclip_jax.conversion.sam2 import config_from_shapes
-from corrclip_jax.layers import attention
-from corrclip_jax.models.sam2 import SAM2, ImageFeatures, preprocess
-from corrclip_jax.models.sam2.hiera import window_merge, window_partition
-from corrclip_jax.models.sam2.mask_decoder import nest, unnest
+from corrclip_jax.conversion.tables.sam2 import config_from_shapes
+from corrclip_jax.models.layers import window_merge, window_partition
+from corrclip_jax.models.sam.mask_decoder import nest, unnest
+from corrclip_jax.models.sam.sam2 import SAM2, ImageFeatures, preprocess
+from corrclip_jax.ops.attention import attention
 
 PUBLISHED = {
     "T": SAM2Config(

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from transformers import CLIPModel, ViTModel
 
 from corrclip_jax.config import CLIPConfig, CLIPTextConfig, CLIPVisionConfig, Config, DINOConfig
-from corrclip_jax.conversion import convert_state_dict
+from corrclip_jax.conversion.families import convert_state_dict
 
 TOLERANCE = 1e-4  # of a stage's largest magnitude
 TIE = 3e-6  # a similarity as near as this to the mean may fall on either side of it

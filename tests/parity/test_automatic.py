@@ -14,13 +14,13 @@ from parity.test_sam1 import CONFIGS, random_torch_model
 from skimage.data import astronaut
 from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 
-from corrclip_jax.automatic import LayerMasks, automatic_masks, regions_from_layers
 from corrclip_jax.config import SAM_AUTOMATIC, Config, SAM1Config, with_fields
-from corrclip_jax.conversion import convert_state_dict
-from corrclip_jax.crops import count_masks, crop_layers, layer_points
-from corrclip_jax.models.sam1 import input_sides
-from corrclip_jax.sam_network import network
-from corrclip_jax.sources import find_regions, score_regions
+from corrclip_jax.conversion.families import convert_state_dict
+from corrclip_jax.models.sam.sam1 import input_sides
+from corrclip_jax.regions.crop_layout import count_masks, crop_layers, layer_points
+from corrclip_jax.regions.sam_adapter import network
+from corrclip_jax.regions.sam_crops import LayerMasks, automatic_masks, regions_from_layers
+from corrclip_jax.regions.sources import find_regions, score_regions
 
 SIZE = 128  # the side of the networks' input
 SMALL = SAM1Config(image_size=SIZE, width=16, layers=1, heads=1, embed_dim=32)

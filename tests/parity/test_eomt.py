@@ -12,10 +12,10 @@ from parity.pairs import assert_close
 from transformers import EomtConfig, EomtForUniversalSegmentation
 
 from corrclip_jax.config import EoMTConfig
-from corrclip_jax.conversion import ConversionError, convert_state_dict
-from corrclip_jax.conversion.eomt import config_from_shapes
-from corrclip_jax.conversion.families import detect
+from corrclip_jax.conversion.families import convert_state_dict, detect
 from corrclip_jax.conversion.find import find, published_beside
+from corrclip_jax.conversion.rules import ConversionError
+from corrclip_jax.conversion.tables.eomt import config_from_shapes
 from corrclip_jax.models.eomt import Block, Embeddings, EoMT
 
 # Small, but with all that can go wrong: blocks that mask and such that do not, one and two upscale blocks, a gated

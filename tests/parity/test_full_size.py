@@ -14,12 +14,12 @@ from reference.image import photo_resize
 from reference.sam2 import random_sam2
 from skimage.data import astronaut
 
-from corrclip_jax.branches import window_step
 from corrclip_jax.config import SAM2Config
-from corrclip_jax.conversion import convert_state_dict
-from corrclip_jax.models import CLIP
-from corrclip_jax.models.sam2 import SAM2, preprocess
-from corrclip_jax.regions import point_grid
+from corrclip_jax.conversion.families import convert_state_dict
+from corrclip_jax.method.branches import window_step
+from corrclip_jax.models.clip.model import CLIP
+from corrclip_jax.models.sam.sam2 import SAM2, preprocess
+from corrclip_jax.regions.masks import point_grid
 
 pytestmark = pytest.mark.slow
 

@@ -15,17 +15,19 @@ from torch.nn import functional as F
 from transformers import Mask2FormerConfig as TorchConfig
 from transformers import Mask2FormerForUniversalSegmentation, SwinConfig
 
-from corrclip_jax.checkpoint import expected_tower
 from corrclip_jax.config import Mask2FormerConfig
-from corrclip_jax.conversion import ConversionError, convert_state_dict, rules
-from corrclip_jax.conversion.mask2former import config_from_shapes
-from corrclip_jax.flash import EXPORT_CHECKS
-from corrclip_jax.models.mask2former import Mask2Former
+from corrclip_jax.conversion import rules
+from corrclip_jax.conversion.families import convert_state_dict
+from corrclip_jax.conversion.rules import ConversionError
+from corrclip_jax.conversion.tables.mask2former import config_from_shapes
 from corrclip_jax.models.mask2former.decoder import DecoderLayer, attended
 from corrclip_jax.models.mask2former.deformable import DeformableAttention, sample
+from corrclip_jax.models.mask2former.model import Mask2Former
 from corrclip_jax.models.mask2former.pixel_decoder import PixelDecoder
 from corrclip_jax.models.mask2former.positions import sine_positions
 from corrclip_jax.models.mask2former.swin import Swin
+from corrclip_jax.ops.cudnn_attention import EXPORT_CHECKS
+from corrclip_jax.params.structure import expected_tower
 
 # Small, but with all that can go wrong: windows of even and odd sides that do not fit the maps, or are larger than
 # they; stages of one block and of several; heads of widths that are no power of two.

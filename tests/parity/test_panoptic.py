@@ -13,8 +13,8 @@ from transformers.models.eomt.image_processing_pil_eomt import EomtImageProcesso
 from transformers.models.mask2former.image_processing_pil_mask2former import Mask2FormerImageProcessorPil
 
 from corrclip_jax.config import PanopticConfig
-from corrclip_jax.panoptic import find_segments
-from corrclip_jax.panoptic_network import Network, eomt_sides, preprocess
+from corrclip_jax.regions.panoptic import find_segments
+from corrclip_jax.regions.panoptic_adapter import Network, eomt_sides, preprocess
 
 SIZE, QUERIES, CLASSES = 64, 12, 4
 SIDES = {"eomt": SIZE // 4, "mask2former": 24}

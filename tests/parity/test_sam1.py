@@ -16,10 +16,11 @@ from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEnc
 from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 
 from corrclip_jax.config import SAM1Config
-from corrclip_jax.conversion import ConversionError, convert_state_dict
-from corrclip_jax.conversion.sam1 import config_from_shapes
-from corrclip_jax.models.sam1 import SAM1, preprocess
-from corrclip_jax.models.sam1.vit import RelativeAttention
+from corrclip_jax.conversion.families import convert_state_dict
+from corrclip_jax.conversion.rules import ConversionError
+from corrclip_jax.conversion.tables.sam1 import config_from_shapes
+from corrclip_jax.models.sam.sam1 import SAM1, preprocess
+from corrclip_jax.models.sam.vit import RelativeAttention
 
 # Small, but with all that can go wrong: windows that do not fit the grid, one that is larger than it, global blocks
 # and none, heads of widths that are no power of two.

@@ -15,10 +15,10 @@ from safetensors.numpy import load_file
 from transformers import Sam2VideoConfig, Sam2VideoModel
 
 from corrclip_jax.config import SAM2Config
-from corrclip_jax.conversion import convert_state_dict
-from corrclip_jax.conversion.sam2 import config_from_shapes
-from corrclip_jax.models.sam2 import SAM2, ImageFeatures
-from corrclip_jax.models.sam2.hiera import Hiera
+from corrclip_jax.conversion.families import convert_state_dict
+from corrclip_jax.conversion.tables.sam2 import config_from_shapes
+from corrclip_jax.models.sam.hiera import Hiera
+from corrclip_jax.models.sam.sam2 import SAM2, ImageFeatures
 
 # Small, but with all that can go wrong: windows that do not fit their grids (before and after pooling), global
 # blocks and none, head widths that are no power of two, a background that is not square.

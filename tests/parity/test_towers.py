@@ -9,8 +9,9 @@ from parity.pairs import CLIPSize, DINOSize, assert_close, make_clip, make_dino
 from reference.towers import IMAGENET_MEAN, IMAGENET_STD, channels, dino_features
 from reference.window import clip_blocks, nearest
 
-from corrclip_jax.branches import dino_pixels
-from corrclip_jax.models import CLIP, DINO
+from corrclip_jax.method.branches import dino_pixels
+from corrclip_jax.models.clip.model import CLIP
+from corrclip_jax.models.dino import DINO
 
 CLIPS = {
     "b16": CLIPSize(layers=6, head_width=16, patch_size=16, image_size=64),

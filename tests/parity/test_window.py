@@ -12,10 +12,10 @@ import torch
 from parity.pairs import CLIPSize, DINOSize, assert_close, make_pair, near_ties
 from parity.region_maps import KINDS, PADDING, photo_like
 
-from corrclip_jax.branches import window_step
 from corrclip_jax.config import MethodConfig
-from corrclip_jax.segment import make_segment
-from corrclip_jax.text import TextEmbedding
+from corrclip_jax.method.branches import window_step
+from corrclip_jax.method.segment import make_segment
+from corrclip_jax.text.embedding import TextEmbedding
 
 # Sizes of the towers, window, kinds of region maps. Among them: a whole window; multiples of 56 that a patch of 16
 # does not divide; as many tokens as the native square on another grid; the published depth's own spatial blocks.

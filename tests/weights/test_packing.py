@@ -6,12 +6,12 @@ import pytest
 from PIL import Image
 from recipe_path import RECIPES, recipe
 
-from corrclip_jax import checkpoint
-from corrclip_jax.checkpoint import init_params
 from corrclip_jax.config import with_fields
-from corrclip_jax.datasets import captions
-from corrclip_jax.datasets.scenes import train_scene
-from corrclip_jax.tokenizer import Tokenizer
+from corrclip_jax.datasets.scenes import captions
+from corrclip_jax.datasets.scenes.generate import train_scene
+from corrclip_jax.params import model_folder
+from corrclip_jax.params.structure import init_params
+from corrclip_jax.text.tokenizer import Tokenizer
 
 
 def test_a_pool_gives_scenes_back_as_they_were_drawn(pool):
@@ -51,7 +51,7 @@ def test_packed_towers_are_read_back_as_they_were_rounded(tmp_path):
     params = init_params(tiny.CONFIG)
     for _ in range(2):  # the second time in place of the first
         pack.write(tmp_path, params, {"clip": {"seed": 0}})
-    config, read = checkpoint.read(tmp_path)
+    config, read = model_folder.read(tmp_path)
     assert with_fields(config, vocabulary=None) == tiny.CONFIG
     assert Tokenizer.load(config.vocabulary).vocab_size == tiny.VOCABULARY_SIZE
     for one, other in zip(jax.tree.leaves(params), jax.tree.leaves(read), strict=True):

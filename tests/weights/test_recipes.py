@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from recipe_path import recipe
 
-from corrclip_jax.checkpoint import expected_tower
 from corrclip_jax.config import CLIPConfig, CLIPTextConfig, CLIPVisionConfig, DINOConfig, SAM2Config
-from corrclip_jax.correlation import normalise
-from corrclip_jax.datasets.words import BACKGROUNDS, SHAPES
-from corrclip_jax.models import CLIP, DINO
-from corrclip_jax.windows import CLIP_MEAN, CLIP_STD
+from corrclip_jax.datasets.scenes.words import BACKGROUNDS, SHAPES
+from corrclip_jax.method.correlation import normalise
+from corrclip_jax.method.windows import CLIP_MEAN, CLIP_STD
+from corrclip_jax.models.clip.model import CLIP
+from corrclip_jax.models.dino import DINO
+from corrclip_jax.params.structure import expected_tower
 
 STEPS = 12
 

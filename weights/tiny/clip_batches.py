@@ -14,10 +14,10 @@ import pool as pools
 from teacher import outline
 
 from corrclip_jax.config import CLIPConfig
-from corrclip_jax.datasets import captions
-from corrclip_jax.datasets.scenes import Scene
-from corrclip_jax.datasets.words import BACKGROUNDS, COLOURS, MATERIALS, SHAPES
-from corrclip_jax.tokenizer import Tokenizer
+from corrclip_jax.datasets.scenes import captions
+from corrclip_jax.datasets.scenes.generate import Scene
+from corrclip_jax.datasets.scenes.words import BACKGROUNDS, COLOURS, MATERIALS, SHAPES
+from corrclip_jax.text.tokenizer import Tokenizer
 
 PARTS = 4  # of a window
 # Colour, material and background tell most pictures apart, so that shapes would be learnt last. Therefore this

@@ -15,7 +15,7 @@ Shapes: C width, H heads, d head width, p patch size.
 import numpy as np
 
 from corrclip_jax.config import CLIPVisionConfig
-from corrclip_jax.windows import CLIP_MEAN, CLIP_STD
+from corrclip_jax.method.windows import CLIP_MEAN, CLIP_STD
 
 POSITIONS = 32  # dimensions, the first ones
 STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (-1, -1), (1, -1), (-1, 1))  # down, right

@@ -20,18 +20,19 @@ from clip_batches import VOCABULARY
 from pool import halved
 from tiny import CONFIG
 
-import corrclip_jax.datasets.scenes as scenes
-from corrclip_jax import windows
-from corrclip_jax.branches import dino_pixels
-from corrclip_jax.checkpoint import init_params
+import corrclip_jax.datasets.scenes.generate as scenes
 from corrclip_jax.config import Config, PartsConfig, with_fields
-from corrclip_jax.correlation import normalise
-from corrclip_jax.datasets.words import CLASSES, HELD_OUT_PAIRS, UNSEEN_CLASSES
-from corrclip_jax.models import DINO
-from corrclip_jax.models.sam2 import SAM2, preprocess
-from corrclip_jax.regions import point_grid
-from corrclip_jax.segment import make_segment
-from corrclip_jax.text import TextEmbedding, embed_text
+from corrclip_jax.datasets.scenes.words import CLASSES, HELD_OUT_PAIRS, UNSEEN_CLASSES
+from corrclip_jax.method import windows
+from corrclip_jax.method.branches import dino_pixels
+from corrclip_jax.method.correlation import normalise
+from corrclip_jax.method.segment import make_segment
+from corrclip_jax.models.dino import DINO
+from corrclip_jax.models.sam.sam2 import SAM2, preprocess
+from corrclip_jax.params.structure import init_params
+from corrclip_jax.regions.masks import point_grid
+from corrclip_jax.text.embedding import TextEmbedding
+from corrclip_jax.text.encode import embed_text
 
 Labeller = Callable[[np.ndarray, np.ndarray], np.ndarray]
 

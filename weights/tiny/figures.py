@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from corrclip_jax.checkpoint import read, towers_of
 from corrclip_jax.config import PartsConfig, with_fields
-from corrclip_jax.datasets import scenes
-from corrclip_jax.datasets.words import CLASSES
-from corrclip_jax.segment import make_segment
-from corrclip_jax.text import embed_text
-from corrclip_jax.viz import overlay
+from corrclip_jax.datasets.scenes import generate
+from corrclip_jax.datasets.scenes.words import CLASSES
+from corrclip_jax.method.segment import make_segment
+from corrclip_jax.params.model_folder import read
+from corrclip_jax.params.structure import towers_of
+from corrclip_jax.text.encode import embed_text
+from corrclip_jax.viz.overlay import overlay
 
 HERE = Path(__file__).parent
 _SHOWN = {
@@ -74,8 +75,8 @@ def tiled(rows: list[list[Image.Image]]) -> Image.Image:
 
 def world() -> Image.Image:
     """A row of training scenes and a row of training crops."""
-    shown = [Image.fromarray(scenes.train_scene(seed).image) for seed in range(6)]
-    crops = [Image.fromarray(scenes.train_crop(seed).image).resize(shown[0].size) for seed in range(6)]
+    shown = [Image.fromarray(generate.train_scene(seed).image) for seed in range(6)]
+    crops = [Image.fromarray(generate.train_crop(seed).image).resize(shown[0].size) for seed in range(6)]
     return tiled([shown, crops]).quantize(128)
 
 
@@ -84,7 +85,7 @@ def results(indices: list[int]) -> Image.Image:
     config, params = read(HERE)
     names = [names[0] for names in CLASSES]
     text = embed_text(config, params, [list(synonyms) for synonyms in CLASSES])
-    drawn = [scenes.val_scene(index) for index in indices]
+    drawn = [generate.val_scene(index) for index in indices]
     images = np.stack([scene.image for scene in drawn])
     off = {field.name: False for field in dataclasses.fields(PartsConfig)}
     plain = jax.jit(make_segment(with_fields(config, parts=off)))

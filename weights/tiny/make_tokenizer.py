@@ -9,10 +9,10 @@ import numpy as np
 from tiny import VOCABULARY_SIZE
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from corrclip_jax.datasets import captions
-from corrclip_jax.datasets.scenes import train_crop
-from corrclip_jax.templates import TEMPLATES
-from corrclip_jax.tokenizer import alphabet, clean
+from corrclip_jax.datasets.scenes import captions
+from corrclip_jax.datasets.scenes.generate import train_crop
+from corrclip_jax.text.templates import TEMPLATES
+from corrclip_jax.text.tokenizer import alphabet, clean
 
 _CAPTIONS = 4000
 _END = "</w>"

@@ -19,16 +19,10 @@ from clip_batches import VOCABULARY
 from evaluate import trained
 from tiny import CONFIG
 
-from corrclip_jax.checkpoint import (
-    DESCRIPTION,
-    check_params,
-    read,
-    read_description,
-    towers_of,
-    write_description,
-)
-from corrclip_jax.checkpoint import VOCABULARY as VOCABULARY_FOLDER
 from corrclip_jax.config import with_fields
+from corrclip_jax.params.model_folder import DESCRIPTION, read, read_description, write_description
+from corrclip_jax.params.model_folder import VOCABULARY as VOCABULARY_FOLDER
+from corrclip_jax.params.structure import check_params, towers_of
 
 TOWERS = tuple(towers_of(CONFIG))
 _DROPPED_BITS = 12

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from corrclip_jax.datasets.scenes import FIRST_THING, Scene, Thing, train_crop, train_scene
-from corrclip_jax.datasets.words import BACKGROUNDS, COLOURS, MATERIALS, SHAPES
+from corrclip_jax.datasets.scenes.generate import FIRST_THING, Scene, Thing, train_crop, train_scene
+from corrclip_jax.datasets.scenes.words import BACKGROUNDS, COLOURS, MATERIALS, SHAPES
 
 CROPS_PER_SHARD, SCENES_PER_SHARD = 4000, 500
 NAMES = tuple(list(table) for table in (SHAPES, COLOURS, MATERIALS))

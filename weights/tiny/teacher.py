@@ -22,8 +22,8 @@ import numpy as np
 import optax
 import pool as pools
 
-from corrclip_jax.datasets.words import SHAPES
-from corrclip_jax.windows import CLIP_MEAN, CLIP_STD
+from corrclip_jax.datasets.scenes.words import SHAPES
+from corrclip_jax.method.windows import CLIP_MEAN, CLIP_STD
 
 PATCH = 4  # pixels a cell of the last three layers, as CLIP's patches
 WIDTHS = (32, 64, 128, 128, 128)

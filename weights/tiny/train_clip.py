@@ -32,9 +32,9 @@ from teacher import WIDTHS, Teacher
 from tiny import CONFIG
 
 from corrclip_jax.config import CLIPConfig
-from corrclip_jax.datasets.words import SHAPES
-from corrclip_jax.models import CLIP
-from corrclip_jax.windows import CLIP_MEAN, CLIP_STD
+from corrclip_jax.datasets.scenes.words import SHAPES
+from corrclip_jax.method.windows import CLIP_MEAN, CLIP_STD
+from corrclip_jax.models.clip.model import CLIP
 
 SPATIAL_LAYERS = 2
 # Which of the teacher's last three layers each hint is of, and which block's output is to hold it.

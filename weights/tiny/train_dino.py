@@ -23,9 +23,8 @@ from dino_views import LARGE, SMALL_VIEWS, Batch, BatchMaker
 from tiny import CONFIG
 
 from corrclip_jax.config import DINOConfig
-from corrclip_jax.layers import LayerNorm, PatchEmbed, interpolate_positions
-from corrclip_jax.models import DINO
-from corrclip_jax.models.dino import Block
+from corrclip_jax.models.dino import DINO, Block
+from corrclip_jax.models.layers import LayerNorm, PatchEmbed, interpolate_positions
 
 PROTOTYPES = 512
 _STUDENT_TEMPERATURE, _TEACHER_TEMPERATURE = 0.1, 0.05

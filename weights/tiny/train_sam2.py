@@ -25,10 +25,10 @@ import pool as pools
 from PIL import Image
 from tiny import CONFIG
 
-from corrclip_jax import checkpoint
 from corrclip_jax.config import SAM2Config
-from corrclip_jax.models.sam2 import MEAN, SAM2, STD, ImageFeatures
-from corrclip_jax.models.sam2.mask_decoder import MASK_TOKENS
+from corrclip_jax.models.sam.mask_decoder import MASK_TOKENS
+from corrclip_jax.models.sam.sam2 import MEAN, SAM2, STD, ImageFeatures
+from corrclip_jax.params import model_folder
 
 _READ_OUT = 32  # width of the read-out
 _GUARDED_STEPS = 800  # the decoder's gradient reaches the encoder at a tenth
@@ -217,7 +217,7 @@ def main() -> None:
     maker = BatchMaker(args.pool, config, args.batch, args.points, args.seed)
     state = initial_state(config, optimiser, args.seed)
     if args.start:
-        begun = checkpoint.read(args.start)[1]["sam2"]
+        begun = model_folder.read(args.start)[1]["sam2"]
         state = state.replace(params=begun, step=jnp.asarray(_GUARDED_STEPS, jnp.int32))
     loop.train(args.out, state, make_update(config, optimiser), maker, args.steps, args.processes)
 

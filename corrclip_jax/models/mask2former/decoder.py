@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from corrclip_jax import resize
 from corrclip_jax.config import Mask2FormerConfig
-from corrclip_jax.layers import MLP, LayerNorm, attention
+from corrclip_jax.models.layers import MLP, LayerNorm, ReluMLP
 from corrclip_jax.models.mask2former.pixel_decoder import LEVELS
 from corrclip_jax.models.mask2former.positions import sine_positions
-from corrclip_jax.models.sam2.mask_decoder import ReluMLP
+from corrclip_jax.ops import resize
+from corrclip_jax.ops.attention import attention
 
 
 class Attention(nn.Module):

@@ -12,11 +12,11 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from corrclip_jax import resize
 from corrclip_jax.config import Mask2FormerConfig
-from corrclip_jax.layers import MLP, LayerNorm
+from corrclip_jax.models.layers import MLP, LayerNorm
 from corrclip_jax.models.mask2former.deformable import DeformableAttention, Sides
 from corrclip_jax.models.mask2former.positions import sine_positions
+from corrclip_jax.ops import resize
 
 LEVELS = 3
 """How many maps, the coarsest of the encoder's, exchange with each other and are read by the transformer."""

@@ -11,8 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from corrclip_jax.config import Mask2FormerConfig
-from corrclip_jax.layers import MLP, LayerNorm, PatchEmbed, gelu
-from corrclip_jax.models.sam2.hiera import window_merge, window_partition
+from corrclip_jax.models.layers import MLP, LayerNorm, PatchEmbed, gelu, window_merge, window_partition
 
 _APART = -100.0  # as published: what a logit loses between tokens that lie apart in the image
 

@@ -1,0 +1,1 @@
+"""Conversion tables: one module a family of published checkpoints, data only."""

@@ -1,0 +1,6 @@
+"""The command line as `python -m corrclip_jax`."""
+
+from corrclip_jax.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Commands of the program `corrclip`: one module a command, its options and nothing else."""

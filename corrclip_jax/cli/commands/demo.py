@@ -1,0 +1,74 @@
+"""`corrclip demo`: a model on generated scenes, beside plain CLIP and the truth."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from corrclip_jax.cli.shared.console import messages, results
+from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
+
+MOST_SCENES = 8
+
+HELP = "\n\n".join(
+    [
+        "Show the method at work, without a photo.",
+        "The embedded model, tiny, labels scenes that the package draws itself; no network is needed. An overlay, "
+        "the regions, and a comparison (photo, plain CLIP, CorrCLIP, truth) of each scene are written to the "
+        "folder --out, and demo.png with them all. "
+        "Later runs need not compile and are faster.",
+        "[bold]Examples[/]",
+        "  corrclip demo",
+        '  corrclip demo --classes "green heart, black moon, purple triangle, sand; beach, wood"',
+    ]
+)
+
+
+def demo(
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            "--classes",
+            "-c",
+            help='Classes of your own: "red star, grass, sky; cloud". [dim]\\[default: the scenes\' own][/]',
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="tiny, vit-b, vit-l, vit-h, or a folder that holds a model or its checkpoints.",
+        ),
+    ] = "tiny",
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the pictures; made where there is none.")
+    ] = Path("demo"),
+    scenes: Annotated[
+        int, typer.Option("--scenes", "-n", min=1, max=MOST_SCENES, help="How many scenes.")
+    ] = 4,
+) -> None:
+    """Segment generated scenes; people read `HELP`."""
+    start = time.perf_counter()
+    console = messages()
+    with console.status("Starting") as status:
+        from corrclip_jax.cli.runs.demo import show
+        from corrclip_jax.io.files import check_writable
+        from corrclip_jax.text.classes import parse_classes
+
+        names = None if classes is None else parse_classes(classes)
+        check_writable(out)
+        keep_compiled_programs()
+        gallery = show(model, names, scenes, lambda step: status.update(escape(step)))
+        status.update("Drawing the pictures")
+        files = gallery.save(out)
+    results().print(gallery.table())
+    warm = [result.seconds for result in gallery.results if not result.compiled]
+    each = f", {sum(warm) / len(warm):.2f} s a scene once all is compiled" if warm else ""
+    console.print(f"{scenes} scene{'s' * (scenes > 1)} in {time.perf_counter() - start:.1f} s{each}.")
+    console.print(
+        f"{len(files)} pictures in {escape(str(out))}; begin with {escape(str(files[0]))}", soft_wrap=True
+    )

@@ -1,0 +1,184 @@
+"""`corrclip evaluate`: a model's scores on a data set."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from corrclip_jax.cli.shared.console import UsageError, results
+
+HELP = "\n\n".join(
+    [
+        "Score a model on a data set: mIoU, accuracy, boundary IoU, IoU of every class, pictures a second.",
+        "Data sets: the benchmarks of the paper (--list), with the paper's settings, in their published folder "
+        "trees below --data-root; [bold]scenes[/], pictures that the package draws itself (split val: 200; split "
+        "unseen: 100, things whose pairs of colour and shape are in no training scene); or photos and label files "
+        "of your own (--images, --labels, --classes-file).",
+        "What is counted is written down every few hundred pictures and when the run is stopped (Ctrl-C, SIGTERM); "
+        "the same command goes on from there. A picture that cannot be read is named and left out, and the exit "
+        "code is 1. At the end report.json, report.md, report.html and worst.png lie in the folder --out.",
+        "[bold]Examples[/]",
+        "  corrclip evaluate scenes",
+        "  corrclip evaluate scenes --ablation --count 50",
+        "  corrclip evaluate voc21 --data-root data --model vit-b --points 32",
+        "  corrclip evaluate ade20k --data-root data --model vit-l --regions region-maps/ade20k --predictions",
+        "  corrclip evaluate --images photos --labels truth --classes-file classes.txt --model vit-b",
+        "  srun corrclip evaluate coco_stuff --data-root data --model vit-l --distributed",
+    ]
+)
+
+
+class Precision(StrEnum):
+    """The towers' compute type."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+def evaluate(
+    dataset: Annotated[
+        str | None, typer.Argument(help="A benchmark's name, or scenes.", show_default=False)
+    ] = None,
+    show_list: Annotated[bool, typer.Option("--list", help="Show the data sets and exit.")] = False,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(help="Folder that holds the benchmark's published tree.", show_default=False),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of photos of your own.", show_default=False)
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of their label files, of equal stems: one number a pixel.", show_default=False
+        ),
+    ] = None,
+    classes_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Their classes: a line each, in the order of the numbers; a semicolon separates synonyms.",
+            show_default=False,
+        ),
+    ] = None,
+    first_id: Annotated[
+        int, typer.Option(min=0, max=1, help="The number of the first class; where it is 1, 0 is left out.")
+    ] = 0,
+    ignored: Annotated[int, typer.Option(help="The number that is left out.")] = 255,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="tiny, vit-b, vit-l, vit-h, or a model's folder.")
+    ] = "tiny",
+    split: Annotated[str, typer.Option(help="Of the scenes: val or unseen.")] = "val",
+    count: Annotated[
+        int | None, typer.Option(help="Only the first so many pictures.", show_default=False)
+    ] = None,
+    regions: Annotated[
+        str,
+        typer.Option(
+            help="Where regions come from: sam2, none, truth (scenes), or a folder of region maps, named for "
+            "their pictures."
+        ),
+    ] = "sam2",
+    points: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="SAM's grid of n x n points: 8 is fast, 32 thorough. [dim]\\[default: the model's, 8][/]",
+            show_default=False,
+        ),
+    ] = None,
+    background_threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Pixels less sure than this become the first class. [dim]\\[default: the data set's][/]",
+            show_default=False,
+        ),
+    ] = None,
+    dtype: Annotated[
+        Precision | None,
+        typer.Option(
+            help="The networks' arithmetic; bfloat16 is for GPU and TPU. [dim]\\[default: the model's, float32][/]",
+            show_default=False,
+        ),
+    ] = None,
+    ablation: Annotated[
+        bool, typer.Option("--ablation", help="Score every part of the method; takes three times as long.")
+    ] = False,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Pictures that go through the model together. [dim]\\[default: 1 a CPU, else 16 a device][/]",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder for counts and report. [dim]\\[default: scores/DATASET-MODEL; for scenes none][/]",
+            show_default=False,
+        ),
+    ] = None,
+    predictions: Annotated[
+        bool, typer.Option("--predictions", help="Keep the label maps, PNG files of 8 or 16 bits, in --out.")
+    ] = False,
+    save_every: Annotated[
+        int, typer.Option(min=1, help="Write down what is counted every so many pictures, and once a minute.")
+    ] = 200,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew, whatever is counted already.")
+    ] = False,
+    distributed: Annotated[
+        bool,
+        typer.Option(
+            "--distributed",
+            help="One of several processes: under Slurm, on Cloud TPU, or by JAX_COORDINATOR_ADDRESS, "
+            "JAX_NUM_PROCESSES, JAX_PROCESS_ID.",
+        ),
+    ] = False,
+) -> None:
+    """Score a model; people read `HELP`."""
+    if show_list:
+        from corrclip_jax.cli.runs.evaluate_tables import list_table
+
+        results().print(list_table())
+        return
+    from corrclip_jax.cli.runs.evaluate import Wish, carry_out
+
+    wish = Wish(
+        dataset, data_root, images, labels, classes_file, first_id, ignored, model, split, count, regions, points,
+        background_threshold, None if dtype is None else dtype.value, ablation, batch, out, predictions, save_every,
+        restart, distributed,
+    )  # fmt: skip
+    _check(wish.dataset, images, labels, classes_file, data_root, predictions and out is None)
+    if code := carry_out(wish):
+        raise typer.Exit(code)
+
+
+def _check(
+    dataset: str | None,
+    images: Path | None,
+    labels: Path | None,
+    classes_file: Path | None,
+    data_root: Path | None,
+    nowhere: bool,
+) -> None:
+    """Refuse options that do not go together."""
+    own = [images, labels, classes_file]
+    if dataset is None and None in own:
+        raise UsageError(
+            "Name a data set (--list shows them), or give all of --images, --labels and --classes-file."
+        )
+    if dataset is not None and any(own):
+        raise UsageError("--images, --labels and --classes-file are for data of your own: name no data set.")
+    if dataset == "scenes":
+        if data_root is not None:
+            raise UsageError("The scenes are drawn as they are needed: they take no --data-root.")
+        if nowhere:
+            raise UsageError("--predictions need a folder: name it with --out.")
+    elif dataset is not None and data_root is None:
+        raise UsageError(f"Say where the files of {dataset} are: --data-root DIR.")

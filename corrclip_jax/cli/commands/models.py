@@ -1,0 +1,88 @@
+"""`corrclip models`: which models there are, under which licence, and what is converted already."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from corrclip_jax.cli.shared.console import complain, messages, results
+
+HELP = "\n\n".join(
+    [
+        "List the models that there are: those that commands know by name, and every published file of their "
+        "families, with layout, licence, size and SHA-256 where they are known, and what is converted already.",
+        "Size and SHA-256 are known of files that were converted on this machine. -NC licences allow no commercial "
+        "use.",
+        "[bold]Examples[/]",
+        "  corrclip models",
+        "  corrclip models --json | jq '.published[].repository'",
+    ]
+)
+
+
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="All of it as JSON, on stdout.")] = False,
+) -> None:
+    """List models; people read `HELP`."""
+    with messages().status("Looking"):
+        from corrclip_jax.hub.inventory import published_here
+        from corrclip_jax.hub.presets import available_models, weights_home
+
+        known = available_models()
+        listed, faults = published_here()
+    if as_json:
+        content = {
+            "models": [model._asdict() for model in known],
+            "published": [
+                {
+                    "key": one.published.key,
+                    "title": one.published.title,
+                    "repository": one.published.repository,
+                    "file": one.published.file,
+                    "layout": one.published.layout,
+                    "licence": one.published.licence,
+                    "presets": one.presets,
+                    "size": one.size,
+                    "sha256": one.sha256,
+                    "converted": one.converted,
+                }
+                for one in listed
+            ],
+        }
+        typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
+    else:
+        names = _table("Model", "Parts", "Licences", "Here")
+        for model in known:
+            licences = " + ".join(dict.fromkeys(model.licences.values()))
+            names.add_row(model.name, ", ".join(model.titles.values()), licences, "yes" * model.converted)
+        files = _table("Published", "File", "Layout", "Licence", "Size", "SHA-256", "Part of", "Converted as")
+        for one in listed:
+            published = one.published
+            files.add_row(
+                published.title,
+                escape(f"{published.repository}/{published.file}"),
+                published.layout,
+                published.licence,
+                f"{one.size / 1e6:,.0f} MB" if one.size is not None else "",
+                one.sha256[:12] if one.sha256 is not None else "",
+                ", ".join(one.presets),
+                escape(", ".join(one.converted)),
+            )
+        console = results()
+        console.print(names)
+        console.print()
+        console.print(files)
+        console.print(
+            f"\nConversions are kept in {escape(str(weights_home() / 'converted'))}", soft_wrap=True
+        )
+    for fault in faults:
+        complain(fault)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

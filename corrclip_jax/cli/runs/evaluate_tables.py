@@ -1,0 +1,86 @@
+"""What `corrclip evaluate` prints."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from corrclip_jax.config import PartsConfig
+from corrclip_jax.datasets.benchmarks import benchmarks
+from corrclip_jax.datasets.scenes.dataset import SCENES
+from corrclip_jax.datasets.scenes.words import CLASSES
+from corrclip_jax.evaluation import metrics
+from corrclip_jax.evaluation.evaluate import ablation
+from corrclip_jax.evaluation.report import points
+from corrclip_jax.viz.legend import percent
+
+
+def list_table() -> Table:
+    """The data sets: classes and their names, settings, and the folder that their files lie in."""
+    table = _table("Name")
+    table.add_column("Data set", overflow="fold")
+    for title in ("Classes", "Names", "Side", "Window", "Threshold"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("Folder", overflow="fold")
+    table.add_row(SCENES, "drawn by the package", str(len(CLASSES)), str(sum(map(len, CLASSES))))
+    for name, entry in benchmarks().items():
+        sizes = len(entry.classes), sum(map(len, entry.classes))
+        numbers = (entry.method[key] for key in ("resize_short", "window", "background_threshold"))
+        table.add_row(name, escape(entry.title), *map(str, [*sizes, *numbers]), entry.layout.folders[0])
+    return table
+
+
+def speed(content: Mapping[str, Any], variants: int) -> str:
+    """How long it took, in a line."""
+    several = f" x {variants} variants" if variants > 1 else ""
+    return (
+        f"{content['pictures']} pictures{several} in {content['seconds']:.1f} s, "
+        f"{content['pictures_per_second']:.2f} a second; compiling took {content['compiling_seconds']:.1f} s more"
+    )
+
+
+def class_table(classes: Sequence[Mapping[str, Any]]) -> Table:
+    """A line a class, from the report: IoU with a bar, accuracy, boundary IoU, share of the pixels."""
+    table = _table("Class")
+    for title in ("IoU", "", "Accuracy", "Boundary", "Pixels"):
+        table.add_column(title, justify="left" if not title else "right", no_wrap=True)
+    total = max(1, sum(entry["pixels"] for entry in classes))
+    for entry in classes:
+        bar = ProgressBar(1.0, entry["iou"] or 0.0, width=24)
+        numbers = (points(entry["accuracy"]), points(entry["boundary_iou"]), percent(entry["pixels"] / total))
+        table.add_row(escape(entry["names"][0]), points(entry["iou"]), bar, *numbers)
+    return table
+
+
+def ablation_tables(matrices: dict[PartsConfig, Int[np.ndarray, "K K1"]]) -> list[Table]:
+    """The parts one upon the other, each against the line above; then each left out, against the whole."""
+    upon, without = ablation()
+    ious = {parts: metrics.mean_iou(matrix) for parts, matrix in matrices.items()}
+    whole = ious[PartsConfig()]
+    tables = [_table("Parts"), _table("Whole method")]
+    for table in tables:
+        for title in ("mIoU", "Change", "Pixel accuracy"):
+            table.add_column(title, justify="right", no_wrap=True)
+    before = None
+    for name, parts in upon.items():
+        tables[0].add_row(*_ablation_row(name, matrices[parts], before))
+        before = ious[parts]
+    for name, parts in without.items():
+        tables[1].add_row(*_ablation_row(name, matrices[parts], whole))
+    return tables
+
+
+def _ablation_row(name: str, matrix: np.ndarray, before: float | None) -> tuple[str, str, str, str]:
+    iou = metrics.mean_iou(matrix)
+    change = "" if before is None else f"{100 * (iou - before):+.1f}"
+    return name, points(iou), change, points(metrics.pixel_accuracy(matrix))
+
+
+def _table(first: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(first, no_wrap=True)
+    return table

@@ -1,0 +1,1 @@
+"""Options, console and tables that the commands share."""

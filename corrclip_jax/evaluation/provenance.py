@@ -1,0 +1,58 @@
+"""What made a score, as plain JSON types: settings, weights, versions, hardware."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from corrclip_jax._version import __version__
+from corrclip_jax.config import Config, PartsConfig, to_dict
+from corrclip_jax.datasets.dataset import Dataset
+
+# Numbers that bound memory and never change a result, and a path.
+_NO_SETTINGS = {"method": ("windows_per_chunk", "rows_per_chunk"), "regions": ("points_per_chunk",)}
+
+
+def settings(
+    config: Config,
+    weights: Mapping[str, str],
+    dataset: Dataset,
+    variants: Sequence[PartsConfig],
+    regions: str,
+) -> dict[str, Any]:
+    """Everything that the counts of an evaluation depend on; where it is the same, a run may go on.
+
+    `weights` are those of `weights_sha256`, `regions` says where region maps come from.
+    """
+    model = {key: value for key, value in to_dict(config).items() if key not in ("vocabulary", "parts")}
+    for part, names in _NO_SETTINGS.items():
+        model[part] = {key: value for key, value in model[part].items() if key not in names}
+    stems = "\n".join(dataset.stem(index) for index in range(dataset.count))
+    return {
+        "data": {
+            "name": dataset.name,
+            "pictures": dataset.count,
+            "names_of_pictures_sha256": hashlib.sha256(stems.encode()).hexdigest(),
+            "classes": ["; ".join(names) for names in dataset.classes],
+        },
+        "regions": regions,
+        "model": model,
+        "weights_sha256": dict(weights),
+        "variants": [to_dict(parts) for parts in variants],
+        "corrclip_jax": __version__,
+    }
+
+
+def weights_sha256(params: Mapping[str, Any]) -> dict[str, str]:
+    """A digest of every tower's parameters: names, types, shapes and values, in the order of their names."""
+    digests = {}
+    for tower, tree in sorted(params.items()):
+        digest = hashlib.sha256()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            array = np.ascontiguousarray(leaf)
+            digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
+            digest.update(array.reshape(-1).view(np.uint8).data)
+        digests[tower] = digest.hexdigest()
+    return digests

@@ -1,0 +1,174 @@
+"""What an evaluation found, as plain JSON types, and as Markdown."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from corrclip_jax.datasets.dataset import Dataset
+from corrclip_jax.evaluation import metrics
+from corrclip_jax.evaluation.counts import Tally
+
+MEANS = {
+    "mIoU": metrics.mean_iou,
+    "mean accuracy": metrics.mean_accuracy,
+    "pixel accuracy": metrics.pixel_accuracy,
+    "frequency-weighted IoU": metrics.frequency_weighted_iou,
+}
+BOUNDARY = "boundary IoU"
+DEFINITIONS = (
+    "A class that is neither true nor predicted anywhere has no IoU and is left out of the mIoU; a class that is "
+    "predicted but never true counts with 0; a class that is never true is left out of the mean accuracy (all as "
+    "in mmsegmentation). Pixels without true class are left out of everything. Boundary IoU: the mIoU of the "
+    "pixels at most 2 % of the diagonal from their class's outline."
+)
+
+
+def means(matrix: Int[np.ndarray, "K K1"]) -> dict[str, float | None]:
+    """The means of a matrix, 0..1; None where there is nothing to take a mean of."""
+    return {score.__name__: _plain(score(matrix)) for score in MEANS.values()}
+
+
+def build(
+    dataset: Dataset,
+    tally: Tally,
+    variants: Mapping[str, int],
+    published: float | None,
+    details: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Everything worth keeping of an evaluation.
+
+    The scores by class are of the first variant; `variants` names others by their places. `published` is the
+    paper's mIoU with these settings, in percent. `details` say what made the scores.
+    """
+    matrix = tally.matrices[0]
+    scored = zip(
+        dataset.classes,
+        metrics.class_iou(matrix),
+        metrics.class_accuracy(matrix),
+        metrics.area_iou(tally.boundary),
+        matrix.sum(axis=1),
+        strict=True,
+    )
+    counted = int(tally.counted.sum())
+    content = {
+        "dataset": dataset.name,
+        "about": dataset.about,
+        "pictures": counted,
+        "broken": {dataset.stem(index): message for index, message in sorted(tally.broken.items())},
+        **means(matrix),
+        "boundary_iou": _plain(metrics.mean_area_iou(tally.boundary)),
+        "published_mean_iou": None if published is None else round(published / 100, 6),
+        "definitions": DEFINITIONS,
+        "classes": [
+            {
+                "names": list(names),
+                "iou": _plain(iou),
+                "accuracy": _plain(accuracy),
+                "boundary_iou": _plain(boundary),
+                "pixels": int(pixels),
+            }
+            for names, iou, accuracy, boundary, pixels in scored
+        ],
+        "confusion": {
+            "rows": "truth",
+            "columns": "prediction, the last: no class",
+            "pixels": matrix.tolist(),
+        },
+        "picture_mean_iou": {
+            dataset.stem(index): _plain(tally.scores[index])
+            for index in np.flatnonzero(tally.counted).tolist()
+        },
+        "seconds": round(tally.seconds, 3),
+        "pictures_per_second": round(counted / max(tally.seconds, 1e-9), 3),
+        **details,
+    }
+    if variants:
+        content["ablation"] = {name: means(tally.matrices[place]) for name, place in variants.items()}
+    return content
+
+
+def headline(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The scores by name, in percent; the published one beside ours."""
+    rows = [(name, points(content[score.__name__])) for name, score in MEANS.items()]
+    rows.append((BOUNDARY, points(content["boundary_iou"])))
+    if content["published_mean_iou"] is not None:
+        rows.append(("mIoU in the paper, same settings", points(content["published_mean_iou"])))
+    return rows
+
+
+def facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What made the scores, for people."""
+    settings, hardware = content["settings"], content["hardware"]
+    method = settings["model"]["method"]
+    regions = settings["regions"]
+    if regions == "sam2":
+        side = settings["model"]["regions"]["points_per_side"]
+        regions += f", {side} x {side} points"
+    return [
+        ("Data", f"{content['dataset']}: {content['about'] or content['pictures']}"),
+        ("Pictures", f"{content['pictures']} counted, {len(content['broken'])} broken"),
+        ("Model", f"{settings['model']['name']}, {settings['model']['dtype']}"),
+        ("Regions", regions),
+        (
+            "Method",
+            f"short side {method['resize_short']}, window {method['window']}, stride {method['stride']}, "
+            f"background threshold {method['background_threshold']}",
+        ),
+        (
+            "Weights (sha256)",
+            ", ".join(f"{name} {sha[:16]}" for name, sha in settings["weights_sha256"].items()),
+        ),
+        (
+            "Hardware",
+            f"{hardware['devices']} x {hardware['device']} ({hardware['platform']}), {hardware['processes']} "
+            f"process{'es' * (hardware['processes'] > 1)}, {hardware['cpu_cores']} CPU cores",
+        ),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in content["versions"].items())),
+        ("Time", f"{content['seconds']:.0f} s, {content['pictures_per_second']:.2f} pictures a second"),
+    ]
+
+
+def markdown(content: Mapping[str, Any]) -> str:
+    """The report as Markdown."""
+    lines = [f"# {content['dataset']}, {content['settings']['model']['name']}", "", "| | % |", "|---|---:|"]
+    lines += [f"| {name} | {value} |" for name, value in headline(content)]
+    lines += ["", content["definitions"], "", "## How", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {_cell(value)} |" for name, value in facts(content)]
+    lines += [
+        "",
+        "## Classes",
+        "",
+        "| class | IoU | accuracy | boundary IoU | pixels |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {_cell(entry['names'][0])} | {points(entry['iou'])} | {points(entry['accuracy'])} | "
+        f"{points(entry['boundary_iou'])} | {entry['pixels']:,} |"
+        for entry in content["classes"]
+    ]
+    if "ablation" in content:
+        lines += ["", "## Parts of the method", "", "| parts | mIoU | pixel accuracy |", "|---|---:|---:|"]
+        lines += [
+            f"| {name} | {points(row['mean_iou'])} | {points(row['pixel_accuracy'])} |"
+            for name, row in content["ablation"].items()
+        ]
+    if content["broken"]:
+        lines += ["", "## Broken pictures", ""]
+        lines += [f"- {_cell(stem)}: {_cell(message)}" for stem, message in content["broken"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def points(score: float | None) -> str:
+    """A score 0..1 in percent, "-" for none."""
+    return "-" if score is None or math.isnan(score) else f"{100 * score:.1f}"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _plain(score: float) -> float | None:
+    return None if math.isnan(score) else round(float(score), 6)

@@ -1,0 +1,4 @@
+"""Models by name: presets, download, one-time conversion, and the list of what is here.
+
+May import `conversion`, `params`, `config` and `io`. Begin with `presets.py`.
+"""

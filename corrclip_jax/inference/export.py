@@ -1,0 +1,232 @@
+"""Whole programs as files: `export` writes one for CPUs, GPUs and TPUs, `load_exported` runs it.
+
+An exported program is the folder of a converted model (see `checkpoint`), so `load` reads it as well, with the
+lowered program (`program.bin`), the class names' embeddings (`text.npz`) and a description (`export.json`).
+"""
+
+import importlib.metadata
+import json
+import platform as host
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from corrclip_jax.config import Config, to_dict, with_fields
+from corrclip_jax.io.files import new_folder
+from corrclip_jax.method.segment import Result, make_segment
+from corrclip_jax.ops.cudnn_attention import EXPORT_CHECKS
+from corrclip_jax.params.model_folder import read, write_description, write_tower
+from corrclip_jax.params.structure import REGION_TOWERS, towers_of
+from corrclip_jax.runtime.memory import fill
+from corrclip_jax.text.embedding import TextEmbedding, as_text_embedding
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+DESCRIPTION = "export.json"
+PROGRAM = "program.bin"
+TEXT = "text.npz"
+FORMAT = 1
+_MEMORY = 8 << 30  # of a device that is not here
+
+
+class Exported(NamedTuple):
+    """An exported program: call it with photos.
+
+    `description` is the content of `export.json`; `text` the embeddings of its classes; `config` and `params` those
+    of the model, for instance for `embed_text` with other names.
+    """
+
+    description: dict[str, Any]
+    config: Config
+    params: dict[str, Any]
+    text: TextEmbedding
+    program: Any
+
+    def __call__(
+        self,
+        images: Array | np.ndarray,
+        *,
+        regions: Array | np.ndarray | None = None,
+        text_emb: TextEmbedding | None = None,
+    ) -> Result:
+        """Label photos uint8 [B, H0, W0, 3] of the exported size and number.
+
+        `regions`, integers [B, H0, W0], where the program was exported to take them.
+        `text_emb` are other classes, padded (`pad_queries`) to as many queries as were exported.
+
+        Raises:
+          ValueError: for arrays of another shape or type than the program's, or regions where it takes none.
+        """
+        inputs = self.description["inputs"]
+        text = self.text if text_emb is None else as_text_embedding(text_emb)
+        if text.features.shape != self.text.features.shape or text.num_classes > self.text.num_classes:
+            raise ValueError(
+                f"text_emb must be of {self.text.features.shape[0]} queries, pad_queries(text_emb, "
+                f"{self.text.features.shape[0]}). Got {list(text.features.shape)}, {text.num_classes} classes."
+            )
+        _check_array("images", images, inputs["images"]["shape"], "uint8")
+        if (regions is None) == ("regions" in inputs):
+            raise ValueError(
+                "this program was exported to take region maps: give regions=."
+                if regions is None
+                else "this program finds its regions itself. Export one with given_regions to give them."
+            )
+        given: tuple[Array, ...] = ()
+        if regions is not None:
+            _check_array("regions", regions, inputs["regions"]["shape"], "an integer type")
+            given = (jnp.asarray(regions, jnp.int32),)
+        return Result(*self.program(self.params, images, text.features, text.query_to_class, *given))
+
+
+def export(
+    path: str | Path,
+    config: Config,
+    params: Mapping[str, Any],
+    text_emb: TextEmbedding | Array,
+    *,
+    height: int,
+    width: int,
+    batch: int = 1,
+    classes: Sequence[Sequence[str]] | None = None,
+    given_regions: bool = False,
+    platforms: Sequence[str] = PLATFORMS,
+) -> Path:
+    """Write the program for photos uint8 [batch, height, width, 3] with its weights; the folder appears whole.
+
+    Each platform gets its own implementations: on CPUs products by head, on NVIDIA GPUs in bfloat16 cuDNN's flash
+    attention (compute capability 8.0 or later), all chosen here and now, without such a device. `classes` are the
+    names that `text_emb` stands for, for the description. With `given_regions` the program takes region maps.
+    Chunks that the configuration leaves open are chosen for a device of 8 GiB.
+
+    Raises:
+      ValueError: for what `make_segment` refuses; a platform that JAX does not know.
+      FileExistsError: where `path` is something else than an exported program.
+      OSError: where it cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not (path / DESCRIPTION).is_file():
+        raise FileExistsError(
+            f"{path} is there, and is no exported program to replace. Choose another folder."
+        )
+    if unknown := sorted(set(platforms) - set(PLATFORMS)) or not platforms:
+        raise ValueError(f"platforms must be some of {', '.join(PLATFORMS)}. Got {unknown or 'none'}.")
+    text = as_text_embedding(text_emb)
+    # A tower that finds regions may be left out where none are to be found.
+    config = with_fields(config, **{name: None for name in REGION_TOWERS if name not in params})
+    filled = fill(config, _MEMORY, queries=text.features.shape[0], width=width)
+    program = _lower(filled, params, text, (batch, height, width), given_regions, platforms)
+    description = {
+        "format": FORMAT,
+        "config": to_dict(with_fields(filled, vocabulary=None)),
+        "dtype": config.dtype,
+        "platforms": list(program.platforms),
+        "inputs": {
+            "images": {"shape": [batch, height, width, 3], "dtype": "uint8"},
+            **({"regions": {"shape": [batch, height, width], "dtype": "int32"}} if given_regions else {}),
+        },
+        "results": {
+            name: {"shape": list(aval.shape), "dtype": str(aval.dtype)}
+            for name, aval in zip(Result._fields, program.out_avals, strict=True)
+        },
+        "classes": None if classes is None else [list(names) for names in classes],
+        "queries": text.features.shape[0],
+        "versions": {
+            "python": host.python_version(),
+            "calling_convention": program.calling_convention_version,
+        }
+        | {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "numpy")},
+    }
+    with new_folder(path) as folder:
+        for name in towers_of(config):
+            write_tower(folder, name, params[name])
+        write_description(folder, config, {})
+        (folder / PROGRAM).write_bytes(program.serialize())
+        np.savez(
+            folder / TEXT,
+            features=np.asarray(text.features),
+            query_to_class=np.asarray(text.query_to_class),
+            num_classes=text.num_classes,
+        )
+        (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", "utf-8")
+    return path
+
+
+def load_exported(path: str | Path) -> Exported:
+    """Read what `export` wrote; the program is compiled at its first call.
+
+    Raises:
+      FileNotFoundError: where the folder holds no exported program.
+      ValueError: for one that is damaged, of a format that this version does not know, or not made for the
+        platform in use.
+    """
+    path = Path(path)
+    if not (path / DESCRIPTION).is_file():
+        raise FileNotFoundError(
+            f"{path} holds no exported program ({DESCRIPTION} is not in it). Write one with `corrclip export`."
+        )
+    try:
+        description = json.loads((path / DESCRIPTION).read_text("utf-8"))
+        known = description["format"] == FORMAT
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path / DESCRIPTION} is damaged ({error}). Export the program again.") from error
+    if not known:
+        raise ValueError(
+            f"{path} has format {description['format']}, this version reads format {FORMAT}. Export it again."
+        )
+    here = "cuda" if jax.default_backend() == "gpu" else jax.default_backend()
+    if here not in description["platforms"]:
+        raise ValueError(
+            f"{path} was exported for {', '.join(description['platforms'])}, and this is {here}. Export it for "
+            f"{here}."
+        )
+    config, params = read(path)
+    try:
+        program = jax.export.deserialize(bytearray((path / PROGRAM).read_bytes()))
+        with np.load(path / TEXT) as arrays:
+            text = TextEmbedding(
+                jnp.asarray(arrays["features"]),
+                jnp.asarray(arrays["query_to_class"]),
+                int(arrays["num_classes"]),
+            )
+    except Exception as error:  # flatbuffers and zip files fail in ways of their own
+        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}). Export it again.") from error
+    return Exported(description, config, params, text, jax.jit(program.call))
+
+
+def _lower(
+    config: Config,
+    params: Mapping[str, Any],
+    text: TextEmbedding,
+    shape: tuple[int, int, int],
+    given_regions: bool,
+    platforms: Sequence[str],
+) -> jax.export.Exported:
+    segment, classes = make_segment(config), text.num_classes
+
+    def program(params, images, features, query_to_class, regions=None):
+        return tuple(
+            segment(params, images, TextEmbedding(features, query_to_class, classes), regions=regions)
+        )
+
+    inputs = [
+        {name: params[name] for name in towers_of(config)},
+        jax.ShapeDtypeStruct((*shape, 3), jnp.uint8),
+        text.features,
+        text.query_to_class,
+        *([jax.ShapeDtypeStruct(shape, jnp.int32)] if given_regions else []),
+    ]
+    specs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs)
+    lower = jax.export.export(jax.jit(program), platforms=tuple(platforms), disabled_checks=EXPORT_CHECKS)
+    return lower(*specs)
+
+
+def _check_array(name: str, array: Any, shape: list[int], dtype: str) -> None:
+    fits = np.issubdtype(array.dtype, np.integer) if dtype != "uint8" else array.dtype == np.uint8
+    if list(array.shape) != shape or not fits:
+        raise ValueError(
+            f"{name} must be {dtype} {shape}, as the program was exported. Got {array.dtype} {list(array.shape)}."
+        )

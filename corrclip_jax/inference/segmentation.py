@@ -1,0 +1,105 @@
+"""The result of segmenting one photo: labels and what people want of them (shares, pictures, files)."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int32, UInt8
+from PIL import Image
+
+from corrclip_jax.io.files import RESULT_SUFFIXES, whole_file
+from corrclip_jax.viz import overlay as viz
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """Labels of one photo, at the photo's own size [H, W].
+
+    `labels` are indices into `classes`; `scores` the winning class's probability before the map correction;
+    `regions` the region map that was used. `classes` holds every class's names, synonyms after the first.
+    `seconds` is this photo's share of its call's run time, which includes compilation where `compiled`.
+    """
+
+    photo: UInt8[np.ndarray, "H W 3"]
+    labels: Int32[np.ndarray, "H W"]
+    scores: Float32[np.ndarray, "H W"]
+    regions: Int32[np.ndarray, "H W"]
+    classes: tuple[tuple[str, ...], ...]
+    seconds: float
+    compiled: bool
+
+    @property
+    def class_names(self) -> list[str]:
+        """The first name of every class."""
+        return [names[0] for names in self.classes]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of the pixels, 0..1, of every class that occurs, the largest first."""
+        shares = viz.class_shares(self.labels, len(self.classes))
+        return {
+            self.class_names[k]: float(shares[k]) for k in np.argsort(-shares, kind="stable") if shares[k]
+        }
+
+    def mask(self, name: str) -> Bool[np.ndarray, "H W"]:
+        """Where a class is, [H, W]. Any of its names will do.
+
+        Raises:
+          KeyError: for a name that is none of the classes'.
+        """
+        for index, names in enumerate(self.classes):
+            if name in names:
+                return self.labels == index
+        raise KeyError(f"{name!r} is none of the classes: {', '.join(self.class_names)}.")
+
+    def label_image(self) -> Image.Image:
+        """The labels as a picture: 8 bits with a palette, 16 bits grey above 255 classes."""
+        return viz.label_image(self.labels, self.class_names)
+
+    def overlay(self, *, opacity: float = 0.5, legend: bool = True) -> Image.Image:
+        """The photo under the classes' colours, with a legend."""
+        return viz.overlay(self.photo, self.labels, self.class_names, opacity=opacity, legend=legend)
+
+    def summary(self) -> dict[str, Any]:
+        """Size, classes with their shares, and number of regions, as plain JSON types."""
+        height, width = self.labels.shape
+        pixels = np.bincount(self.labels.ravel(), minlength=len(self.classes))
+        return {
+            "width": width,
+            "height": height,
+            "classes": [
+                {
+                    "label": k,
+                    "names": list(names),
+                    "pixels": int(pixels[k]),
+                    "share": pixels[k] / self.labels.size,
+                }
+                for k, names in enumerate(self.classes)
+            ],
+            "regions": int(np.count_nonzero(np.unique(self.regions))),
+        }
+
+    def save(
+        self, folder: str | os.PathLike, stem: str, details: Mapping[str, Any] | None = None
+    ) -> list[Path]:
+        """Write `<stem>.png` (labels), `<stem>.overlay.jpg` and `<stem>.json` (`summary` and `details`).
+
+        Each file appears whole or not at all, and replaces one that is there. Returns their paths.
+
+        Raises:
+          OutputError: a file cannot be written.
+        """
+        labels, picture, text = paths = [Path(folder) / f"{stem}{suffix}" for suffix in RESULT_SUFFIXES]
+        with whole_file(labels) as partial:
+            self.label_image().save(partial, optimize=True)
+        with whole_file(picture) as partial:
+            self.overlay().save(partial, quality=92, subsampling=0)
+        with whole_file(text) as partial:
+            partial.write_text(
+                json.dumps({**self.summary(), **(details or {})}, indent=1, ensure_ascii=False) + "\n"
+            )
+        return paths

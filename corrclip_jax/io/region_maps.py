@@ -1,0 +1,255 @@
+"""Region maps in files, each named for its photo's stem: `.npz`, `.png` or `.json`.
+
+.npz   array `instance_mask` [H, W], as the authors' program keeps them
+.png   an index map: 8 or 16 bits, grey or with a palette
+.json  COCO RLE, a list of masks as SAM's own program writes it; masks may overlap
+"""
+
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32, Integer
+from PIL import Image, UnidentifiedImageError
+
+from corrclip_jax.io import coco_rle
+from corrclip_jax.io.files import whole_file
+from corrclip_jax.viz.palette import palette
+
+KEY = "instance_mask"
+SUFFIXES = (".npz", ".png", ".json")
+"""The kinds of region files, in the order in which they are looked for."""
+
+_MAP_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
+_REGION = "region"  # the id in the map, beside what SAM's program writes of a mask
+
+
+class RegionError(ValueError):
+    """A region map that cannot be read or does not fit its photo."""
+
+
+def region_file(folder: str | os.PathLike, photo: str | os.PathLike) -> Path:
+    """The file in a folder that holds a photo's region map, by the photo's stem.
+
+    Raises:
+      RegionError: there is none.
+    """
+    paths = [Path(folder) / f"{Path(photo).stem}{suffix}" for suffix in SUFFIXES]
+    found = next((path for path in paths if path.is_file()), None)
+    if found is None:
+        others = ", ".join(SUFFIXES[1:])
+        raise RegionError(
+            f"{photo} has no region map: {paths[0]} does not exist, nor one that ends in {others}."
+        )
+    return found
+
+
+def read_regions(path: str | os.PathLike, height: int, width: int) -> Int32[np.ndarray, "{height} {width}"]:
+    """The region map [height, width] of a photo of that size: 0 what belongs to no region, 1.. otherwise.
+
+    What a file holds is told by its suffix, `.png` and `.json`; any other is read as `.npz`.
+
+    Raises:
+      RegionError: no such file, not of its kind, damaged, or a map that `as_regions` refuses.
+    """
+    path = Path(path)
+    try:
+        match path.suffix.lower():
+            case ".png":
+                regions = _read_png(path)
+            case ".json":
+                regions = _read_json(path, height, width)
+            case _:
+                regions = _read_npz(path)
+    except FileNotFoundError:
+        raise RegionError(f"The region map {path} does not exist.") from None
+    return as_regions(regions, height, width, name=str(path))
+
+
+def as_regions(
+    regions: Any, height: int, width: int, *, name: str = "The region map"
+) -> Int32[np.ndarray, "{height} {width}"]:
+    """Check a region map: integers of 0 and above, [height, width].
+
+    Raises:
+      RegionError: another type or size, or an id below 0 or of more than 31 bits.
+    """
+    regions = np.asarray(regions)
+    if regions.dtype.kind not in "iu":
+        raise RegionError(f"{name} must hold integers. It holds {regions.dtype}.")
+    if regions.shape != (height, width):
+        hint = " Height and width are swapped." if regions.shape == (width, height) else ""
+        raise RegionError(
+            f"{name} must have the photo's size, (height, width) = ({height}, {width})."
+            f" Got {regions.shape}.{hint}"
+        )
+    if regions.min() < 0 or regions.max() > np.iinfo(np.int32).max:
+        raise RegionError(
+            f"{name} must hold ids of 0 (belongs to no region) and above, of at most 31 bits."
+            f" It holds {regions.min()} to {regions.max()}."
+        )
+    return regions.astype(np.int32)
+
+
+def count_regions(regions: Integer[np.ndarray, "*shape"]) -> int:
+    """Distinct ids, 0 and above; the smallest, which is the rest, is not counted.
+
+    >>> count_regions(np.array([[0, 7], [7, 2]]))
+    2
+    """
+    few = regions.max() < regions.size
+    return int(np.count_nonzero(np.bincount(regions.ravel())) if few else len(np.unique(regions))) - 1
+
+
+def write_regions(
+    path: str | os.PathLike,
+    regions: Integer[np.ndarray, "H W"],
+    details: Mapping[int, Mapping[str, Any]] | None = None,
+) -> None:
+    """Write a region map so that `read_regions` reads the same; an existing file is replaced in one step.
+
+    `details`, by id, are added to the masks of a `.json` file ("predicted_iou" ...); the other kinds have no place
+    for them.
+
+    Raises:
+      RegionError: for another suffix; ids above 65,535 in a `.png`.
+      OutputError: the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise RegionError(f"A region map ends in {', '.join(SUFFIXES)}. Got {path.name}.")
+    if path.suffix == ".png" and regions.max() > 0xFFFF:
+        raise RegionError(
+            f"A PNG holds ids of at most 16 bits, the region map has {regions.max()}. Take .npz, or renumber it."
+        )
+    with whole_file(path) as partial:
+        if path.suffix == ".png":
+            map_image(regions).save(partial, optimize=True)
+        elif path.suffix == ".json":
+            partial.write_text(json.dumps(to_annotations(regions, details)) + "\n", "utf-8")
+        else:
+            with partial.open("wb") as file:
+                np.savez_compressed(file, allow_pickle=False, **{KEY: regions})
+
+
+def map_image(regions: Integer[np.ndarray, "H W"]) -> Image.Image:
+    """A region map as a picture that keeps the ids: 8 bits with a palette (0 is black), 16 bits grey above 255."""
+    if regions.max() > 0xFF:
+        return Image.fromarray(regions.astype(np.uint16))
+    image = Image.fromarray(regions.astype(np.uint8))
+    image.putpalette(np.concatenate([np.zeros((1, 3), np.uint8), palette(255)]).tobytes())
+    return image
+
+
+def to_annotations(
+    regions: Integer[np.ndarray, "H W"], details: Mapping[int, Mapping[str, Any]] | None = None
+) -> list[dict[str, Any]]:
+    """A region map as SAM's program lists masks: segmentation, area, bbox (x0, y0, x1 - x0, y1 - y0).
+
+    Boxes are in pixel indices, ends included. Ids are kept under "region"; `details` are added by id.
+    """
+    found = []
+    for id, segmentation in coco_rle.encode_map(regions).items():
+        mask = coco_rle.decode(segmentation)
+        (x0, x1), (y0, y1) = (np.flatnonzero(mask.any(axis))[[0, -1]].tolist() for axis in (0, 1))
+        found.append(
+            {
+                _REGION: id,
+                "segmentation": segmentation,
+                "area": int(mask.sum()),
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                **(details or {}).get(id, {}),
+            }
+        )
+    return found
+
+
+def from_annotations(annotations: Any, height: int, width: int) -> Int32[np.ndarray, "{height} {width}"]:
+    """The region map of a list of masks; none gives a map of zeros.
+
+    Ids are those under "region" where every mask has one. Else masks are painted as the method paints SAM's: sorted
+    by area, the smallest is 1 and the largest is painted last.
+
+    Raises:
+      RegionError: for what is no list of masks of that size.
+    """
+    if not isinstance(annotations, list) or not all(isinstance(one, dict) for one in annotations):
+        raise RegionError('a list of masks is wanted, each with its "segmentation".')
+    masks = []
+    for index, one in enumerate(annotations):
+        try:
+            mask = coco_rle.decode(one.get("segmentation"))
+        except coco_rle.RLEError as error:
+            raise RegionError(f"mask {index}: {error}") from error
+        if mask.shape != (height, width):
+            raise RegionError(f"mask {index} has the size {mask.shape}, wanted {(height, width)}.")
+        masks.append(mask)
+    regions = np.zeros((height, width), np.int32)
+    known = [one.get(_REGION) for one in annotations]
+    if all(isinstance(id, int) and 0 < id < 1 << 31 for id in known):
+        numbered = list(zip(known, masks, strict=True))
+    else:
+        numbered = list(enumerate(sorted(masks, key=np.count_nonzero), start=1))
+    for id, mask in numbered:
+        regions[mask] = id
+    return regions
+
+
+def _read_npz(path: Path) -> np.ndarray:
+    try:
+        content = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise
+    except _DAMAGED as e:
+        raise RegionError(f"{path} is no readable .npz file: {e}.") from e
+    if isinstance(content, np.ndarray):
+        raise RegionError(
+            f"{path} holds a bare array. Save it with np.savez_compressed(path, {KEY}=regions)."
+        )
+    with content:
+        if KEY not in content:
+            raise RegionError(f"{path} has no array {KEY!r}. It has: {', '.join(content) or 'nothing'}.")
+        try:
+            return content[KEY]
+        except _DAMAGED as e:
+            raise RegionError(f"{path} is damaged or cut short: {e}.") from e
+
+
+def _read_png(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            if image.mode not in _MAP_MODES:
+                raise RegionError(
+                    f"{path} is a picture in {image.mode}, no index map. Save ids as 8 or 16 bits, one channel."
+                )
+            return np.asarray(image).astype(np.int32)
+    except (FileNotFoundError, RegionError):
+        raise
+    except (*_DAMAGED, UnidentifiedImageError, SyntaxError) as e:
+        raise RegionError(f"{path} is no readable picture: {e}.") from e
+
+
+def _read_json(path: Path, height: int, width: int) -> np.ndarray:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as e:
+        raise RegionError(f"{path} is no readable JSON file: {e}.") from e
+    try:
+        # One photo of SA-1B holds the list under a key; a list of no masks is a photo in which nothing was found.
+        return from_annotations(
+            content["annotations"] if isinstance(content, dict) else content, height, width
+        )
+    except KeyError:
+        raise RegionError(f'{path} holds no masks in COCO RLE: it has no "annotations".') from None
+    except RegionError as e:
+        raise RegionError(f"{path} holds no masks in COCO RLE: {e}") from e
+
+
+_DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)

@@ -1,0 +1,87 @@
+"""Features to labels: logits of every query, the class of every pixel, majority votes (METHOD.md, section 8).
+
+Written for one photo. The logits of all queries never exist at full size: a block of the photo's rows is
+up-sampled, decided and dropped before the next one.
+Shapes: (ny, nx) windows, (gh, gw) grid of a window, D joint width, Q queries, K classes, (H0, W0) photo.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from corrclip_jax.config import MethodConfig
+from corrclip_jax.runtime.memory import device_bytes, rows_at_once
+from corrclip_jax.text.embedding import TextEmbedding
+
+
+def logit_grid(
+    features: Float[Array, "ny nx gh gw D"], queries: Float[Array, "Q D"]
+) -> Float[Array, "ny*gh Q nx*gw"]:
+    """Logits of all windows' cells, the windows laid side by side."""
+    ny, nx, gh, gw, _ = features.shape
+    grid = jnp.einsum("ijyxd,qd->iyqjx", features, queries)
+    return grid.reshape(ny * gh, len(queries), nx * gw)
+
+
+def window_logits(
+    features: Float[Array, "n gh gw D"], queries: Float[Array, "Q D"]
+) -> Float[Array, "n gh Q gw"]:
+    """Logits of each window's cells."""
+    return jnp.einsum("nyxd,qd->nyqx", features, queries)
+
+
+def upsample(
+    grid: Float[Array, "*n cells_y Q cells_x"],
+    rows: Float[Array, "h *n cells_y"] | Float[np.ndarray, "h *n cells_y"],
+    columns: Float[Array, "W0 *n cells_x"] | Float[np.ndarray, "W0 *n cells_x"],
+) -> Float[Array, "h Q W0"]:
+    """Logits at some of the photo's rows, by the stitching matrices: rows @ grid @ columns.T.
+
+    The grid is that of all windows side by side, or there are n, whose shares are summed.
+    """
+    formula = "hy,yqx,wx->hqw" if grid.ndim == 3 else "hny,nyqx,wnx->hqw"
+    return jnp.einsum(formula, rows, grid, columns, optimize=[(0, 1), (0, 1)])
+
+
+def classify(
+    grid: Float[Array, "*n cells_y Q cells_x"],
+    rows: Float[Array, "H0 *n cells_y"] | Float[np.ndarray, "H0 *n cells_y"],
+    columns: Float[Array, "W0 *n cells_x"] | Float[np.ndarray, "W0 *n cells_x"],
+    text: TextEmbedding,
+    method: MethodConfig,
+) -> tuple[Int[Array, "H0 W0"], Float[Array, "H0 W0"]]:
+    """The best class of every pixel and its probability.
+
+    A class's probability is that of its best query, and the softmax keeps the order of the logits, so that the
+    best query alone decides; its probability needs one sum over the queries.
+    """
+
+    def decide(rows):
+        logits = method.logit_scale * upsample(grid, rows, columns)
+        logits = jnp.where(text.query_to_class[:, None] < 0, -jnp.inf, logits)
+        best = logits.argmax(axis=1)
+        highest = logits.max(axis=1)
+        score = 1 / jnp.exp(logits - highest[:, None]).sum(axis=1)
+        label = jnp.where(score < method.background_threshold, 0, text.query_to_class[best])
+        return label.astype(jnp.int32), score
+
+    height, width = len(rows), len(columns)
+    at_once = rows_at_once(method.rows_per_chunk, text.features.shape[0], width, device_bytes())
+    size = min(at_once, height)
+    blocks = jnp.pad(rows, ((0, -height % size), *[(0, 0)] * (rows.ndim - 1))).reshape(
+        -1, size, *rows.shape[1:]
+    )
+    labels, scores = jax.lax.map(decide, blocks)
+    return labels.reshape(-1, width)[:height], scores.reshape(-1, width)[:height]
+
+
+def correct_by_region(
+    labels: Int[Array, "H0 W0"], regions: Int[Array, "H0 W0"], cap: int, num_classes: int
+) -> Int[Array, "H0 W0"]:
+    """Give every region its most frequent label, the smallest of several; the rest keeps its own.
+
+    `regions` are compacted ids below `cap`, of which 0 is the rest; pixels with the id `cap` have no vote.
+    """
+    votes = jnp.zeros((cap, num_classes), jnp.int32).at[regions, labels].add(1, mode="drop")
+    return jnp.where(regions == 0, labels, votes.argmax(axis=1).astype(jnp.int32)[regions])

@@ -1,0 +1,260 @@
+"""Photos of different sizes on one canvas: where each one's windows lie, as values instead of shapes.
+
+The counterpart of `windows` where a batch is padded: a photo of `sizes` (height, width) fills the top left corner
+of its canvas. Static are the canvas, the side of a padded window and the most windows that a photo can have; the
+rest is data, so that one compiled program serves every photo that the canvas holds. All numbers are those of
+`windows.plan_windows` for the photo alone, to the last bit.
+Shapes: B photos, canvas [Hc, Wc], n the most windows of a photo, (h, w) padded window, (gh, gw) grid of a window.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
+
+from corrclip_jax.config import MethodConfig
+from corrclip_jax.method import windows
+from corrclip_jax.ops import resize
+
+
+class CanvasAxis(NamedTuple):
+    """`windows.Axis` with values: one axis of one photo, or of each of B photos."""
+
+    photo: Int[Array, "*B"]
+    resized: Int[Array, "*B"]
+    window: Int[Array, "*B"]
+    windows: Int[Array, "*B"]
+    before: Int[Array, "*B"]
+
+    def start(self, index: Shaped[Array, "*B"] | np.ndarray, method: MethodConfig) -> Int[Array, "*B"]:
+        """Where windows begin, in pixels of the resized photo."""
+        end = jnp.minimum(index * method.stride + method.window, self.resized)
+        return jnp.maximum(end - method.window, 0)
+
+
+class CanvasPlan(NamedTuple):
+    """Where the windows of each photo lie; a photo's windows are numbered row by row.
+
+    A photo that does not fit (see `plan_canvas`) has no windows.
+    """
+
+    y: CanvasAxis
+    x: CanvasAxis
+    fits: Bool[Array, "*B"]
+
+    @property
+    def windows(self) -> Int[Array, "*B"]:
+        """How many windows each photo has."""
+        return jnp.where(self.fits, self.y.windows * self.x.windows, 0)
+
+
+def most_windows(method: MethodConfig) -> int:
+    """`method.max_windows`, by default as many as any photo can have."""
+    if method.max_windows is not None:
+        return method.max_windows
+    return windows.window_count(method.resize_short, method) * windows.window_count(
+        method.resize_long, method
+    )
+
+
+def window_shape(canvas: tuple[int, ...], method: MethodConfig) -> tuple[int, int]:
+    """Sides of the padded window that all photos of a canvas of this size share: those of the canvas itself."""
+    plan = windows.plan_windows(canvas[0], canvas[1], method)
+    return plan.y.padded, plan.x.padded
+
+
+def fits_canvas(height: int, width: int, canvas: tuple[int, ...], method: MethodConfig) -> bool:
+    """Whether a photo can go on a canvas: it is no larger, its padded window is the canvas's, its windows are not
+    more than `method.max_windows`."""
+    if not (1 <= height <= canvas[0] and 1 <= width <= canvas[1]):
+        return False
+    plan = windows.plan_windows(height, width, method)
+    count = len(plan.y.starts) * len(plan.x.starts)
+    return (plan.y.padded, plan.x.padded) == window_shape(canvas, method) and count <= most_windows(method)
+
+
+def plan_canvas(sizes: Int[Array, "B 2"], canvas: tuple[int, ...], method: MethodConfig) -> CanvasPlan:
+    """The windows of photos of traced `sizes` (height, width) on a canvas; `fits` as `fits_canvas` has it."""
+    inside = ((sizes > 0) & (sizes <= jnp.array(canvas))).all(axis=-1)
+    height, width = jnp.where(inside[:, None], sizes, 1).astype(jnp.int32).T
+    y, x = (
+        _plan_axis(photo, resized, method)
+        for photo, resized in zip((height, width), _resized_sides(height, width, canvas, method), strict=True)
+    )
+    same_window = jnp.array(True)
+    for axis, padded in zip((y, x), window_shape(canvas, method), strict=True):
+        same_window &= axis.window + (-axis.window % method.window_multiple) == padded
+    return CanvasPlan(y, x, inside & same_window & (y.windows * x.windows <= most_windows(method)))
+
+
+def _plan_axis(photo: Int[Array, " B"], resized: Int[Array, " B"], method: MethodConfig) -> CanvasAxis:
+    window = jnp.minimum(method.window, resized)
+    return CanvasAxis(
+        photo,
+        resized,
+        window,
+        windows.window_count(resized, method),
+        (-window % method.window_multiple) // 2,
+    )
+
+
+def _resized_sides(height, width, canvas, method) -> tuple[Int[Array, " B"], Int[Array, " B"]]:
+    """`windows.resized_sides` in whole numbers, but for the few that double precision rounds otherwise."""
+    shorter, longer = jnp.minimum(height, width), jnp.maximum(height, width)
+    small, large = _exact_sides(shorter, longer, method)
+    known = _rounded_otherwise(min(canvas), max(canvas), method)
+    hit = (shorter[:, None] == known[:, 0]) & (longer[:, None] == known[:, 1])
+    small, large = (side + (hit * known[:, k]).sum(axis=1) for k, side in ((2, small), (3, large)))
+    return jnp.where(height <= width, small, large), jnp.where(height <= width, large, small)
+
+
+def _exact_sides(shorter, longer, method: MethodConfig):
+    """Resized shorter and longer side, exact halves rounded up."""
+    by_longer = method.resize_long * shorter < method.resize_short * longer
+    small = (2 * shorter * method.resize_long + longer) // (2 * longer)
+    large = (2 * longer * method.resize_short + shorter) // (2 * shorter)
+    xp = np if isinstance(shorter, np.ndarray | int) else jnp
+    small, large = (
+        xp.where(by_longer, small, method.resize_short),
+        xp.where(by_longer, method.resize_long, large),
+    )
+    return xp.maximum(small, 1), large
+
+
+@lru_cache(maxsize=64)
+def _rounded_otherwise(shorter: int, longer: int, method: MethodConfig) -> Int[np.ndarray, "K 4"]:
+    """Sizes up to (shorter, longer) where double precision misses an exact half: both sides and what to add to the
+    resized ones. There is none below 640 x 640 by the published settings, and 178 below 4000 x 4000."""
+    found = [np.zeros((0, 4), np.int32)]
+    for one in range(1, shorter + 1):
+        sides = np.arange(one, longer + 1)
+        published = windows.resized_sides(one, sides, method)
+        exact = _exact_sides(one, sides, method)
+        small, large = (ours - theirs for ours, theirs in zip(published, exact, strict=True))
+        rows = np.stack([np.full_like(sides, one), sides, small, large], axis=1)
+        found.append(rows[(small != 0) | (large != 0)])
+    return np.concatenate(found).astype(np.int32)
+
+
+def inside(sizes: Int[Array, "2"], canvas: tuple[int, ...]) -> Bool[Array, "Hc Wc"]:
+    """Which pixels of the canvas are one photo's."""
+    return (jnp.arange(canvas[0]) < sizes[0])[:, None] & (np.arange(canvas[1]) < sizes[1])
+
+
+def map_windows(
+    function: Callable[[Float[Array, "N h w 3"], Int[Array, "N h w"]], Float[Array, "N ..."]],
+    images: UInt8[Array, "B Hc Wc 3"],
+    regions: Int[Array, "B Hc Wc"],
+    plan: CanvasPlan,
+    method: MethodConfig,
+    size: int,
+) -> Float[Array, "B n ..."]:
+    """Apply a function to the windows of all photos, up to `size` at a time.
+
+    How many chunks there are is data: first whole chunks of `size`, then smaller ones (see `chunk_sizes`), so that
+    no window is computed that no photo has, but for the rest of the last chunk. Windows beyond a photo's number
+    hold zeros, or another photo's.
+    """
+    most = most_windows(method)
+    shape = window_shape(images.shape[1:3], method)
+    ends = jnp.cumsum(plan.windows)
+    total, first = ends[-1], ends - plan.windows
+
+    def chunk(start, size):
+        place = jnp.minimum(start + jnp.arange(size), jnp.maximum(total - 1, 0))
+        photo = jnp.minimum(jnp.searchsorted(ends, place, side="right"), len(images) - 1)
+        index = place - first[photo]
+        one = jax.tree.map(lambda x: x[photo], plan)
+        cut = jax.vmap(lambda image, ids, one, i: cut_window(image, ids, one, i, shape, method))
+        return function(*cut(images[photo], regions[photo], one, index))
+
+    large, small = chunk_sizes(len(images), most, size)
+    out = jax.eval_shape(lambda start: chunk(start, small), jax.ShapeDtypeStruct((), jnp.int32))
+    # What a last chunk has beyond the windows there are must not push it back over others.
+    buffer = jnp.zeros((len(images) * most + large, *out.shape[1:]), out.dtype)
+
+    def fill(buffer, start, end, size):
+        def step(i, buffer):
+            place = start + i * size
+            return jax.lax.dynamic_update_slice_in_dim(buffer, chunk(place, size), place, axis=0)
+
+        return jax.lax.fori_loop(0, -(-(end - start) // size), step, buffer)
+
+    whole = total // large * large
+    if large != small:
+        buffer = fill(buffer, 0, whole, large)
+    buffer = fill(buffer, whole if large != small else 0, total, small)
+    return jax.vmap(lambda start: jax.lax.dynamic_slice_in_dim(buffer, start, most))(first)
+
+
+def chunk_sizes(photos: int, most: int, size: int) -> tuple[int, int]:
+    """Windows of a whole chunk, and of one of those that take what is left of a batch of `photos`.
+
+    The smaller is an eighth, and at most half the number of photos, each of which has one window or more: it bounds
+    what is computed in vain. Where no batch fills a whole chunk there are small ones only.
+    """
+    small = max(1, min(size // 8, photos // 2))
+    return (size, small) if size <= photos * most else (small, small)
+
+
+def cut_window(
+    image: UInt8[Array, "Hc Wc 3"],
+    regions: Int[Array, "Hc Wc"],
+    plan: CanvasPlan,
+    index: Int[Array, ""],
+    shape: tuple[int, ...],
+    method: MethodConfig,
+) -> tuple[Float[Array, "h w 3"], Int[Array, "h w"]]:
+    """Pixels and regions of one photo's window `index`, as `windows.cut_photo` and `cut_regions` have them."""
+    placed, taps, nearest = [], [], []
+    numbers = (index // plan.x.windows, index % plan.x.windows)
+    for axis, number, padded in zip((plan.y, plan.x), numbers, shape, strict=True):
+        offset = np.arange(padded) - axis.before
+        placed.append((offset >= 0) & (offset < axis.window))
+        pixel = axis.start(number, method) + jnp.clip(offset, 0, axis.window - 1)
+        taps.append(resize.photo_taps(pixel, axis.photo, axis.resized))
+        nearest.append(resize.nearest_at(pixel, axis.photo, axis.resized))
+    within = placed[0][:, None] & placed[1]
+    pixels = windows.normalise_pixels(resize.photo_at(image, *taps))
+    ids = regions[nearest[0]][:, nearest[1]]
+    return jnp.where(within[..., None], pixels, 0.0), jnp.where(within, ids, windows.PADDING_REGION)
+
+
+def stitch_matrices(
+    plan: CanvasPlan, canvas: tuple[int, ...], grid: tuple[int, ...], method: MethodConfig
+) -> tuple[Float[Array, "Hc n gh"], Float[Array, "Wc n gw"]]:
+    """One photo's `windows.stitch_matrix` of rows and of columns, the part of each window by itself.
+
+    A window's logits [gh, gw] enter the photo's as rows @ logits @ columns.T; windows that the photo has not are 0.
+    """
+    most = most_windows(method)
+    shape = window_shape(canvas, method)
+    index = np.arange(most)
+    rows, columns = (
+        _stitch_axis(*sides, most, method)
+        for sides in zip((plan.y, plan.x), canvas, shape, grid, strict=True)
+    )
+    rows = jnp.where((index < plan.windows)[:, None], rows[:, index // plan.x.windows], 0.0)
+    return rows, columns[:, index % plan.x.windows]
+
+
+def _stitch_axis(
+    axis: CanvasAxis, canvas: int, padded: int, grid: int, most: int, method: MethodConfig
+) -> Float[Array, "canvas n grid"]:
+    up = jnp.asarray(resize.bilinear_matrix(grid, padded))
+    index = np.arange(most)
+    starts = axis.start(index, method)
+
+    def at(pixel: Int[Array, " canvas"]) -> Float[Array, "canvas n grid"]:
+        offset = pixel[:, None] - starts
+        covers = (offset >= 0) & (offset < axis.window) & (index < axis.windows)
+        share = covers / jnp.maximum(covers.sum(axis=1, keepdims=True), 1)
+        return up[jnp.clip(offset + axis.before, 0, padded - 1)] * share[..., None]
+
+    low, high, weight = resize.linear_taps(np.arange(canvas), axis.resized, axis.photo)
+    weight = weight[:, None, None]
+    return at(low) * (1 - weight) + at(high) * weight

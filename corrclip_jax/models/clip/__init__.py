@@ -1,0 +1,1 @@
+"""CLIP: `model.py` holds both towers, `transformer.py` their blocks."""

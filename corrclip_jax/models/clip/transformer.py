@@ -1,0 +1,139 @@
+"""CLIP's transformer, of the image and the text tower alike; its blocks can also be used part by part.
+
+Shapes: B batch, T tokens, R of them region tokens, S = T - R the others, C width.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from corrclip_jax.models.layers import MLP, LayerNorm, gelu, quick_gelu
+from corrclip_jax.ops.attention import attention
+
+EPSILON = 1e-5
+_MLP_NAMES = ("c_fc", "c_proj")
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose projections can be used one by one."""
+
+    width: int
+    heads: int
+    dtype: DTypeLike
+
+    def setup(self):
+        """The four projections, whose kernels keep a heads axis, as Flax's own attention has it."""
+        heads = (self.heads, self.width // self.heads)
+        self.query = nn.DenseGeneral(heads, dtype=self.dtype)
+        self.key = nn.DenseGeneral(heads, dtype=self.dtype)
+        self.value = nn.DenseGeneral(heads, dtype=self.dtype)
+        self.out = nn.DenseGeneral(self.width, axis=(-2, -1), dtype=self.dtype)
+
+    def __call__(
+        self,
+        x: Float[Array, "B T C"],
+        mask: Bool[Array, "1 T T"] | None = None,
+        regions: Bool[Array, "B R S"] | None = None,
+    ) -> Float[Array, "B T C"]:
+        """Self-attention; with `regions`, the last R of the T tokens are region tokens.
+
+        Region token r sees those of the S = T - R other tokens where `regions[r]` is True. The others see each
+        other alone, so region tokens never change them.
+        """
+        query = self.query(x)
+        if regions is None:
+            return self.out(attention(query, self.key(x), self.value(x), mask))
+        seen = x[:, : regions.shape[2]]
+        key, value = self.key(seen), self.value(seen)
+        split = seen.shape[1]
+        tokens = attention(query[:, :split], key, value)
+        return self.out(jnp.concatenate([tokens, attention(query[:, split:], key, value, regions)], axis=1))
+
+    def values(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        """The value projection, heads concatenated."""
+        return self.value(x).reshape(x.shape)
+
+    def mix(self, x: Float[Array, "B T C"], mask: Bool[Array, "B T T"]) -> Float[Array, "B T C"]:
+        """Self-attention without the output projection, heads concatenated."""
+        return attention(self.query(x), self.key(x), self.value(x), mask).reshape(x.shape)
+
+    def read(
+        self, tokens: Float[Array, "B R C"], x: Float[Array, "B S C"], mask: Bool[Array, "B R S"]
+    ) -> tuple[Float[Array, "B R C"], Float[Array, "B S C"]]:
+        """Cross-attention of `tokens` to `x`, and the values of `x`, heads concatenated."""
+        value = self.value(x)
+        return self.out(attention(self.query(tokens), self.key(x), value, mask)), value.reshape(x.shape)
+
+    def project(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        """The output projection of concatenated heads."""
+        return self.out(x.reshape(*x.shape[:2], self.heads, -1))
+
+
+class Block(nn.Module):
+    """A pre-LN residual block."""
+
+    width: int
+    heads: int
+    mlp_width: int
+    quick_gelu: bool
+    dtype: DTypeLike
+
+    def setup(self):
+        """The published parts."""
+        self.ln_1 = LayerNorm(epsilon=EPSILON, dtype=self.dtype)
+        self.attn = Attention(self.width, self.heads, self.dtype)
+        self.ln_2 = LayerNorm(epsilon=EPSILON, dtype=self.dtype)
+        self.mlp = MLP(self.mlp_width, quick_gelu if self.quick_gelu else gelu, _MLP_NAMES, self.dtype)
+
+    def __call__(
+        self,
+        x: Float[Array, "B T C"],
+        mask: Bool[Array, "1 T T"] | None = None,
+        regions: Bool[Array, "B R S"] | None = None,
+    ) -> Float[Array, "B T C"]:
+        """Residual attention (see `Attention`), residual MLP."""
+        x = x + self.attn(self.ln_1(x), mask, regions)
+        return x + self.mlp(self.ln_2(x))
+
+    def values(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        """The value projection of the block's attention, its layer norm included."""
+        return self.attn.values(self.ln_1(x))
+
+    def mix(self, x: Float[Array, "B T C"], mask: Bool[Array, "B T T"]) -> Float[Array, "B T C"]:
+        """What the block's own attention reads, before its projection."""
+        return self.attn.mix(self.ln_1(x), mask)
+
+    def read(
+        self, tokens: Float[Array, "B R C"], x: Float[Array, "B S C"], mask: Bool[Array, "B R S"]
+    ) -> tuple[Float[Array, "B R C"], Float[Array, "B S C"]]:
+        """The whole block for `tokens` that see `x` where `mask` is True, and the values of `x`."""
+        read, values = self.attn.read(self.ln_1(tokens), self.ln_1(x), mask)
+        tokens = tokens + read
+        return tokens + self.mlp(self.ln_2(tokens)), values
+
+
+class Transformer(nn.Module):
+    """A stack of blocks."""
+
+    width: int
+    heads: int
+    layers: int
+    mlp_width: int
+    quick_gelu: bool
+    dtype: DTypeLike
+
+    def setup(self):
+        """Blocks are `resblocks_0` ..."""
+        self.resblocks = [
+            Block(self.width, self.heads, self.mlp_width, self.quick_gelu, self.dtype)
+            for _ in range(self.layers)
+        ]
+
+    def __call__(
+        self, x: Float[Array, "B T C"], mask: Bool[Array, "1 T T"] | None = None
+    ) -> Float[Array, "B T C"]:
+        """All blocks, one after the other."""
+        for block in self.resblocks:
+            x = block(x, mask)
+        return x

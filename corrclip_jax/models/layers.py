@@ -1,0 +1,194 @@
+"""Pieces that the towers share: attention, layer norm, MLP, patch embedding, interpolated position embedding.
+
+Shapes: B batch, T tokens, H heads, D head width (V that of the values), C width.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from corrclip_jax.ops import resize
+from corrclip_jax.ops.loops import map_rows
+
+Activation = Callable[[jax.Array], jax.Array]
+
+# Mean, then the mean square of what is left: the one-pass variance loses digits on large activations.
+LayerNorm = partial(nn.LayerNorm, use_fast_variance=False)
+gelu: Activation = partial(jax.nn.gelu, approximate=False)
+
+
+def quick_gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """x * sigmoid(1.702 x), the activation of OpenAI's CLIP weights."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+class Projection(nn.Module):
+    """A dense layer whose weights may be read, so that they can be merged into a neighbouring product."""
+
+    inputs: int
+    outputs: int
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self):
+        """The parameters of `nn.Dense`."""
+        self.kernel = self.param("kernel", nn.initializers.lecun_normal(), (self.inputs, self.outputs))
+        self.bias = self.param("bias", nn.initializers.zeros, (self.outputs,))
+
+    def weights(self) -> tuple[Float[Array, "inputs outputs"], Float[Array, " outputs"]]:
+        """Kernel and bias in the compute type."""
+        return jnp.asarray(self.kernel, self.dtype), jnp.asarray(self.bias, self.dtype)
+
+    def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
+        """The layer itself."""
+        kernel, bias = self.weights()
+        return x.astype(self.dtype) @ kernel + bias
+
+
+# On CPU, by the size of an MLP's hidden layer: large ones (24 MB in float32) exist for a block of tokens at a time,
+# which stays in the caches.
+_HIDDEN = 6 << 20
+_TOKENS = 1024
+
+
+class MLP(nn.Module):
+    """Two dense layers; `names` are those of the published checkpoints."""
+
+    width: int
+    activation: Activation
+    names: tuple[str, str] = ("fc1", "fc2")
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch C"]) -> Float[Array, "*batch C"]:
+        """Expand to `width`, activate, project back."""
+        *batch, width = x.shape
+        expand = Projection(width, self.width, self.dtype, name=self.names[0]).weights()
+        project = Projection(self.width, width, self.dtype, name=self.names[1]).weights()
+        layers = partial(_two_layers, self.activation)
+        x = x.reshape(-1, width).astype(self.dtype)
+        if len(x) * self.width > _HIDDEN:
+            layers = _in_blocks(layers)
+        return layers(x, expand, project).reshape(*batch, width)
+
+
+def _two_layers(activation, x, expand, project):
+    return activation(x @ expand[0] + expand[1]) @ project[0] + project[1]
+
+
+def _in_blocks(layers):
+    """Layers of many tokens [N, C]; derivatives, which keep what lies between the layers, take all at once."""
+
+    def blocks(x, *weights):
+        return map_rows(lambda x: layers(x, *weights), _TOKENS, x)
+
+    @jax.custom_jvp
+    def apply(x, *weights):
+        return jax.lax.platform_dependent(x, *weights, cpu=blocks, default=layers)
+
+    apply.defjvp(lambda primals, tangents: jax.jvp(layers, primals, tangents))
+    return apply
+
+
+class PatchEmbed(nn.Module):
+    """A convolution with stride = kernel, as one matrix product over flattened patches.
+
+    Pixels beyond the last whole patch are ignored, as the convolution ignores them.
+    """
+
+    width: int
+    patch_size: int
+    use_bias: bool = True
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
+        """Images [B, H, W, 3] to patches [B, H // p, W // p, C]."""
+        p = self.patch_size
+        batch, height, width, channels = images.shape
+        h, w = height // p, width // p
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (p, p, channels, self.width))
+        patches = images[:, : h * p, : w * p].reshape(batch, h, p, w, p, channels)
+        patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch, h, w, p * p * channels)
+        out = jnp.dot(patches.astype(self.dtype), kernel.reshape(-1, self.width).astype(self.dtype))
+        if self.use_bias:
+            out = out + self.param("bias", nn.initializers.zeros, (self.width,)).astype(self.dtype)
+        return out
+
+
+def interpolate_positions(
+    embedding: Float[Array, "N C"], height: int, width: int
+) -> Float[Array, "{height}*{width} C"]:
+    """Patch position embeddings for another grid: bicubic, sampled with the scale (grid + 0.1) / native.
+
+    The 0.1, which the DINO and CLIP programs add against rounding, shifts the sampling positions
+    (METHOD.md, section 4); the ratio of the sizes would give other numbers.
+    """
+    native = math.isqrt(embedding.shape[0])
+    grid = embedding.reshape(native, native, -1)
+    rows = resize.bicubic_matrix(native, height, (height + 0.1) / native)
+    columns = resize.bicubic_matrix(native, width, (width + 0.1) / native)
+    return resize.separable(grid, rows, columns).reshape(height * width, -1)
+
+
+def run(module: nn.Module, params: Any, *args: Any, **kwargs: Any) -> Any:
+    """Apply a Linen module to a bare parameter tree."""
+    return module.apply({"params": params}, *args, **kwargs)
+
+
+def window_partition(x: Float[Array, "B H W C"], window: int) -> Float[Array, "N {window} {window} C"]:
+    """Cut maps into windows, image by image, row by row; beyond the lower and right edge the map is zero."""
+    batch, height, width, channels = x.shape
+    x = jnp.pad(x, ((0, 0), (0, -height % window), (0, -width % window), (0, 0)))
+    x = x.reshape(batch, x.shape[1] // window, window, x.shape[2] // window, window, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, window, window, channels)
+
+
+def window_merge(
+    windows: Float[Array, "N w w C"], height: int, width: int
+) -> Float[Array, "B {height} {width} C"]:
+    """The inverse of `window_partition`: lay the windows side by side and cut the padding off."""
+    window, channels = windows.shape[2:]
+    rows, columns = -(-height // window), -(-width // window)
+    x = windows.reshape(-1, rows, columns, window, window, channels).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(-1, rows * window, columns * window, channels)[:, :height, :width]
+
+
+class ReluMLP(nn.Module):
+    """Three dense layers with ReLU between."""
+
+    hidden: int
+    outputs: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch C"]) -> Float[Array, "*batch outputs"]:
+        """Every token to `outputs` numbers."""
+        for i, width in enumerate((self.hidden, self.hidden, self.outputs)):
+            x = nn.Dense(width, dtype=self.dtype, name=f"layers_{i}")(x if i == 0 else jax.nn.relu(x))
+        return x
+
+
+class Upscale(nn.Module):
+    """A transposed convolution of kernel and stride 2: a cell becomes its four quarters, in nested order."""
+
+    outputs: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "cells C"]) -> Float[Array, "cells quarters"]:
+        """Cells to quarters, each row of the result a cell's quarters one after the other.
+
+        The kernel [2, 2, outputs, C] is that of `nn.ConvTranspose(transpose_kernel=True)`.
+        """
+        shape = (2, 2, self.outputs, x.shape[-1])
+        init = nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)
+        kernel = self.param("kernel", init, shape).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.outputs,)).astype(self.dtype)
+        return x @ kernel.reshape(-1, x.shape[-1]).T + jnp.tile(bias, 4)

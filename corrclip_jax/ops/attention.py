@@ -1,0 +1,68 @@
+"""Attention: one function, an implementation for each platform."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from corrclip_jax.ops.cudnn_attention import can_flash, flash_attention
+from corrclip_jax.ops.loops import map_rows
+
+
+def attention(
+    q: Float[Array, "B T H D"],
+    k: Float[Array, "B S H D"],
+    v: Float[Array, "B S H V"],
+    mask: Bool[Array, "#B T S"] | None = None,
+) -> Float[Array, "B T H V"]:
+    """Scaled dot-product attention; the softmax is float32 whatever the inputs are. V is at most D.
+
+    A query sees the keys where `mask` is True. The implementation is chosen for the platform that the program
+    is lowered for: on CPU plain matrix products by head (XLA's batched products of long sequences are several
+    times slower there); on NVIDIA GPUs cuDNN's flash attention where it takes the operands (bfloat16, see
+    `flash`); elsewhere `jax.nn.dot_product_attention`, which XLA fuses.
+    """
+    operands = (q, k, v) if mask is None else (q, k, v, jnp.broadcast_to(mask, (q.shape[0], *mask.shape[1:])))
+    own = {"cuda": flash_attention} if can_flash(q, k) else {}
+    return jax.lax.platform_dependent(*operands, cpu=_attention_by_head, **own, default=_attention_fused)
+
+
+def _attention_fused(q, k, v, mask=None):
+    width = v.shape[-1]
+    v = jnp.pad(v, ((0, 0), (0, 0), (0, 0), (0, q.shape[-1] - width)))  # it wants one width for all three
+    mask = None if mask is None else mask[:, None]
+    return jax.nn.dot_product_attention(q, k, v, mask=mask)[..., :width]
+
+
+# On CPU, by the size of one head's attention matrix: small ones (windows, prompts) go all at once, large ones
+# in blocks of rows that stay in the caches.
+_TOGETHER = 256 * 256
+_IN_BLOCKS = 2048 * 2048
+_ROWS = 512
+
+
+def _attention_by_head(q, k, v, mask=None):
+    queries, keys = q.shape[1], k.shape[1]
+    masks = () if mask is None else (mask[:, None],)
+    q, k, v = (jnp.moveaxis(x, 2, 1) for x in (q * q.shape[-1] ** -0.5, k, v))
+
+    def attend(q, k, v, mask=None):
+        logits = jnp.matmul(q, k.mT, preferred_element_type=jnp.float32)
+        if mask is not None:
+            logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
+        weights = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
+        total = weights.sum(axis=-1, keepdims=True)
+        out = jnp.matmul(weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+        return (out / total).astype(v.dtype)
+
+    def one_head(q, k, v, *mask):
+        if queries * keys <= _IN_BLOCKS:
+            return attend(q, k, v, *mask)
+        return map_rows(lambda q, *mask: attend(q, k, v, *mask), _ROWS, q, *mask)[:, : v.shape[-1]]
+
+    def one_example(example):
+        heads, mask = example[:3], [x[0] for x in example[3:]]
+        return jax.lax.map(lambda head: one_head(*head, *mask), heads)
+
+    together = queries * keys <= _TOGETHER
+    out = attend(q, k, v, *masks) if together else jax.lax.map(one_example, (q, k, v, *masks))
+    return jnp.moveaxis(out, 1, 2)

@@ -1,0 +1,63 @@
+"""Loops over chunks of a batch, over images, and over blocks of rows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, UInt8
+
+
+def map_images(
+    function: Callable[[tuple[UInt8[Array, "H W 3"], Int[Array, "2"] | None]], Any],
+    images: UInt8[Array, "B H W 3"],
+    sizes: Int[Array, "B 2"] | None,
+) -> Any:
+    """A function of an image and its photo's sides (height, width), one image after the other; results stacked.
+
+    Without `sizes` the sides are None. What fills a batch up, a photo of no size, costs nothing and gives zeros.
+    """
+
+    def or_nothing(args: tuple[UInt8[Array, "H W 3"], Int[Array, "2"]]) -> Any:
+        shapes = jax.eval_shape(function, args)
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return jax.lax.cond(args[1].min() > 0, function, lambda _: nothing, args)
+
+    return jax.lax.map(function if sizes is None else or_nothing, (images, sizes))
+
+
+def map_rows(function, rows, x, *others):
+    """A function of arrays [N, .] that treats each row alone, on at most `rows` of them at a time.
+
+    What it gives takes the place of `x`, and may not be wider: the results of `lax.map` are a buffer more, and XLA
+    makes those of all loops of a program at its beginning.
+    """
+    count = len(x)
+    blocks = -(-count // rows)
+
+    def cut(y):
+        return jnp.pad(y, ((0, -count % blocks), (0, 0))).reshape(blocks, -1, y.shape[-1])
+
+    def one(index, cells):
+        out = function(cells[index], *(y[index] for y in others))
+        return cells.at[index, :, : out.shape[-1]].set(out)
+
+    others = tuple(cut(y) for y in others)
+    return jax.lax.fori_loop(0, blocks, one, cut(x)).reshape(-1, x.shape[-1])[:count]
+
+
+def map_chunks(function: Callable, batch: tuple[Array, ...], size: int) -> Array:
+    """Apply a batched function to `size` examples at a time, one chunk after the other.
+
+    Unlike `jax.lax.map(batch_size=)` nothing is vmapped, so the function sees an ordinary batch.
+    """
+    count = len(batch[0])
+    if count <= size:
+        return function(batch)
+    whole = count - count % size
+    chunks = tuple(x[:whole].reshape(-1, size, *x.shape[1:]) for x in batch)
+    out = jax.lax.map(function, chunks)
+    out = out.reshape(whole, *out.shape[2:])
+    if whole == count:
+        return out
+    return jnp.concatenate([out, function(tuple(x[whole:] for x in batch))])

@@ -1,0 +1,185 @@
+"""Read, write and check parameter trees. No torch.
+
+A converted model is a folder: one Orbax tree a tower (`clip/`, `dino/`, what finds regions as `sam2/`), the CLIP
+vocabulary (`vocabulary/`) and `corrclip.json`, which holds the configuration and where the weights come from.
+"""
+
+import importlib.metadata
+import json
+import logging
+import platform
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from corrclip_jax.config import (
+    Config,
+    from_dict,
+    to_dict,
+    with_fields,
+)
+from corrclip_jax.io.files import new_folder
+from corrclip_jax.params.structure import Params, check_params, towers_of
+
+DESCRIPTION = "corrclip.json"
+VOCABULARY = "vocabulary"
+FORMAT = 1
+
+
+def save(
+    path: str | Path, params: Mapping[str, Any], config: Config, *, sources: Mapping[str, Any] | None = None
+) -> Path:
+    """Write parameters and configuration as a converted model; `config.vocabulary` is copied into it.
+
+    `sources` says where each tower comes from (any JSON). The folder appears whole or not at all, and takes the
+    place of one that is there.
+
+    Raises:
+      ValueError: for params that do not fit config.
+      OSError: where the folder cannot be written.
+    """
+    check_params(config, params)
+    with new_folder(Path(path)) as folder:
+        for name in towers_of(config):
+            write_tower(folder, name, params[name])
+        write_description(folder, config, sources or {})
+    return Path(path)
+
+
+def write_tower(folder: Path, name: str, params: Mapping[str, Any]) -> None:
+    """Write one tower's tree into the folder of a converted model."""
+    types = ocp.type_handlers
+    # Orbax's own handler first copies every array; nobody changes these meanwhile. Weights hardly compress.
+    registry = types.create_type_handler_registry(
+        (np.ndarray, types.NumpyHandler(deepcopy_host_arrays=False)), (jax.Array, types.ArrayHandler())
+    )
+    handler = ocp.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=registry)
+    try:
+        with _quiet(), ocp.Checkpointer(handler) as checkpointer:
+            tree = jax.tree.map(np.asarray, params)
+            checkpointer.save((folder / name).absolute(), args=ocp.args.PyTreeSave(tree))
+    except (ValueError, RuntimeError) as error:  # tensorstore's own, for a full disk among others
+        reason = re.search(r"([^:]+) \[os_error_code", str(error))
+        raise OSError(reason[1].strip() if reason else str(error).split("\n")[0]) from error
+
+
+def write_description(folder: Path, config: Config, sources: Mapping[str, Any]) -> None:
+    """Write `corrclip.json` and copy the vocabulary; the last step, without it a folder is no model."""
+    if config.vocabulary is not None:
+        copy_vocabulary(Path(config.vocabulary), folder / VOCABULARY)
+        config = with_fields(config, vocabulary=VOCABULARY)
+    packages = ("corrclip-jax", "jax", "flax", "orbax-checkpoint", "numpy")
+    content = {
+        "format": FORMAT,
+        "config": to_dict(config),
+        "sources": dict(sources),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
+    }
+    (folder / DESCRIPTION).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+
+
+def copy_vocabulary(source: Path, target: Path) -> None:
+    """Copy a vocabulary (a file, or a repository's folder) so that `Tokenizer.load(target)` finds it."""
+    target.mkdir()
+    if source.is_dir():
+        names = ("tokenizer.json", "vocab.json", "merges.txt")
+        for file in (*(source / name for name in names), *source.glob("*bpe_simple_vocab_16e6.txt.gz")):
+            if file.is_file():
+                shutil.copyfile(file, target / file.name)
+    elif source.name == "vocab.json":
+        for name in ("vocab.json", "merges.txt"):
+            shutil.copyfile(source.parent / name, target / name)
+    else:
+        is_json = source.suffix == ".json"
+        shutil.copyfile(source, target / ("tokenizer.json" if is_json else "bpe_simple_vocab_16e6.txt.gz"))
+
+
+def read_description(path: str | Path) -> dict[str, Any]:
+    """The content of `corrclip.json`.
+
+    Raises:
+      FileNotFoundError: where the folder holds no converted model.
+      ValueError: for a file that is damaged or of a format that this version does not know.
+    """
+    file = Path(path) / DESCRIPTION
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{path} holds no converted model ({DESCRIPTION} is not in it). Convert one with `corrclip convert`."
+        )
+    try:
+        content = json.loads(file.read_text("utf-8"))
+        known = content["format"] == FORMAT
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is damaged ({error}). Convert the model again.") from error
+    if not known:
+        raise ValueError(
+            f"{file} has format {content['format']}, this version reads format {FORMAT}. Convert the model again."
+        )
+    return content
+
+
+def read(path: str | Path, *, sam2: bool = True) -> tuple[Config, Params]:
+    """Configuration and parameters (JAX arrays) of a converted model; with `sam2` False, without that tower.
+
+    Raises:
+      FileNotFoundError: where the folder holds no converted model.
+      ValueError: where what it holds is damaged, incomplete, or does not fit its own configuration.
+    """
+    path = Path(path).absolute()
+    config = from_dict(Config, read_description(path)["config"])
+    if config.vocabulary is not None:
+        config = with_fields(config, vocabulary=str(path / config.vocabulary))
+    if not sam2:
+        config = with_fields(config, sam2=None)
+    params = {}
+    for name in towers_of(config):
+        try:
+            params[name] = _read_tower(path / name)
+        except Exception as error:  # Orbax raises nothing narrower for a damaged file
+            reason = str(error).split("\n")[0].split(". See full")[0]
+            raise ValueError(
+                f"{path / name} is damaged or missing ({reason}). Convert the model again."
+            ) from error
+    check_params(config, params)
+    return config, params
+
+
+def _read_tower(path: Path) -> Params:
+    if not path.is_dir():
+        raise FileNotFoundError("there is no such folder")
+    device = jnp.zeros(()).sharding  # the default one, whatever sets it
+    with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        if (metadata := checkpointer.metadata(path).item_metadata) is None:
+            raise ValueError("its metadata cannot be read")
+        # Restored as JAX arrays: NumPy arrays would be copied once more on their way to the device.
+        arguments = jax.tree.map(
+            lambda _: ocp.ArrayRestoreArgs(restore_type=jax.Array, sharding=device), metadata.tree
+        )
+        return checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=arguments))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Orbax's log, which prints what it raises as well, once a thread."""
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # a plain checkout on the path
+        return None

@@ -1,0 +1,90 @@
+"""How much goes through a program at once, where the configuration leaves it open: what the device's memory allows.
+
+None of this changes results. A CPU, whose memory JAX does not report, gets what its caches like.
+"""
+
+from typing import Any
+
+import jax
+
+from corrclip_jax.config import Config, SAM2Config, with_fields
+
+_FLOAT = 4
+# On a CPU: tokens of one pass through the towers, and bytes of one block of logits.
+_CPU_CELLS, _CPU_LOGITS = 1024, 16 << 20
+# On accelerators: shares of the memory, and amounts beyond which more at once gains nothing.
+_WINDOWS_SHARE, _MOST_WINDOWS = 1 / 4, 32
+_POINTS_SHARE, _POINTS_BYTES = 1 / 8, 1 << 30
+_LOGITS_SHARE, _LOGITS_BYTES = 1 / 64, 1 << 30
+
+
+def device_bytes() -> int | None:
+    """The memory that JAX may use on its first device; None where that is not reported, as on CPUs."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+
+
+def windows_at_once(config: Config, memory: int | None) -> int:
+    """Windows that go through the towers together: `method.windows_per_chunk`, or what fits in `memory` bytes."""
+    if config.method.windows_per_chunk is not None:
+        return config.method.windows_per_chunk
+    cells = (config.method.window // config.dino.patch_size) ** 2
+    if memory is None:
+        return max(1, _CPU_CELLS // cells)
+    # The correlations' matrices, those of DINO's attention where it is not fused, and a block's activations.
+    matrices = 4 if config.dtype == "bfloat16" else 4 + 2 * config.dino.heads
+    activations = (config.dino.mlp_ratio + 8) * config.dino.width
+    return _fitting(memory * _WINDOWS_SHARE, _FLOAT * cells * (matrices * cells + activations), _MOST_WINDOWS)
+
+
+def points_at_once(config: Config, memory: int | None) -> int:
+    """Points that SAM decodes together: `regions.points_per_chunk`, or what fits; one where `memory` is None."""
+    if config.regions.points_per_chunk is not None:
+        return config.regions.points_per_chunk
+    if memory is None:
+        return 1
+    each = _FLOAT * _point_values(config.sam2 or SAM2Config())
+    return _fitting(min(memory * _POINTS_SHARE, _POINTS_BYTES), each, config.regions.points_per_side**2)
+
+
+def rows_at_once(rows: int | None, queries: int, width: int, memory: int | None) -> int:
+    """Rows of a photo whose logits [rows, queries, width] exist together: `rows`, or what fits."""
+    if rows is not None:
+        return rows
+    budget = _CPU_LOGITS if memory is None else min(memory * _LOGITS_SHARE, _LOGITS_BYTES)
+    return _fitting(budget, _FLOAT * queries * width, width)
+
+
+def fill(config: Config, memory: int | None, *, queries: int, width: int) -> Config:
+    """The configuration with every open number chosen for a device of `memory` bytes."""
+    rows = rows_at_once(config.method.rows_per_chunk, queries, width, memory)
+    return with_fields(
+        config,
+        method={"windows_per_chunk": windows_at_once(config, memory), "rows_per_chunk": rows},
+        regions={"points_per_chunk": points_at_once(config, memory)},
+    )
+
+
+def _point_values(sam2: SAM2Config) -> int:
+    """Numbers that the mask decoder holds for one point: its maps of the image in three resolutions."""
+    coarse = sam2.embed_size**2 * sam2.embed_dim
+    half, full = coarse * 4 // 4, coarse * 16 // 8
+    return 6 * coarse + 2 * half + 3 * full
+
+
+def _fitting(budget: int | float, each: int | float, most: int) -> int:
+    return max(1, min(most, int(budget // each)))
+
+
+def exhausted(error: Any) -> bool:
+    """Whether this is a device's error for want of memory."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+
+
+def with_advice(error: jax.errors.JaxRuntimeError) -> jax.errors.JaxRuntimeError:
+    """The error, with a note of what needs less memory where that was short."""
+    if exhausted(error):
+        error.add_note(
+            "Less at once needs less memory: fewer photos a call, or a smaller photo; and in the configuration "
+            "(with_fields) method.windows_per_chunk, method.rows_per_chunk, regions.points_per_chunk."
+        )
+    return error

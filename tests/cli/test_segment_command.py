@@ -1,0 +1,262 @@
+"""`corrclip segment`: files written, photos that fail beside others, every refusal, exit codes."""
+
+import json
+import re
+import resource
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from command_line import assert_refused, corrclip, plain
+from PIL import Image
+from small_models import small_model
+
+from corrclip_jax.cli.runs.output_names import plan_jobs
+from corrclip_jax.inference import segmenter as segmenter_module
+from corrclip_jax.inference.label_runner import Runner
+from corrclip_jax.io.region_maps import write_regions
+
+SIZE = (60, 90)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(small_model(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed, name in enumerate(("a.png", "b.jpg")):
+        coarse = np.random.default_rng(seed).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+        Image.fromarray(coarse.repeat(10, 0).repeat(10, 1)).save(folder / name)
+    return folder
+
+
+def segment(*arguments):
+    return corrclip("segment", *arguments)
+
+
+def test_a_folder_of_photos(photos, model, tmp_path):
+    out = tmp_path / "new" / "out"
+    result = segment(photos, "-c", "cat, grass, sky; cloud", "-m", model, "-o", out, "--regions", "none")
+    assert result.exit_code == 0, result.output
+    names = ["a.json", "a.overlay.jpg", "a.png", "b.json", "b.overlay.jpg", "b.png"]
+    assert sorted(p.name for p in out.iterdir()) == names
+    labels = Image.open(out / "a.png")
+    assert (labels.mode, labels.size) == ("P", SIZE[::-1])
+    content = json.loads((out / "a.json").read_text())
+    assert content["photo"] == str(photos / "a.png")
+    assert [one["names"] for one in content["classes"]] == [["cat"], ["grass"], ["sky", "cloud"]]
+    assert content["classes"][1]["pixels"] == (np.asarray(labels) == 1).sum()
+    assert content["model"]["name"] == "small"
+    assert content["model"]["sources"]["clip"]["files"][0]["sha256"] == "00ff"
+    assert content["model"]["sources"]["clip"]["licence"] == "Apache-2.0"
+    assert content["settings"]["regions"] == "none"
+    assert content["versions"]["jax"] == jax.__version__
+    assert {"load", "text", "segment", "segment_includes_compilation"} == set(content["seconds"])
+    assert content["device"].startswith(jax.devices()[0].platform)
+    assert re.search(r"a\.png +90 x 60 +\w+ \d", plain(result.stdout))
+    assert "2 of 2 photos segmented" in plain(result.stderr)
+
+
+@pytest.mark.slow
+def test_regions_from_sam(photos, model, tmp_path):
+    result = segment(photos / "a.png", "-c", "cat, grass", "-m", model, "-o", tmp_path, "--points", "2")
+    assert result.exit_code == 0, result.output
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert content["settings"]["regions"] == "sam2"
+    assert content["settings"]["points_per_side"] == 2
+    assert content["regions"] <= 4
+
+
+def test_bad_photos_do_not_stop_the_others(photos, model, tmp_path):
+    (photos / "cut.jpg").write_bytes((photos / "b.jpg").read_bytes()[:400])
+    (photos / "page.png").write_bytes(b"<!DOCTYPE html>")
+    result = segment(photos, "-c", "cat, grass", "-m", model, "-o", tmp_path / "out", "--regions", "none")
+    assert result.exit_code == 1
+    assert (tmp_path / "out" / "a.png").exists()
+    assert (tmp_path / "out" / "b.json").exists()
+    assert "2 of 4 photos segmented" in plain(result.stderr)
+    assert re.search(r"Error: .*cut\.jpg (is damaged|cannot be read)", plain(result.stderr))
+    assert re.search(r"Error: .*page\.png is not an image", plain(result.stderr))
+
+
+def test_region_maps_from_a_folder(photos, model, tmp_path):
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    write_regions(maps / "a.npz", np.arange(60 * 90).reshape(SIZE) // 1350)
+    write_regions(maps / "b.npz", np.zeros((3, 4), int))
+    result = segment(photos, "-c", "cat, grass", "-m", model, "-o", tmp_path / "out", "--regions", maps)
+    assert result.exit_code == 1
+    content = json.loads((tmp_path / "out" / "a.json").read_text())
+    assert (content["regions"], content["settings"]["regions"]) == (3, str(maps))
+    assert "b.npz must have the photo's size" in plain(result.stderr)
+    (maps / "b.npz").unlink()
+    result = segment(photos / "b.jpg", "-c", "cat", "-m", model, "-o", tmp_path / "out", "--regions", maps)
+    assert result.exit_code == 1
+    assert "has no region map" in plain(result.stderr)
+
+
+def test_1000_classes_make_a_16_bit_label_map(photos, model, tmp_path):
+    (tmp_path / "classes.txt").write_text("\n".join(f"thing number {k}" for k in range(1000)))
+    arguments = ("--classes-file", tmp_path / "classes.txt", "-m", model, "-o", tmp_path, "--regions", "none")
+    result = segment(photos / "a.png", *arguments)
+    assert result.exit_code == 0, result.output
+    labels = Image.open(tmp_path / "a.png")
+    assert labels.mode == "I;16"
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert len(content["classes"]) == 1000
+    assert [one["label"] for one in content["classes"] if one["pixels"]] == np.unique(
+        np.asarray(labels)
+    ).tolist()
+
+
+def test_the_threshold_makes_the_first_class_and_says_so(photos, model, tmp_path):
+    arguments = ("-m", model, "-o", tmp_path, "--regions", "none", "--background-threshold", "1")
+    result = segment(photos / "a.png", "-c", "cat, grass", *arguments)
+    assert result.exit_code == 0, result.output
+    assert not np.asarray(Image.open(tmp_path / "a.png")).any()
+    assert "below the threshold become the first class, 'cat'" in plain(result.stderr)
+    result = segment(photos / "a.png", "-c", "background, grass", *arguments)
+    assert "below the threshold" not in plain(result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("photos",), "Name the classes"),
+        (("photos", "-c", "cat", "--classes-file", "classes.txt"), "either --classes"),
+        (("photos", "-c", ""), "no classes"),
+        (("photos", "-c", "cat,,dog"), "class 2 has an empty name"),
+        (("photos", "-c", "cat, Cat"), "class 2 names 'Cat'"),
+        (("photos", "--classes-file", "gone.txt"), "no file of class names at gone.txt"),
+        (("gone.jpg", "-c", "cat"), "gone.jpg does not exist"),
+        (("empty", "-c", "cat"), "empty is a folder without pictures"),
+        (("photos", "-c", "cat", "--model", "nowhere"), "model must be one of .* Got 'nowhere'"),
+        (("photos", "-c", "cat", "--model", "empty"), "empty holds neither a converted model"),
+        (("photos", "-c", "cat", "--regions", "nowhere"), "'nowhere' is no folder"),
+        (("photos", "-c", "cat", "--out", "photos"), "photos holds the photos"),
+        (("photos/a.png", "-c", "cat", "--out", "photos"), "photos/a.png would replace a photo"),
+        (("photos", "-c", "cat", "--out", "photos/a.png"), "Cannot write photos/a.png: File exists"),
+        (
+            ("photos", "-c", "cat", "--out", "photos/a.png/out"),
+            "Cannot write photos/a.png/out: Not a directory",
+        ),
+    ],
+)
+def test_refusals_are_one_line_and_write_nothing(photos, monkeypatch, arguments, words):
+    monkeypatch.chdir(photos.parent)
+    Path("empty").mkdir()
+    Path("classes.txt").write_text("cat\n")
+    before = sorted(Path().rglob("*"))
+    assert_refused(segment(*arguments), words)
+    assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--points", "0"), "--points"),
+        (("--background-threshold", "1.5"), "--background-threshold"),
+        (("--dtype", "int8"), "--dtype"),
+        (("--nonsense",), "--nonsense"),
+    ],
+)
+def test_options_out_of_range(photos, arguments, words):
+    result = segment(photos, "-c", "cat", *arguments)
+    assert result.exit_code == 2
+    assert words in plain(result.stderr)
+    assert "Traceback" not in result.output
+
+
+def test_a_model_without_sam(photos, tmp_path):
+    folder = small_model(tmp_path, sam2=False)
+    assert_refused(segment(photos, "-c", "cat", "-m", folder, "-o", tmp_path / "out"), "'small' has no SAM 2")
+
+
+def test_debug_shows_the_traceback(photos):
+    result = corrclip("--debug", "segment", photos, "-c", "cat,,dog")
+    assert isinstance(result.exception, ValueError)
+    assert not isinstance(result.exception, SystemExit)
+
+
+def limited(room, *arguments):
+    """A run in which files stop growing at `room` bytes, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        return segment(*arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_found_before_the_work(photos, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(segmenter_module, "load", None)  # never called
+    assert_refused(
+        limited(1000, photos, "-c", "cat", "-m", model, "-o", tmp_path / "out"), "Cannot write .*out:"
+    )
+
+
+def test_a_disk_that_fills_up_ends_the_work_and_keeps_what_is_there(photos, model, tmp_path, monkeypatch):
+    written = []
+    real = segmenter_module.Segmentation.save
+
+    def save(self, folder, stem, details=None):
+        if written:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
+        written.append(stem)
+        return real(self, folder, stem, details)
+
+    monkeypatch.setattr(segmenter_module.Segmentation, "save", save)
+    out = tmp_path / "out"
+    result = limited(-1, photos, "-c", "cat, grass", "-m", model, "-o", out, "--regions", "none")
+    assert result.exit_code == 1
+    assert re.search(r"Cannot write .*b\.png: .*Stopped there", plain(result.stderr))
+    assert "1 of 2 photos segmented" in plain(result.stderr)
+    assert sorted(p.name for p in out.iterdir()) == ["a.json", "a.overlay.jpg", "a.png"]
+
+
+def test_ctrl_c_keeps_what_is_there(photos, model, tmp_path, monkeypatch):
+    real = segmenter_module.Segmenter.stream
+
+    def stream(self, *arguments, **options):
+        yield next(real(self, *arguments, **options))
+        assert (tmp_path / "out" / "a.json").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(segmenter_module.Segmenter, "stream", stream)
+    result = segment(photos, "-c", "cat, grass", "-m", model, "-o", tmp_path / "out", "--regions", "none")
+    assert result.exit_code == 130
+    assert "Stopped by Ctrl-C" in plain(result.stderr)
+    assert "a.png" in plain(result.stdout)
+
+
+def test_a_photo_too_large_for_the_memory_does_not_stop_the_others(photos, model, tmp_path, monkeypatch):
+    real = Runner._program
+
+    def program(self, *arguments):
+        if not tmp_path.joinpath("met").exists():
+            tmp_path.joinpath("met").touch()
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Runner, "_program", program)
+    result = segment(photos, "-c", "cat, grass", "-m", model, "-o", tmp_path / "out", "--regions", "none")
+    assert result.exit_code == 1
+    assert "a.png is too large for the memory" in plain(result.stderr)
+    assert (tmp_path / "out" / "b.png").exists()
+
+
+def stems(*names):
+    return [job.stem for job in plan_jobs([Path("/x") / name for name in names], Path("/out"))]
+
+
+def test_results_of_photos_with_one_stem_stand_side_by_side():
+    assert stems("a/dog.jpg", "a/cat.jpg") == ["dog", "cat"]
+    assert stems("a/dog.jpg", "b/dog.jpg", "cat.jpg") == ["a-dog", "b-dog", "cat"]
+    assert stems("a/dog.jpg", "a/dog.png") == ["a-dog-jpg", "a-dog-png"]
+    assert stems("a/dog.jpg", "a/DOG.jpg") == ["a-dog-jpg", "a-DOG-jpg-2"]
+    assert stems("1/a/dog.jpg", "2/a/dog.jpg", "a-dog-jpg.jpg") == ["a-dog-jpg", "a-dog-jpg-2", "a-dog-jpg-3"]

@@ -1,0 +1,208 @@
+"""Scores on data sets: which pictures are counted, and how `corrclip evaluate` tells of it."""
+
+import dataclasses
+import itertools
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_models import small_config, write_vocabulary
+
+from corrclip_jax.config import PartsConfig, with_fields
+from corrclip_jax.datasets.dataset import NOT_SCORED, Dataset, Example
+from corrclip_jax.datasets.scenes.dataset import scenes
+from corrclip_jax.datasets.scenes.generate import unseen_scene, val_scene
+from corrclip_jax.datasets.scenes.words import CLASSES, UNSEEN_CLASSES
+from corrclip_jax.evaluation import scorer as module
+from corrclip_jax.evaluation.evaluate import ablation, evaluate
+from corrclip_jax.evaluation.loading import Broken, Loaded, load_batches, read_ahead
+from corrclip_jax.io.photos import PhotoError
+from corrclip_jax.params.structure import init_params
+
+NAMES = (("cat",), ("dog", "hound"), ("sky",))
+
+
+def toy_example(index: int) -> Example:
+    """Noise; every third picture has another size. The last rows are not scored, by one of three numbers."""
+    rng = np.random.default_rng(index)
+    height, width = (24, 32) if index % 3 == 1 else (28, 28)
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    labels = rng.integers(0, len(NAMES), (height, width), dtype=np.int32)
+    labels[-4:] = (255, NOT_SCORED, len(NAMES))[index % 3]
+    return Example(image, labels, np.indices((height, width)).sum(0) // 16)
+
+
+TOY = Dataset("toy", NAMES, 7, toy_example)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A small model without SAM 2."""
+    config = small_config(write_vocabulary(tmp_path), sam2=False)
+    return config, init_params(config)
+
+
+@pytest.fixture
+def towerless(monkeypatch):
+    """The method replaced: a pixel's class is its red modulo the classes, without the map correction its green."""
+
+    def make_segment(config):
+        channel = 0 if config.parts.correction else 1
+        return lambda params, images, text, sizes, regions: SimpleNamespace(
+            labels=images[..., channel].astype(jnp.int32) % len(NAMES)
+        )
+
+    monkeypatch.setattr(module, "make_segment", make_segment)
+
+
+def matrix_by_hand(channel: int) -> np.ndarray:
+    """The toy data set's matrix, pixel by pixel."""
+    matrix = np.zeros((3, 4), int)
+    for index in range(TOY.count):
+        image, labels, _ = toy_example(index)
+        for pixel, true in zip(image.reshape(-1, 3).tolist(), labels.ravel().tolist(), strict=True):
+            if 0 <= true < 3:
+                matrix[true, pixel[channel] % 3] += 1
+    return matrix
+
+
+# --- data sets ---
+
+
+def test_scenes_are_the_fixed_splits():
+    data = scenes("val", 3)
+    assert (data.name, data.classes, data.count) == ("scenes, val", CLASSES, 3)
+    np.testing.assert_array_equal(data.example(2).image, val_scene(2).image)
+    np.testing.assert_array_equal(data.example(2).labels, val_scene(2).labels)
+    unseen = scenes("unseen")
+    assert (unseen.classes, unseen.count, scenes().count) == (UNSEEN_CLASSES, 100, 200)
+    np.testing.assert_array_equal(unseen.example(1).labels, unseen_scene(1).unseen_labels)
+    np.testing.assert_array_equal(unseen.example(1).regions, unseen_scene(1).instances)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("test",), "the scenes have the splits val, unseen. Got 'test'"),
+        (("val", 201), "scenes, val has 1 to 200 pictures to take. Got 201"),
+        (("unseen", 0), "scenes, unseen has 1 to 100 pictures to take. Got 0"),
+    ],
+)
+def test_what_there_is_not_is_told(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        scenes(*arguments)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 10])
+def test_batches_hold_every_picture_once_whoever_does_them(small, size):
+    scorer = module.Scorer(*small, TOY, regions="given", batch_size=size)
+    whole = scorer.batches(range(TOY.count))
+    assert sorted(place for batch in whole for place in batch.places) == list(range(TOY.count))
+    shares = [scorer.batches(range(TOY.count), process, 2) for process in range(2)]
+    assert sorted(map(repr, whole)) == sorted(map(repr, [*shares[0], *shares[1]]))
+    left = scorer.batches([0, 5])
+    assert sorted(place for batch in left for place in batch.places) == [0, 5]
+    for loaded in load_batches(TOY, whole):
+        assert isinstance(loaded, Loaded)
+        assert loaded.regions is not None
+        assert loaded.images.shape[:3] == loaded.labels.shape == loaded.regions.shape
+        assert len(loaded.images) == min(size, len(loaded.images))
+        for row, place in enumerate(loaded.places):
+            image, labels, _ = toy_example(place)
+            height, width = loaded.sizes[row]
+            np.testing.assert_array_equal(loaded.images[row, :height, :width], image)
+            np.testing.assert_array_equal(loaded.labels[row, :height, :width], labels)
+            assert (loaded.labels[row, height:] == NOT_SCORED).all()
+            assert (loaded.labels[row, :, width:] == NOT_SCORED).all()
+        assert (loaded.labels[len(loaded.places) :] == NOT_SCORED).all()
+        assert (loaded.sizes[len(loaded.places) :] == 0).all()
+
+
+def test_examples_come_in_order_and_broken_ones_are_named_in_their_place(tmp_path):
+    def example(index: int) -> Example:
+        if index == 2:
+            raise PhotoError("2.jpg is damaged")
+        return toy_example(index)._replace(regions=np.full(toy_example(index).labels.shape, 1))
+
+    many = dataclasses.replace(TOY, example=example)
+    read = list(read_ahead(many, [4, 2, 0]))
+    assert [one.place for one in read] == [4, 2, 0]
+    assert read[1] == Broken(2, "2.jpg is damaged")
+    assert list(read_ahead(TOY, [1], max_regions=2)) == [
+        Broken(
+            1, "1 has 3 regions, more than config.method.max_regions = 2. Raise it, or merge small regions."
+        )
+    ]
+
+
+# --- the loop ---
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_every_scored_pixel_is_counted_once_whatever_the_batch_size(small, towerless, size):
+    done: list[int] = []
+    found = evaluate(*small, TOY, regions="none", batch_size=size, report=done.append)
+    np.testing.assert_array_equal(found.matrices[PartsConfig()], matrix_by_hand(0))
+    assert found.pictures == sum(done) == TOY.count
+    assert found.compiling > 0
+    assert found.seconds > 0
+
+
+def test_variants_are_counted_apart(small, towerless):
+    variants = [PartsConfig(), PartsConfig(correction=False), PartsConfig()]
+    found = evaluate(*small, TOY, variants, regions="given")
+    assert list(found.matrices) == variants[:2]
+    np.testing.assert_array_equal(found.matrices[PartsConfig(correction=False)], matrix_by_hand(1))
+
+
+def test_the_configurations_own_parts_are_the_default(small, towerless):
+    config, params = small
+    config = with_fields(config, parts={"correction": False})
+    np.testing.assert_array_equal(
+        evaluate(config, params, TOY, regions="none").matrices[config.parts], matrix_by_hand(1)
+    )
+
+
+@pytest.mark.slow
+def test_the_method_gives_the_same_scores_whatever_the_batch_size(small):
+    one_size = dataclasses.replace(TOY, count=3, example=lambda index: toy_example(3 * index))
+    one, two = (
+        evaluate(*small, one_size, regions="given", batch_size=size).matrices[PartsConfig()]
+        for size in (1, 2)
+    )
+    assert one[:, :-1].sum() == 3 * 24 * 28
+    assert np.abs(one - two).sum() <= 0.002 * one.sum()  # logits may tie within their last bits
+
+
+def test_settings_that_cannot_be_served_are_refused(small):
+    for data, options, message in [
+        (TOY, {"regions": "sam2"}, "the model 'small' has no SAM 2 to find regions with"),
+        (TOY, {"regions": "none", "batch_size": 0}, "batch_size must be 1 or more. Got 0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            evaluate(*small, data, **options)
+
+
+def test_more_regions_than_the_cap_are_an_error_and_no_low_score(small, monkeypatch):
+    config, params = small
+    config = with_fields(config, method={"max_regions": 1})
+    with pytest.raises(ValueError, match=r"more than config\.method\.max_regions = 1\. Raise it"):
+        evaluate(config, params, dataclasses.replace(TOY, count=1), regions="given")
+
+
+def test_the_ablation_goes_from_plain_clip_to_the_whole():
+    upon, without = ablation()
+    assert list(upon) == [
+        "plain CLIP", "+ scope", "+ value", "+ merging", "+ spatial", "+ semantic", "+ correction",
+    ]  # fmt: skip
+    on = [sum(dataclasses.asdict(parts).values()) for parts in upon.values()]
+    assert on == [0, 1, 2, 3, 4, 5, 6]
+    for before, after in itertools.pairwise(upon.values()):
+        assert all(
+            now >= then
+            for then, now in zip(dataclasses.astuple(before), dataclasses.astuple(after), strict=True)
+        )
+    assert all(sum(dataclasses.asdict(parts).values()) == 5 for parts in without.values())
+    assert not without["without merging"].merging
+    assert without["without correction"] == upon["+ semantic"]

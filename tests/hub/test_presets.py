@@ -1,0 +1,286 @@
+"""`load`: presets and folders, converted once, with and without a network."""
+
+import os
+import shutil
+from pathlib import Path
+
+import huggingface_hub
+import jax
+import numpy as np
+import pytest
+import torch
+from published import CLIP, DINO, dino_as_transformers, dino_shapes, open_clip_shapes, random_tensors
+from safetensors.numpy import save_file
+from small_models import small_model, write_vocabulary
+
+from corrclip_jax.config import Config
+from corrclip_jax.conversion.published import preset_models
+from corrclip_jax.conversion.rules import ConversionError
+from corrclip_jax.hub import presets
+from corrclip_jax.hub.presets import EMBEDDED_FOLDER, PRESETS, available_models, load, weights_home
+from corrclip_jax.params.structure import expected_params
+
+CLIP_TENSORS = random_tensors(open_clip_shapes(CLIP))
+DINO_TENSORS = random_tensors(dino_shapes(DINO))
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """A weights home of the test's own, and no network."""
+    monkeypatch.setenv("CORRCLIP_HOME", str(tmp_path / "home"))
+
+    def offline(repository, **options):
+        raise OSError(f"no network to fetch {repository}")
+
+    monkeypatch.setattr(presets, "snapshot_download", offline)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def small_preset(monkeypatch) -> str:
+    """ "vit-b" at a size for tests, without SAM 2."""
+    monkeypatch.setitem(presets.PRESETS, "vit-b", Config(name="vit-b", clip=CLIP, dino=DINO, sam2=None))
+    parts = {family: part for family, part in preset_models("vit-b").items() if family != "sam2"}
+    monkeypatch.setattr(presets, "preset_models", lambda name: parts)
+    return "vit-b"
+
+
+def fill(folder: Path, *, clip: bool = True, dino: bool = True, vocabulary: bool = True) -> Path:
+    """Repositories as the hub has them, below `folder`."""
+    parts = preset_models("vit-b")
+    places = {family: folder / parts[family].repository for family in ("clip", "dino")}
+    for place in places.values():
+        place.mkdir(parents=True, exist_ok=True)
+    if clip:
+        save_file(CLIP_TENSORS, places["clip"] / parts["clip"].file)
+    if vocabulary:
+        write_vocabulary(places["clip"])
+    if dino:
+        tensors = dino_as_transformers(DINO_TENSORS, DINO)
+        torch.save(
+            {name: torch.from_numpy(x) for name, x in tensors.items()}, places["dino"] / parts["dino"].file
+        )
+    return folder
+
+
+def checkpoints(folder: Path) -> Path:
+    """A folder of checkpoints in published layout, with all that shapes do not show."""
+    folder.mkdir()
+    save_file(CLIP_TENSORS, folder / "clip.safetensors")
+    (folder / "open_clip_config.json").write_text('{"model_cfg": {"quick_gelu": true}}')
+    save_file(DINO_TENSORS, folder / "dino.safetensors")
+    write_vocabulary(folder)
+    return folder
+
+
+# --- folders ---
+
+
+def test_a_converted_folder_is_read(home, tmp_path):
+    config, params = load(small_model(tmp_path))
+    assert config.name == "small"
+    assert set(params) == {"clip", "dino", "sam2"}
+    assert not home.exists()
+
+
+def test_dtype_and_sam2_are_the_callers(home, tmp_path):
+    config, params = load(small_model(tmp_path), dtype="bfloat16", sam2=False)
+    assert (config.dtype, config.sam2, set(params)) == ("bfloat16", None, {"clip", "dino"})
+    assert params["dino"]["cls_token"].dtype == np.float32
+
+
+def test_a_folder_of_checkpoints_is_converted_once(home, tmp_path, monkeypatch):
+    folder = checkpoints(tmp_path / "mine")
+    config, params = load(folder)
+    assert (config.name, config.clip, config.dino) == ("mine", CLIP, DINO)
+    assert Path(config.vocabulary or "").is_dir()
+    monkeypatch.setattr(presets, "convert_folder", lambda *args, **options: pytest.fail("converted again"))
+    again = load(folder)
+    assert again[0] == config
+    jax.tree.map(np.testing.assert_array_equal, again[1], params)
+
+
+def test_changed_checkpoints_are_converted_again_and_the_old_conversion_goes(home, tmp_path):
+    folder = checkpoints(tmp_path / "mine")
+    load(folder)
+    save_file(DINO_TENSORS | {"cls_token": np.full((1, 1, 64), 7, np.float32)}, folder / "dino.safetensors")
+    os.utime(folder / "dino.safetensors", ns=(1, 1))
+    assert load(folder)[1]["dino"]["cls_token"][0, 0, 0] == 7
+    assert len(list((home / "converted").iterdir())) == 1
+
+
+def test_folders_of_one_name_do_not_share_a_conversion(home, tmp_path):
+    for parent in ("a", "b"):
+        (tmp_path / parent).mkdir()
+        load(checkpoints(tmp_path / parent / "mine"))
+    assert len(list((home / "converted").iterdir())) == 2
+
+
+def test_what_is_no_model_is_told(home, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"model must be one of tiny, vit-b, vit-l, vit-h, or a folder.*Got 'vit-x'"
+    ):
+        load("vit-x")
+    with pytest.raises(ConversionError, match="neither a converted model"):
+        load(tmp_path)
+
+
+# --- the embedded model ---
+
+
+def test_the_embedded_model_needs_no_network_and_no_home(home):
+    config, params = load("tiny")
+    assert (config.name, set(params)) == ("tiny", {"clip", "dino", "sam2"})
+    assert Path(config.vocabulary or "").is_dir()
+    assert not home.exists()
+
+
+def test_the_embedded_model_can_do_without_sam2(home):
+    config, params = load("tiny", dtype="bfloat16", sam2=False)
+    assert (config.dtype, config.sam2, set(params)) == ("bfloat16", None, {"clip", "dino"})
+
+
+def test_a_broken_installation_is_told(home, tmp_path, monkeypatch):
+    monkeypatch.setattr(presets, "EMBEDDED_FOLDER", tmp_path / "tiny")
+    with pytest.raises(FileNotFoundError, match=r"embedded model are missing.*installation is broken"):
+        load("tiny")
+    shutil.copytree(EMBEDDED_FOLDER, tmp_path / "tiny")
+    shutil.rmtree(tmp_path / "tiny" / "dino")
+    with pytest.raises(FileNotFoundError, match="embedded model are damaged"):
+        load("tiny")
+
+
+# --- presets ---
+
+
+def test_presets_have_full_size_shapes_of_every_tower():
+    for name, config in PRESETS.items():
+        tree = expected_params(config)
+        width = config.clip.vision.width
+        assert tree["clip"]["visual"]["proj"]["kernel"].shape == (width, config.clip.embed_dim), name
+        assert tree["dino"]["pos_embed"].shape == (1, 785, 768)
+        assert tree["sam2"]["image_encoder"]["trunk"]["patch_embed"]["kernel"].shape == (7, 7, 3, 144)
+
+
+def test_presets_and_register_agree():
+    for name, config in PRESETS.items():
+        part = preset_models(name)["clip"]
+        assert config.name == name
+        assert (config.clip.quick_gelu, config.clip.vision.head_width) == (part.quick_gelu, part.head_width)
+
+
+def test_models_are_listed_with_their_licences(home):
+    models = {model.name: model for model in available_models()}
+    assert list(models) == ["tiny", "vit-b", "vit-l", "vit-h"]
+    assert models["tiny"].converted
+    assert set(models["tiny"].licences.values()) == {"Apache-2.0"}
+    assert models["vit-b"].licences == {"clip": "CC-BY-NC-4.0", "dino": "Apache-2.0", "sam2": "Apache-2.0"}
+    assert models["vit-h"].licences["clip"] == "MIT"
+    assert not models["vit-b"].converted
+
+
+def test_without_a_network_one_message_says_which_files_to_place_where(home):
+    with pytest.raises(FileNotFoundError) as caught:
+        load("vit-b")
+    message = str(caught.value)
+    for part in preset_models("vit-b").values():
+        assert f"{part.repository}: no network to fetch" in message
+        assert f"{home / 'published' / part.repository}/\n    {part.file}" in message
+        assert f"https://huggingface.co/{part.repository}" in message
+    assert "tokenizer.json" in message
+    assert "CORRCLIP_HOME" in message
+    assert not home.exists()
+
+
+def test_the_hubs_own_offline_mode_gives_that_message(tmp_path, monkeypatch):
+    monkeypatch.setenv("CORRCLIP_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(
+        FileNotFoundError, match=r"(?s)not all here.*place these files.*pytorch_model\.bin"
+    ) as caught:
+        load("vit-l")
+    assert len(str(caught.value).splitlines()) == 12
+
+
+def test_files_placed_by_hand_are_converted_once(home, small_preset, monkeypatch, capfd):
+    fill(home / "published")
+    config, _ = load(small_preset)
+    assert (config.name, config.clip, config.dino) == ("vit-b", CLIP, DINO)
+    assert "licence CC-BY-NC-4.0 (no commercial use)" in capfd.readouterr().err
+    assert {model.name for model in available_models() if model.converted} == {"tiny", "vit-b"}
+    monkeypatch.setattr(presets, "convert", lambda *args, **options: pytest.fail("converted again"))
+    assert load(small_preset)[0] == config
+
+
+def test_only_what_is_missing_is_asked_for(home, small_preset):
+    fill(home / "published", clip=False, vocabulary=False)
+    with pytest.raises(FileNotFoundError) as caught:
+        load(small_preset)
+    assert "timm/vit_base_patch16_clip_224" in str(caught.value)
+    assert "facebook/dino" not in str(caught.value)
+
+
+def test_a_clip_without_vocabulary_asks_for_one(home, small_preset):
+    fill(home / "published", vocabulary=False)
+    with pytest.raises(FileNotFoundError, match=r"(?s)no network to fetch openai/clip.*and tokenizer\.json"):
+        load(small_preset)
+
+
+def test_another_published_layout_of_the_same_model_will_do(home, small_preset):
+    fill(home / "published", dino=False)
+    place = home / "published" / "facebook" / "dino-vitb8"
+    save_file(DINO_TENSORS, place / "dino_vitbase8_pretrain.safetensors")
+    assert load(small_preset)[0].dino == DINO
+
+
+def test_downloads_ask_for_the_file_and_what_lies_beside_it(home, small_preset, tmp_path, monkeypatch):
+    hub, asked = fill(tmp_path / "hub"), {}
+
+    def download(repository, allow_patterns):
+        asked[repository] = allow_patterns
+        return str(hub / repository)
+
+    monkeypatch.setattr(presets, "snapshot_download", download)
+    load(small_preset)
+    parts = preset_models("vit-b")
+    assert asked[parts["clip"].repository][0] == "open_clip_model.safetensors"
+    assert {"tokenizer.json", "open_clip_config.json"} < set(asked[parts["clip"].repository])
+    assert asked[parts["dino"].repository][0] == "pytorch_model.bin"
+
+
+def test_without_torch_a_safetensors_file_is_asked_for(home, small_preset, tmp_path, monkeypatch):
+    hub, asked = fill(tmp_path / "hub"), {}
+
+    def download(repository, allow_patterns):
+        asked[repository] = allow_patterns[0]
+        return str(hub / repository)
+
+    monkeypatch.setattr(presets, "snapshot_download", download)
+    monkeypatch.setattr(presets.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match=r"pip install 'corrclip-jax\[convert\]'"):
+        load(small_preset)
+    assert asked["facebook/dino-vitb8"] == "*.safetensors"
+
+
+def test_weights_of_another_size_than_the_presets_are_refused(home, small_preset, monkeypatch):
+    fill(home / "published")
+    monkeypatch.setitem(presets.PRESETS, "vit-b", Config(name="vit-b", sam2=None))
+    with pytest.raises(
+        ConversionError, match=r"(?s)open_clip_model\.safetensors: .*visual\.conv1\.weight \(64, 3, 8, 8\)"
+    ):
+        load(small_preset)
+    assert not (home / "converted" / "vit-b").exists()
+
+
+# --- the weights' home ---
+
+
+def test_the_home_is_the_variables_then_the_checkouts(monkeypatch, tmp_path):
+    monkeypatch.setenv("CORRCLIP_HOME", str(tmp_path))
+    assert weights_home() == tmp_path
+    monkeypatch.delenv("CORRCLIP_HOME")
+    checkout = Path(presets.__file__).resolve().parents[2]
+    assert weights_home() == checkout / "weights"
+    monkeypatch.setattr(presets.os, "access", lambda *args: False)
+    assert weights_home() == Path.home() / ".cache" / "corrclip_jax"

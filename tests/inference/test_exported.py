@@ -1,0 +1,221 @@
+"""Exported programs: one file for three platforms, equal results in another process, what is refused."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from command_line import corrclip
+from small_models import small_config, small_model
+
+from corrclip_jax import embed_text, export, load, load_exported
+from corrclip_jax.config import from_dict, with_fields
+from corrclip_jax.inference.export import DESCRIPTION, PROGRAM
+from corrclip_jax.method.segment import make_segment
+from corrclip_jax.ops.cudnn_attention import TARGETS
+from corrclip_jax.params.structure import init_params
+from corrclip_jax.text.embedding import TextEmbedding, pad_queries
+
+SIZE = (60, 90)
+
+
+def pictures(count=1):
+    coarse = np.random.default_rng(0).integers(0, 256, (count, 6, 9, 3), dtype=np.uint8)
+    return coarse.repeat(10, 1).repeat(10, 2)
+
+
+def region_maps(count=1):
+    return np.random.default_rng(1).integers(0, 6, (count, 3, 6)).repeat(20, 1).repeat(15, 2).astype(np.int32)
+
+
+def some_text(queries=5, classes=4):
+    features = np.random.default_rng(5).standard_normal((queries, 16)).astype(np.float32)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    return TextEmbedding(jnp.asarray(features), jnp.arange(queries, dtype=jnp.int32) % classes, classes)
+
+
+def in_a_process_of_its_own(code, *arguments):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def params():
+    return init_params(with_fields(small_config(), sam2=None))
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory, params):
+    """A program that takes region maps, for two photos."""
+    config = with_fields(small_config(), sam2=None)
+    folder = tmp_path_factory.mktemp("exported") / "program"
+    names = [["cat"], ["sky", "cloud"], ["grass"], ["sea"]]
+    height, width = SIZE
+    return export(
+        folder,
+        config,
+        params,
+        some_text(),
+        height=height,
+        width=width,
+        batch=2,
+        classes=names,
+        given_regions=True,
+    )
+
+
+@pytest.mark.slow
+def test_the_embedded_model_for_three_platforms_in_a_fresh_process(tmp_path):
+    names = "red star, sand; beach, grass"
+    arguments = ["export", "--out", tmp_path / "tiny", "-c", names, "--size", "90x60", "--points", 4]
+    done = corrclip(*arguments)
+    assert done.exit_code == 0, done.output
+    np.save(tmp_path / "images.npy", pictures())
+    code = """
+import sys, numpy as np, corrclip_jax
+folder, images, out = sys.argv[1:]
+exported = corrclip_jax.load_exported(folder)
+np.savez(out, **exported(np.load(images))._asdict())
+print(",".join(exported.description["platforms"]))
+"""
+    printed = in_a_process_of_its_own(code, tmp_path / "tiny", tmp_path / "images.npy", tmp_path / "out.npz")
+    assert printed.strip() == "cpu,cuda,tpu"
+    config, params = load("tiny")
+    config = with_fields(config, regions={"points_per_side": 4})
+    text = pad_queries(embed_text(config, params, ["red star", ["sand", "beach"], "grass"]), 8)
+    wanted = jax.jit(make_segment(config))(params, pictures(), text)
+    with np.load(tmp_path / "out.npz") as got:
+        np.testing.assert_array_equal(got["labels"], wanted.labels)
+        np.testing.assert_array_equal(got["regions"], wanted.regions)
+        np.testing.assert_allclose(got["scores"], wanted.scores, rtol=1e-5)
+
+
+def test_a_program_that_takes_region_maps(given, params):
+    exported = load_exported(given)
+    images, regions = pictures(2), region_maps(2)
+    wanted = jax.jit(make_segment(exported.config))(params, images, some_text(), regions=regions)
+    got = exported(images, regions=regions)
+    np.testing.assert_array_equal(got.labels, wanted.labels)
+    assert len(np.unique(got.labels)) > 1
+    fewer = pad_queries(some_text(3, 3), 4)
+    fewer = TextEmbedding(jnp.pad(fewer.features, ((0, 1), (0, 0))), jnp.append(fewer.query_to_class, -1), 3)
+    other = exported(images, regions=regions, text_emb=fewer)
+    wanted = jax.jit(make_segment(exported.config))(params, images, some_text(3, 3), regions=regions)
+    np.testing.assert_array_equal(other.labels, wanted.labels)
+
+
+def test_the_description_says_what_it_is(given):
+    content = json.loads((given / DESCRIPTION).read_text())
+    assert content["platforms"] == ["cpu", "cuda", "tpu"]
+    assert content["inputs"]["images"] == {"shape": [2, 60, 90, 3], "dtype": "uint8"}
+    assert content["results"]["labels"] == {"shape": [2, 60, 90], "dtype": "int32"}
+    assert content["results"]["scores"]["dtype"] == "float32"
+    assert content["classes"] == [["cat"], ["sky", "cloud"], ["grass"], ["sea"]]
+    assert (content["queries"], content["dtype"]) == (5, "float32")
+    assert content["versions"]["jax"] == jax.__version__
+    exported = load_exported(given)
+    filled = from_dict(type(exported.config), content["config"])
+    assert filled.method.windows_per_chunk >= 1
+    assert filled.clip == exported.config.clip
+    assert load(given)[0] == exported.config
+
+
+@pytest.mark.parametrize(("dtype", "flashes"), [("bfloat16", True), ("float32", False)])
+def test_gpus_in_bfloat16_get_flash_attention(tmp_path, params, dtype, flashes):
+    # Windows large enough that a matrix of attention is worth avoiding.
+    config = with_fields(
+        small_config(), sam2=None, dtype=dtype, method={"window": 168, "resize_short": 168, "stride": 112}
+    )
+    folder = export(
+        tmp_path / dtype,
+        config,
+        params,
+        some_text(),
+        height=60,
+        width=90,
+        given_regions=True,
+        platforms=["cuda"],
+    )
+    text = jax.export.deserialize(bytearray((folder / PROGRAM).read_bytes())).mlir_module()
+    assert (TARGETS[0] in text) is flashes
+    with pytest.raises(ValueError, match=r"was exported for cuda, and this is cpu\. Export it for cpu"):
+        load_exported(folder)
+
+
+def test_what_does_not_fit_the_program_is_refused(given):
+    exported = load_exported(given)
+    images, regions = pictures(2), region_maps(2)
+    with pytest.raises(
+        ValueError, match=r"images must be uint8 \[2, 60, 90, 3\].* Got uint8 \[1, 60, 90, 3\]"
+    ):
+        exported(images[:1], regions=regions)
+    with pytest.raises(ValueError, match=r"images must be uint8 .* Got int32"):
+        exported(images.astype(np.int32), regions=regions)
+    with pytest.raises(ValueError, match=r"regions must be an integer type .* Got float64"):
+        exported(images, regions=regions / 1)
+    with pytest.raises(ValueError, match="exported to take region maps: give regions="):
+        exported(images)
+    with pytest.raises(ValueError, match=r"must be of 5 queries.* Got \[8, 16\]"):
+        exported(images, regions=regions, text_emb=pad_queries(some_text(), 8))
+
+
+def test_damaged_and_missing_programs(given, tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no exported program"):
+        load_exported(tmp_path)
+    content = (given / DESCRIPTION).read_text()
+    program = (given / PROGRAM).read_bytes()
+    try:
+        (given / PROGRAM).write_bytes(program[:100])
+        with pytest.raises(ValueError, match="is damaged"):
+            load_exported(given)
+        (given / DESCRIPTION).write_text(content[:50])
+        with pytest.raises(ValueError, match="is damaged"):
+            load_exported(given)
+        (given / DESCRIPTION).write_text('{"format": 99}')
+        with pytest.raises(ValueError, match="has format 99"):
+            load_exported(given)
+    finally:
+        (given / DESCRIPTION).write_text(content)
+        (given / PROGRAM).write_bytes(program)
+
+
+def test_nothing_else_is_overwritten(tmp_path, params):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "photo.jpg").write_bytes(b"photo")
+    config = with_fields(small_config(), sam2=None)
+    with pytest.raises(FileExistsError, match="is no exported program to replace"):
+        export(tmp_path / "mine", config, params, some_text(), height=60, width=90)
+    assert (tmp_path / "mine" / "photo.jpg").read_bytes() == b"photo"
+    with pytest.raises(ValueError, match=r"platforms must be some of cpu, cuda, tpu. Got \['abacus'\]"):
+        export(
+            tmp_path / "new",
+            config,
+            params,
+            some_text(),
+            height=60,
+            width=90,
+            given_regions=True,
+            platforms=["abacus"],
+        )
+
+
+def test_the_command_refuses_what_it_cannot_do(tmp_path):
+    def refused(*arguments):
+        done = corrclip("export", "--out", tmp_path / "out", *arguments)
+        assert done.exit_code == 2
+        return done.stderr
+
+    assert "Name the classes" in refused()
+    assert "--size must be width x height" in refused("-c", "cat", "--size", "big")
+    model = small_model(tmp_path, sam2=False)
+    assert "no SAM 2 to find regions with" in refused("-c", "cat", "-m", model, "--size", "90x60")
+    assert not (tmp_path / "out").exists()

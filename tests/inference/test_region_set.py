@@ -1,0 +1,146 @@
+"""Regions for their own sake: what a `Regions` says of a photo, `Segmenter.regions`, `corrclip regions`."""
+
+import json
+
+import numpy as np
+import pytest
+from command_line import corrclip
+from PIL import Image
+from small_models import small_config
+
+from corrclip_jax.config import Config, with_fields
+from corrclip_jax.inference.photo_regions import Regions
+from corrclip_jax.inference.region_runner import RegionFinder
+from corrclip_jax.inference.segmenter import Segmenter
+from corrclip_jax.io.coco_rle import decode
+from corrclip_jax.io.region_maps import read_regions, write_regions
+from corrclip_jax.params.structure import init_params
+
+SLIC = with_fields(Config(), regions={"source": "slic", "slic": {"segments": 16}})
+
+
+def picture(seed=0, size=(60, 90)):
+    coarse = np.random.default_rng(seed).integers(0, 256, (size[0] // 10, size[1] // 10, 3), dtype=np.uint8)
+    return coarse.repeat(10, 0).repeat(10, 1)
+
+
+def by_hand():
+    found = np.zeros((60, 90), np.int32)
+    found[10:20, 30:50], found[40:, 80:] = 2, 5
+    return Regions(picture(), found, {"predicted_iou": np.array([0.9, 0.5], np.float32)})
+
+
+def test_what_is_known_of_regions():
+    regions = by_hand()
+    assert len(regions) == 2
+    assert regions.ids.tolist() == [2, 5]
+    assert regions.areas.tolist() == [200, 200]
+    assert regions.boxes.tolist() == [[30, 10, 49, 19], [80, 40, 89, 59]]
+    assert regions.mask(5).sum() == 200
+    with pytest.raises(KeyError, match="no region 3 among the 2"):
+        regions.mask(3)
+    first, second = regions.coco_rle()
+    assert np.array_equal(decode(first["segmentation"]), regions.mask(2))
+    assert (second["area"], second["bbox"], second["predicted_iou"]) == (200, [80, 40, 9, 19], 0.5)
+    json.dumps(regions.coco_rle())
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".png", ".json"])
+def test_a_saved_map_is_read_again(tmp_path, suffix):
+    by_hand().save(tmp_path / f"a{suffix}")
+    assert np.array_equal(read_regions(tmp_path / f"a{suffix}", 60, 90), by_hand().map)
+
+
+def test_the_picture_shows_regions_and_leaves_the_rest_clear():
+    drawn, scale = np.asarray(by_hand().picture()), 4  # small photos are enlarged
+    changed = (drawn != picture().repeat(scale, 0).repeat(scale, 1)).any(-1)
+    assert not changed[: 9 * scale].any()
+    assert changed[10 * scale : 20 * scale, 30 * scale : 50 * scale].mean() > 0.9
+
+
+def test_nothing_found():
+    nothing = Regions(picture(), np.zeros((60, 90), np.int32))
+    assert len(nothing) == 0
+    assert nothing.coco_rle() == []
+    assert nothing.boxes.shape == (0, 4)
+    assert nothing.picture().size == (360, 240)
+
+
+def test_photos_of_all_sizes_are_what_they_are_alone():
+    photos = [picture(seed, size) for seed, size in enumerate([(60, 90), (90, 60), (40, 70), (60, 90)])]
+    finder = RegionFinder(SLIC, {})
+    together = dict(finder.stream([photo.shape[:2] for photo in photos], photos.__getitem__))
+    for place, photo in enumerate(photos):
+        ((_, alone),) = RegionFinder(SLIC, {}).stream([photo.shape[:2]], [photo].__getitem__)
+        assert together[place].photo is photo
+        assert (together[place].map == alone.map).mean() > 0.999
+        assert 1 < len(alone) <= 16
+
+
+def test_a_segmenter_gives_regions_with_scores():
+    # Random weights are sure of nothing.
+    settings = {"iou_threshold": -99.0, "stability_threshold": 0.0, "nms_threshold": 1.0}
+    config = with_fields(small_config(), regions=settings)
+    segmenter = Segmenter((config, init_params(config)))
+    one, other = segmenter.regions([picture(0), picture(1)])
+    assert np.array_equal(segmenter.regions(picture(0)).map, one.map)
+    assert 0 < len(one) <= 4
+    for name in ("predicted_iou", "stability_score"):
+        assert one.scores[name].shape == (len(one),)
+        assert other.coco_rle()[0][name] == pytest.approx(float(other.scores[name][0]), abs=1e-5)
+    assert np.all((one.scores["stability_score"] >= 0) & (one.scores["stability_score"] <= 1))
+
+
+def test_a_source_without_its_network():
+    with pytest.raises(ValueError, match="no SAM 2 to find regions with"):
+        RegionFinder(small_config(), {})
+
+
+# --- corrclip regions ---
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed, name in enumerate(("a.jpg", "b.png")):
+        Image.fromarray(picture(seed)).save(folder / name)
+    return folder
+
+
+def run(*arguments):
+    return corrclip("regions", *arguments)
+
+
+@pytest.mark.parametrize(("format", "suffix"), [("npz", ".npz"), ("png", ".png"), ("rle", ".json")])
+def test_files_are_made_once_and_bad_photos_named(photos, tmp_path, format, suffix):
+    out = tmp_path / "maps"
+    (photos / "bad.jpg").write_bytes(b"no photo")
+    command = ["--images", photos, "--out", out, "--source", "slic", "--segments", 8, "--format", format]
+    result = run(*command)
+    assert result.exit_code == 1
+    assert "bad.jpg is not an image" in result.stderr
+    assert "2 of 3 photos" in result.stderr
+    assert sorted(path.name for path in out.iterdir()) == [f"a{suffix}", f"b{suffix}"]
+    assert 1 < read_regions(out / f"a{suffix}", 60, 90).max() <= 8
+    write_regions(out / f"a{suffix}", np.full((60, 90), 3))
+    (photos / "bad.jpg").unlink()
+    again = run(*command, "--sheet")
+    assert again.exit_code == 0
+    assert "2 of 2 files are there already" in again.stderr
+    assert (read_regions(out / f"a{suffix}", 60, 90) == 3).all()
+    with Image.open(out / "contact-sheet.jpg") as sheet:
+        assert sheet.width > 900
+    assert run(*command, "--overwrite").exit_code == 0
+    assert read_regions(out / f"a{suffix}", 60, 90).max() > 3
+
+
+def test_what_would_do_harm_is_refused(photos, tmp_path):
+    command = ["--images", photos, "--source", "slic"]
+    same = run(*command, "--out", photos, "--format", "png")
+    assert (same.exit_code, "would replace a photo" in same.stderr) == (2, True)
+    Image.fromarray(picture()).save(photos / "a.bmp")
+    double = run(*command, "--out", tmp_path / "maps")
+    assert (double.exit_code, "would both have their regions in" in double.stderr) == (2, True)
+    assert run("--images", photos, "--out", tmp_path, "--source", "none").exit_code == 2
+    assert not (tmp_path / "maps").exists()

@@ -1,0 +1,57 @@
+"""A result: shares, masks, pictures, files."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from corrclip_jax.inference.segmentation import Segmentation
+from corrclip_jax.io.files import OutputError
+
+
+@pytest.fixture
+def result():
+    labels = np.zeros((4, 10), np.int32)
+    labels[:, 5:] = 2
+    labels[0, 0] = 1
+    return Segmentation(
+        photo=np.full((4, 10, 3), 99, np.uint8),
+        labels=labels,
+        scores=np.full((4, 10), 0.5, np.float32),
+        regions=np.arange(40, dtype=np.int32).reshape(4, 10) % 4,
+        classes=(("cat",), ("dog",), ("sky", "cloud"), ("grass",)),
+        seconds=1.5,
+        compiled=True,
+    )
+
+
+def test_shares_are_of_the_classes_that_occur_the_largest_first(result):
+    assert result.shares == {"sky": 0.5, "cat": 19 / 40, "dog": 1 / 40}
+    assert list(result.shares) == ["sky", "cat", "dog"]
+
+
+def test_masks_by_any_name(result):
+    assert np.array_equal(result.mask("cloud"), result.labels == 2)
+    assert not result.mask("grass").any()
+    with pytest.raises(KeyError, match="'bird' is none of the classes: cat, dog, sky, grass"):
+        result.mask("bird")
+
+
+def test_files(result, tmp_path):
+    paths = result.save(tmp_path, "a.b", {"photo": "a.b.jpg"})
+    assert [path.name for path in paths] == ["a.b.png", "a.b.overlay.jpg", "a.b.json"]
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+    assert np.array_equal(np.asarray(Image.open(paths[0])), result.labels)
+    assert Image.open(paths[1]).width >= 10
+    content = json.loads(paths[2].read_text())
+    assert content["photo"] == "a.b.jpg"
+    assert (content["width"], content["height"], content["regions"]) == (10, 4, 3)
+    assert content["classes"][2] == {"label": 2, "names": ["sky", "cloud"], "pixels": 20, "share": 0.5}
+    assert sum(one["share"] for one in content["classes"]) == pytest.approx(1)
+
+
+def test_a_place_that_cannot_be_written(result, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="Cannot write"):
+        result.save(tmp_path / "file", "a")

@@ -1,0 +1,278 @@
+"""Segmenter: what people have goes in, labels of the photos' own size come out, in few compilations."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from small_models import jitted, small_config, small_model
+
+from corrclip_jax.config import with_fields
+from corrclip_jax.hub.presets import load
+from corrclip_jax.inference import label_runner
+from corrclip_jax.inference import segmenter as module
+from corrclip_jax.inference.segmenter import Segmenter
+from corrclip_jax.io.photos import PhotoError
+from corrclip_jax.io.region_maps import RegionError, write_regions
+from corrclip_jax.params.structure import init_params
+from corrclip_jax.regions.sources import find_regions
+
+CLASSES = ["cat", ["sky", "cloud"], "grass"]
+SIZE = (60, 90)
+
+
+def picture(seed=0, size=SIZE):
+    coarse = np.random.default_rng(seed).integers(0, 256, (size[0] // 10, size[1] // 10, 3), dtype=np.uint8)
+    return coarse.repeat(10, 0).repeat(10, 1)
+
+
+def region_map(seed=0, size=SIZE, count=6):
+    coarse = np.random.default_rng(seed).integers(0, count, (size[0] // 20, size[1] // 15))
+    return coarse.repeat(20, 0).repeat(15, 1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return small_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def segmenter(folder):
+    """Without SAM."""
+    return Segmenter(folder, regions="none")
+
+
+def test_every_kind_of_photo(segmenter, tmp_path):
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    for photo in (picture(), Image.fromarray(picture()), tmp_path / "a.png", str(tmp_path / "a.png")):
+        result = segmenter(photo, CLASSES)
+        assert result.labels.shape == result.scores.shape == result.regions.shape == SIZE
+        assert (result.labels.dtype, result.scores.dtype) == (np.int32, np.float32)
+        assert set(np.unique(result.labels)) <= {0, 1, 2}
+        assert 0 < result.scores.min() <= result.scores.max() <= 1
+        assert np.array_equal(result.photo, picture())
+    assert result.class_names == ["cat", "sky", "grass"]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (100, 4000)])
+def test_extreme_sizes(segmenter, size):
+    result = segmenter(np.full((*size, 3), 77, np.uint8), CLASSES)
+    assert result.labels.shape == size
+    assert np.isfinite(result.scores).all()
+
+
+def test_a_list_of_mixed_sizes_keeps_its_order(segmenter):
+    photos = [picture(1), picture(2, (80, 60)), picture(3), picture(4)]
+    maps = [region_map(1), None, region_map(3), None]
+    together = segmenter(photos, CLASSES, regions=maps)
+    for photo, regions, result in zip(photos, maps, together, strict=True):
+        alone = segmenter(photo, CLASSES, regions=regions)
+        assert np.array_equal(result.labels, alone.labels)
+        assert np.array_equal(result.photo, photo)
+    assert segmenter([], CLASSES) == []
+
+
+def test_photos_go_together_and_the_last_batch_is_filled_up(segmenter, monkeypatch):
+    photos, maps = [picture(seed) for seed in range(3)], [region_map(seed) for seed in range(3)]
+    alone = segmenter(photos, CLASSES, regions=maps)
+    monkeypatch.setattr(label_runner, "_photos_per_call", lambda side: 2)
+    together = segmenter(photos, CLASSES, regions=maps)
+    for one, other in zip(alone, together, strict=True):
+        assert np.array_equal(one.labels, other.labels)
+        np.testing.assert_allclose(one.scores, other.scores, rtol=1e-4)
+    assert [result.compiled for result in together] == [True, True, False]
+
+
+def test_mixed_sizes_compile_few_programs(folder):
+    rng = np.random.default_rng(0)
+    sizes = [(60, 90), *((int(h), int(w)) for h, w in rng.integers(45, 95, (11, 2)))]
+    photos = [picture(seed, (100, 100))[:h, :w] for seed, (h, w) in enumerate(sizes)]
+    segmenter = Segmenter(folder, regions="none")
+    results = segmenter(photos, CLASSES)
+    assert [result.labels.shape for result in results] == sizes
+    programs = segmenter._runner.programs
+    assert programs == sum(result.compiled for result in results) <= 4
+    for photo, result in zip(photos[:3], results, strict=False):
+        assert np.array_equal(segmenter(photo, CLASSES).labels, result.labels)
+    segmenter(photos[::-1], CLASSES)
+    assert segmenter._runner.programs == programs
+
+
+def test_a_stream_goes_on_after_photos_that_fail(segmenter, tmp_path):
+    for name in "ac":
+        Image.fromarray(picture(ord(name))).save(tmp_path / f"{name}.png")
+    (tmp_path / "b.png").write_bytes(b"no")
+    Image.fromarray(picture(9)).save(tmp_path / "d.jpg")
+    cut = (tmp_path / "d.jpg").read_bytes()
+    (tmp_path / "d.jpg").write_bytes(cut[: len(cut) // 2])  # its header is whole
+    paths = [tmp_path / name for name in ("a.png", "b.png", "c.png", "d.jpg", "gone.png")]
+    maps = [region_map(), None, np.zeros((3, 3), int), None, None]
+    found = dict(segmenter.stream(paths, CLASSES, regions=maps))
+    assert sorted(found) == [0, 1, 2, 3, 4]
+    assert np.array_equal(found[0].labels, segmenter(paths[0], CLASSES, regions=region_map()).labels)
+    assert [type(found[place]) for place in (1, 2, 3, 4)] == [PhotoError, RegionError, PhotoError, PhotoError]
+
+
+def test_a_batch_that_does_not_fit_the_memory_is_halved(folder, monkeypatch):
+    segmenter = Segmenter(folder, regions="none")
+    monkeypatch.setattr(label_runner, "_photos_per_call", lambda side: 4)
+    real = label_runner.Runner._program
+
+    def program(self, *arguments):
+        made = real(self, *arguments)
+
+        def limited(params, images, *others, **options):
+            if len(images) > 1:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+            return made(params, images, *others, **options)
+
+        return limited
+
+    monkeypatch.setattr(label_runner.Runner, "_program", program)
+    photos = [picture(seed) for seed in range(3)]
+    for photo, result in zip(photos, segmenter(photos, CLASSES), strict=True):
+        assert np.array_equal(result.photo, photo)
+        assert result.labels.min() >= 0
+
+
+def test_given_regions_are_used_and_vote(segmenter, tmp_path):
+    regions = region_map()
+    result = segmenter(picture(), CLASSES, regions=regions)
+    assert np.array_equal(result.regions, regions)
+    for region in np.unique(regions)[1:]:
+        assert len(np.unique(result.labels[regions == region])) == 1
+    write_regions(tmp_path / "a.npz", regions)
+    for path in (tmp_path / "a.npz", str(tmp_path / "a.npz")):
+        assert np.array_equal(segmenter(picture(), CLASSES, regions=path).labels, result.labels)
+
+
+def test_the_cap_on_regions_does_not_change_results(segmenter, monkeypatch):
+    small = segmenter(picture(), CLASSES, regions=region_map())
+    monkeypatch.setattr(label_runner, "region_cap", lambda count, config: config.method.max_regions)
+    large = segmenter(picture(), CLASSES, regions=region_map())
+    assert large.compiled
+    assert np.array_equal(small.labels, large.labels)
+    np.testing.assert_allclose(small.scores, large.scores, rtol=1e-4)
+
+
+def test_another_vocabulary_does_not_compile_again(segmenter):
+    segmenter(picture(), CLASSES)
+    for classes in (["dog"], [["a", "b", "c"], "d"], [f"thing {k}" for k in range(8)]):
+        result = segmenter(picture(5), classes)
+        assert not result.compiled
+        assert result.labels.max() < len(classes)
+    before = segmenter._runner.programs
+    segmenter(picture(6), ["x", "y"])
+    assert segmenter._runner.programs == before
+
+
+def test_embeddings_are_kept(segmenter, monkeypatch):
+    monkeypatch.setattr(module, "_KEPT_VOCABULARIES", 2)
+    first = segmenter.embed(["one", ["two", "three"]])
+    assert segmenter.embed(("one", ("two", "three"))) is first
+    segmenter.embed(["b"])
+    segmenter.embed(["c"])
+    assert segmenter.embed(["one", ["two", "three"]]) is not first
+
+
+def test_the_background_threshold_gives_class_0(segmenter, folder):
+    unsure = Segmenter((segmenter.config, segmenter._params), background_threshold=1.0)
+    assert unsure(picture(), ["background", "cat", "dog"]).shares == {"background": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("regions", "words"),
+    [
+        (np.zeros((90, 60), int), r"\(60, 90\)\. Got \(90, 60\)\. Height and width are swapped"),
+        (np.zeros((60, 91), int), r"Got \(60, 91\)"),
+        (np.full(SIZE, -1), "It holds -1 to -1"),
+        (np.zeros(SIZE), "must hold integers"),
+        (
+            np.arange(60 * 90).reshape(SIZE) % 66,
+            "65 regions besides the rest, and config.method.max_regions is 64",
+        ),
+        ("nowhere.npz", "nowhere.npz does not exist"),
+    ],
+)
+def test_region_maps_that_do_not_fit(segmenter, regions, words):
+    with pytest.raises(RegionError, match=words):
+        segmenter(picture(), CLASSES, regions=regions)
+
+
+def test_the_largest_number_of_regions(segmenter):
+    regions = np.arange(60 * 90).reshape(SIZE) // 83
+    assert regions.max() == 65
+    regions = np.minimum(regions, 64)
+    result = segmenter(picture(), CLASSES, regions=regions)
+    assert result.labels.min() >= 0
+
+
+def test_as_many_region_maps_as_photos(segmenter):
+    with pytest.raises(RegionError, match=r"2 photos want as many region maps.* Got 1"):
+        segmenter([picture(), picture()], CLASSES, regions=[region_map()])
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        ([], "no classes"),
+        (["cat", ""], "empty name"),
+        (["cat", "Cat"], "names 'Cat'"),
+        ("cat", "must be a list"),
+    ],
+)
+def test_classes_that_will_not_do(segmenter, classes, words):
+    with pytest.raises(ValueError, match=words):
+        segmenter(picture(), classes)
+
+
+def test_a_wrong_photo_in_a_list_is_named_before_anything_is_computed(segmenter, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no")
+    with pytest.raises(PhotoError, match=r"broken\.jpg"):
+        segmenter([picture(), tmp_path / "broken.jpg"], CLASSES)
+
+
+def test_settings_out_of_range(folder, tmp_path):
+    with pytest.raises(ValueError, match="points must be 1 or more"):
+        Segmenter(folder, points=0)
+    with pytest.raises(ValueError, match=r"a probability, 0 to 1\. Got 1\.5"):
+        Segmenter(folder, background_threshold=1.5)
+    with pytest.raises(ValueError, match="model must be one of"):
+        Segmenter(tmp_path / "nowhere")
+
+
+def test_settings_reach_the_configuration(folder):
+    config = Segmenter(folder, dtype="bfloat16", points=5, background_threshold=0.25, regions="sam2").config
+    assert (config.dtype, config.regions.points_per_side, config.regions.source) == ("bfloat16", 5, "sam2")
+    assert config.method.background_threshold == 0.25
+    assert Segmenter(folder, regions="none").config.sam2 is None
+
+
+def test_a_model_without_sam():
+    config = small_config(sam2=False)
+    params = init_params(config)
+    with pytest.raises(ValueError, match="'small' has no SAM 2"):
+        Segmenter((config, params), regions="sam2")
+    with pytest.raises(ValueError, match="names no vocabulary"):
+        Segmenter((config, params))(picture(), CLASSES, regions=region_map())
+
+
+@pytest.mark.slow
+def test_regions_are_found_with_sam(folder):
+    result = Segmenter(folder)(picture(), CLASSES)
+    assert 0 <= result.regions.min() <= result.regions.max() <= 4
+
+
+def test_crops_of_photos_on_one_canvas_are_those_of_each_alone(folder):
+    """SAM's crops lie elsewhere in every photo; one program serves all the same."""
+    config, params = load(folder)
+    settings = {"crop_layers": 1, "points_per_side": 2, "iou_threshold": 0.0, "stability_threshold": 0.0}
+    config = with_fields(config, regions=settings)
+    photos = [picture(0), picture(1, (90, 60)), picture(2)]
+    segmenter = Segmenter((config, params))
+    find = jax.jit(lambda photo: find_regions(config, params, photo)[0])
+    for photo, found in zip(photos, segmenter(photos, CLASSES), strict=True):
+        regions = find(photo[None])
+        alone = jitted(config)(params, photo[None], segmenter.embed(CLASSES), regions=regions)
+        assert np.mean(found.regions == regions[0]) > 0.999
+        assert np.mean(found.labels == alone.labels[0]) > 0.999
+        assert len(np.unique(found.regions)) > 1

@@ -1,0 +1,84 @@
+"""Writing results: whole files or none, and folders that cannot be written are found out early."""
+
+import os
+import resource
+from contextlib import contextmanager
+
+import pytest
+
+from corrclip_jax.io.files import OutputError, check_writable, whole_file
+
+
+@contextmanager
+def full_disk(room):
+    """Files stop growing at `room` bytes, as on a disk without space."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def ordinary_user():
+    """root may write where permissions forbid it: step down for a while."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_trying_a_folder_out_leaves_nothing_behind(tmp_path):
+    (tmp_path / "there").mkdir()
+    for folder in ("there", "new", "new/deep"):
+        check_writable(tmp_path / folder)
+    assert [p.name for p in tmp_path.rglob("*")] == ["there"]
+
+
+def test_folders_on_the_way_are_made(tmp_path):
+    with whole_file(tmp_path / "new" / "deep" / "a.txt") as partial:
+        partial.write_text("a")
+    assert (tmp_path / "new" / "deep" / "a.txt").read_text() == "a"
+
+
+def test_a_folder_below_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "out"):
+        with pytest.raises(OutputError, match=rf"Cannot write {folder}.*Choose another"):
+            check_writable(folder)
+
+
+def test_a_read_only_folder(tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o555)
+    with ordinary_user(), pytest.raises(OutputError, match="Permission denied"):
+        check_writable(tmp_path / "locked")
+
+
+def test_a_full_disk(tmp_path):
+    with full_disk(100), pytest.raises(OutputError, match="Cannot write"):
+        check_writable(tmp_path)
+    with (
+        full_disk(100),
+        pytest.raises(OutputError, match=r"large\.bin"),
+        whole_file(tmp_path / "large.bin") as f,
+    ):
+        f.write_bytes(bytes(1000))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_replaced_only_when_whole(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), whole_file(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    with whole_file(path) as partial:
+        partial.write_text("new")
+    assert path.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]

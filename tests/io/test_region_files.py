@@ -1,0 +1,165 @@
+"""Region maps in files: what is written is read again, and every wrong file is named with its fault."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from corrclip_jax.io.coco_rle import encode
+from corrclip_jax.io.region_maps import (
+    SUFFIXES,
+    RegionError,
+    as_regions,
+    from_annotations,
+    read_regions,
+    region_file,
+    to_annotations,
+    write_regions,
+)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64])
+def test_round_trip(tmp_path, dtype):
+    regions = np.arange(12).reshape(3, 4).astype(dtype)
+    write_regions(tmp_path / "a.npz", regions)
+    out = read_regions(tmp_path / "a.npz", 3, 4)
+    assert out.dtype == np.int32
+    assert np.array_equal(out, regions)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_a_file_is_found_by_the_photos_stem(tmp_path):
+    write_regions(tmp_path / "dog.v2.npz", np.zeros((1, 1), int))
+    assert region_file(tmp_path, "/elsewhere/dog.v2.jpg") == tmp_path / "dog.v2.npz"
+    with pytest.raises(RegionError, match=r"cat\.jpg has no region map: .*cat\.npz does not exist"):
+        region_file(tmp_path, "cat.jpg")
+
+
+@pytest.mark.parametrize(
+    ("regions", "words"),
+    [
+        (np.zeros((3, 5), int), r"\(3, 4\)\. Got \(3, 5\)\.$"),
+        (np.zeros((4, 3), int), "swapped"),
+        (np.zeros((1, 3, 4), int), r"Got \(1, 3, 4\)"),
+        (np.zeros((3, 4), np.float32), "hold integers. It holds float32"),
+        (np.zeros((3, 4), bool), "hold integers. It holds bool"),
+        (np.full((3, 4), -1), "It holds -1 to -1"),
+        (np.full((3, 4), 2**40), "31 bits"),
+    ],
+)
+def test_maps_that_do_not_fit(tmp_path, regions, words):
+    with pytest.raises(RegionError, match=words):
+        as_regions(regions, 3, 4)
+    np.savez(tmp_path / "a.npz", instance_mask=regions)
+    with pytest.raises(RegionError, match=rf"a\.npz must .*{words}"):
+        read_regions(tmp_path / "a.npz", 3, 4)
+
+
+def test_files_that_hold_no_map(tmp_path):
+    np.savez(tmp_path / "other.npz", masks=np.zeros((3, 4), int))
+    np.save(tmp_path / "bare.npy", np.zeros((3, 4), int))
+    np.savez(tmp_path / "code.npz", instance_mask=np.array([[{}]], object))
+    write_regions(tmp_path / "whole.npz", np.random.default_rng(0).integers(0, 99, (300, 400)))
+    whole = (tmp_path / "whole.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "flipped.npz").write_bytes(whole[:5000] + bytes(100) + whole[5100:])
+    (tmp_path / "text.npz").write_text("no archive")
+    (tmp_path / "empty.npz").write_bytes(b"")
+    for name, words in {
+        "gone.npz": "does not exist",
+        "other.npz": "no array 'instance_mask'. It has: masks",
+        "bare.npy": "bare array",
+        "code.npz": "damaged|pickle",
+        "cut.npz": "no readable",
+        "flipped.npz": "damaged",
+        "text.npz": "no readable",
+        "empty.npz": "no readable",
+        ".": "no readable",
+    }.items():
+        with pytest.raises(RegionError, match=words):
+            read_regions(tmp_path / name, 300, 400)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("ids", [[0], [7], [0, 1, 2], [3, 255], [0, 256, 65535]])
+def test_every_kind_of_file_keeps_the_ids(tmp_path, suffix, ids):
+    regions = np.random.default_rng(0).choice(ids, (13, 9)).astype(np.int32)
+    write_regions(tmp_path / f"a{suffix}", regions)
+    assert np.array_equal(read_regions(tmp_path / f"a{suffix}", 13, 9), regions)
+    assert region_file(tmp_path, "somewhere/a.jpg") == tmp_path / f"a{suffix}"
+
+
+def test_the_bits_of_a_png_are_those_that_its_ids_need(tmp_path):
+    for most, mode in ((255, "P"), (256, "I;16")):
+        write_regions(tmp_path / "a.png", np.array([[0, most]]))
+        with Image.open(tmp_path / "a.png") as image:
+            assert image.mode == mode
+    with pytest.raises(RegionError, match=r"at most 16 bits, the region map has 65536"):
+        write_regions(tmp_path / "b.png", np.array([[65536]]))
+    with pytest.raises(RegionError, match=r"ends in \.npz, \.png, \.json\. Got b\.tif"):
+        write_regions(tmp_path / "b.tif", np.array([[1]]))
+    assert not (tmp_path / "b.png").exists()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "I;16"])
+def test_index_maps_of_other_programs(tmp_path, mode):
+    regions = np.array([[0, 1, 1], [1, 0, 1]])
+    types = {"1": bool, "L": np.uint8, "I;16": np.uint16}
+    Image.fromarray(regions.astype(types[mode])).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode == mode
+    assert np.array_equal(read_regions(tmp_path / "a.png", 2, 3), regions)
+
+
+def test_masks_as_sam_writes_them_are_painted_by_area(tmp_path):
+    masks = [np.zeros((6, 8), bool) for _ in range(3)]
+    masks[0][:, :4], masks[1][1:3, 1:7], masks[2][5, 5] = True, True, True
+    listed = [{"segmentation": encode(mask), "area": int(mask.sum()), "predicted_iou": 0.9} for mask in masks]
+    wanted = np.zeros((6, 8), int)
+    for id, mask in ((1, masks[2]), (2, masks[1]), (3, masks[0])):
+        wanted[mask] = id
+    for content in (listed, {"image": {"height": 6, "width": 8}, "annotations": listed}):
+        (tmp_path / "a.json").write_text(json.dumps(content))
+        assert np.array_equal(read_regions(tmp_path / "a.json", 6, 8), wanted)
+    (tmp_path / "a.json").write_text("[]")
+    assert not read_regions(tmp_path / "a.json", 6, 8).any()
+
+
+def test_what_is_written_of_a_mask():
+    regions = np.zeros((5, 7), int)
+    regions[1:4, 2:6] = 3
+    (one,) = to_annotations(regions, {3: {"predicted_iou": 0.75}})
+    assert (one["region"], one["area"], one["bbox"], one["predicted_iou"]) == (3, 12, [2, 1, 3, 2], 0.75)
+    assert one["segmentation"]["size"] == [5, 7]
+    assert np.array_equal(from_annotations([one], 5, 7), regions)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.png", b"", "no readable picture"),
+        ("a.png", b"\x89PNG\r\n\x1a\n", "no readable picture"),
+        ("a.json", b"{", "no readable JSON"),
+        ("a.json", b"{}", 'no "annotations"'),
+        ("a.json", b"3", "a list of masks is wanted"),
+        ("a.json", b"[{}]", "mask 0: an RLE mask is"),
+        (
+            "a.json",
+            b'[{"segmentation": {"size": [4, 3], "counts": [12]}}]',
+            r"size \(4, 3\), wanted \(3, 4\)",
+        ),
+    ],
+)
+def test_pictures_and_lists_that_hold_no_map(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(RegionError, match=rf"a\.(png|json).*{words}"):
+        read_regions(tmp_path / name, 3, 4)
+
+
+def test_a_photo_is_no_index_map(tmp_path):
+    Image.new("RGB", (4, 3)).save(tmp_path / "a.png")
+    with pytest.raises(RegionError, match="a picture in RGB, no index map"):
+        read_regions(tmp_path / "a.png", 3, 4)
+    with pytest.raises(RegionError, match=r"gone\.json does not exist"):
+        read_regions(tmp_path / "gone.json", 3, 4)

@@ -1,0 +1,124 @@
+"""Photos on a canvas: every number, pixel and matrix is that of the photo alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from corrclip_jax.config import MethodConfig, with_fields
+from corrclip_jax.method import windows, windows_padded
+
+METHOD = MethodConfig()
+SMALL = MethodConfig(resize_short=150, window=112, stride=48, resize_long=900)
+# Halves that double precision rounds down (found by comparing), and what surrounds them.
+ODD_SIZES = [(645, 480), (480, 645), (644, 480), (1285, 1120), (1290, 960), (2048, 336), (2047, 336), (1, 1)]
+
+
+def wanted_plan(height, width, method):
+    plan = windows.plan_windows(height, width, method)
+    return [
+        (axis.resized, axis.window, len(axis.starts), axis.before, axis.starts[-1])
+        for axis in (plan.y, plan.x)
+    ]
+
+
+@pytest.mark.parametrize("method", [METHOD, with_fields(METHOD, resize_short=448), SMALL])
+def test_plans_equal_those_of_each_photo_alone(method):
+    rng = np.random.default_rng(0)
+    sizes = np.concatenate([rng.integers(1, 2200, (3000, 2)), ODD_SIZES])
+    plan = jax.jit(lambda sizes: windows_padded.plan_canvas(sizes, (2200, 2200), method))(jnp.asarray(sizes))
+    last = [axis.start(axis.windows - 1, method) for axis in (plan.y, plan.x)]
+    ours = np.stack(
+        [
+            np.stack([axis.resized, axis.window, axis.windows, axis.before, start], axis=-1)
+            for axis, start in zip((plan.y, plan.x), last, strict=True)
+        ],
+        axis=1,
+    )
+    np.testing.assert_array_equal(ours, [wanted_plan(*size, method) for size in sizes.tolist()])
+    fits = [windows_padded.fits_canvas(*size, (2200, 2200), method) for size in sizes.tolist()]
+    np.testing.assert_array_equal(plan.fits, fits)
+    assert 0 < np.mean(fits) < 1
+
+
+def test_double_precision_is_followed_where_it_misses_a_half():
+    assert windows.plan_windows(645, 480, METHOD).y.resized == 451  # 451.5 exactly
+    assert [645, 480] not in windows_padded._rounded_otherwise(640, 640, METHOD)[:, 1::-1].tolist()
+    assert [645, 480] in windows_padded._rounded_otherwise(700, 700, METHOD)[:, 1::-1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("method", "side", "size"),
+    [
+        (SMALL, (90, 120), (61, 117)),
+        (SMALL, (90, 120), (90, 30)),
+        (SMALL, (300, 300), (300, 299)),
+        (SMALL, (300, 300), (7, 11)),
+        (METHOD, (20, 200), (17, 190)),  # windows of 224 x 336, padded by 33 and 40 pixels
+        (with_fields(METHOD, window=300, resize_short=300), (80, 100), (80, 60)),  # padded on both axes
+    ],
+)
+def test_windows_and_stitching_equal_those_of_the_photo_alone(method, side, size):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (2, *side, 3), dtype=np.uint8)
+    regions = rng.integers(0, 9, (2, *side)).astype(np.int32)
+    sizes = np.array([size, side])
+    patch = 16
+
+    @jax.jit
+    def cut(sizes):
+        plan = windows_padded.plan_canvas(sizes, side, method)
+        one = jax.tree.map(lambda x: x[0], plan)
+        grid = tuple(padded // patch for padded in windows_padded.window_shape(side, method))
+        cut = windows_padded.map_windows(
+            lambda p, r: jnp.concatenate([p, r[..., None]], -1), *data, plan, method, 2
+        )
+        return cut, windows_padded.stitch_matrices(one, side, grid, method)
+
+    data = jnp.asarray(image), jnp.asarray(regions)
+    found, (rows, columns) = cut(jnp.asarray(sizes))
+    height, width = size
+    for index, (h, w) in enumerate(sizes):
+        plan = windows.plan_windows(int(h), int(w), method)
+        pixels = windows.cut_photo(data[0][index, :h, :w], plan)
+        ids = windows.cut_regions(data[1][index, :h, :w], plan)
+        np.testing.assert_array_equal(found[index, : len(pixels), ..., :3], pixels)
+        np.testing.assert_array_equal(found[index, : len(pixels), ..., 3], ids.astype(np.float32))
+
+    plan = windows.plan_windows(height, width, method)
+    gh, gw = windows.grid_of(plan, patch)
+    ny, nx = len(plan.y.starts), len(plan.x.starts)
+    wanted_rows = windows.stitch_matrix(plan.y, gh).reshape(height, ny, gh).repeat(nx, axis=1)
+    wanted_columns = np.tile(windows.stitch_matrix(plan.x, gw).reshape(width, nx, gw), (1, ny, 1))
+    np.testing.assert_allclose(rows[:height, : ny * nx], wanted_rows, atol=1e-6)
+    np.testing.assert_allclose(columns[:width, : ny * nx], wanted_columns, atol=1e-6)
+    assert not rows[:, ny * nx :].any()
+
+
+@pytest.mark.parametrize(
+    ("chunk", "calls_wanted"), [(1, [1] * 10), (8, [8, 1, 1]), (24, [3] * 4), (64, [3] * 4)]
+)
+def test_no_window_is_computed_that_no_photo_has(chunk, calls_wanted):
+    method = with_fields(SMALL, max_windows=6)
+    sizes = [(90, 120), (0, 0), (90, 90), (0, 0), (0, 0), (0, 0)]
+    calls = []
+
+    def count(pixels, regions):
+        jax.debug.callback(lambda: calls.append(len(pixels)))
+        return pixels[:, :, 0, 0]
+
+    plan = windows_padded.plan_canvas(jnp.array(sizes), (90, 120), method)
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (6, 90, 120, 3), dtype=np.uint8))
+    out = jax.jit(lambda *args: windows_padded.map_windows(count, *args, plan, method, chunk))(
+        images, images[..., 0].astype(int)
+    )
+    jax.effects_barrier()
+    assert calls == calls_wanted
+    needed = plan.windows.tolist()
+    assert (needed[1], sum(needed)) == (0, 10)
+    for index, (height, width) in enumerate(sizes):
+        if height:
+            alone = windows.cut_photo(
+                images[index, :height, :width], windows.plan_windows(height, width, method)
+            )
+            np.testing.assert_array_equal(out[index, : len(alone)], alone[:, :, 0, 0])

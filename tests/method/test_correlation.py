@@ -1,0 +1,104 @@
+"""Merging is connected components, scope is the paper's, and odd region maps do what METHOD.md says."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from corrclip_jax.method.correlation import (
+    attention_weights,
+    compact,
+    connected_components,
+    merge_regions,
+    normalise,
+    scope_mask,
+)
+
+
+def unit(x):
+    return np.asarray(normalise(jnp.asarray(x, jnp.float32)))
+
+
+def test_compact_ranks_any_ids():
+    ids = jnp.array([[7, 7, 0], [2**31 - 1, 300, 7]])
+    np.testing.assert_array_equal(compact(ids, 9), [[1, 1, 0], [3, 2, 1]])
+
+
+def test_compact_shows_that_the_cap_is_exceeded():
+    assert compact(jnp.arange(10), 4).max() >= 4
+
+
+def test_compact_fills_its_cap_exactly():
+    np.testing.assert_array_equal(compact(jnp.array([5, 3, 9]), 3), [1, 0, 2])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_connected_components_equal_a_flood_fill(seed):
+    rng = np.random.default_rng(seed)
+    size = 40
+    linked = rng.random((size, size)) < 0.03
+    linked = linked | linked.T | np.eye(size, dtype=bool)
+    wanted = np.full(size, -1)
+    for node in range(size):
+        stack = [node] if wanted[node] < 0 else []
+        while stack:
+            here = stack.pop()
+            if wanted[here] < 0:
+                wanted[here] = node
+                stack += list(np.flatnonzero(linked[here]))
+    np.testing.assert_array_equal(connected_components(jnp.asarray(linked)), wanted)
+
+
+def test_connected_components_of_a_long_chain():
+    size = 200
+    order = np.random.default_rng(0).permutation(size)
+    linked = np.eye(size, dtype=bool)
+    linked[order[:-1], order[1:]] = linked[order[1:], order[:-1]] = True
+    assert (np.asarray(connected_components(jnp.asarray(linked))) == 0).all()
+
+
+def test_merging_joins_a_chain_and_never_the_rest():
+    angles = np.deg2rad([0, 0, 30, 60, 150])  # the rest, then a chain of 30 degrees, then one far away
+    features = unit(np.stack([np.cos(angles), np.sin(angles)], axis=1))
+    regions = jnp.arange(5)
+    np.testing.assert_array_equal(merge_regions(jnp.asarray(features), regions, 8, 0.2), [0, 1, 1, 1, 4])
+
+
+def test_merging_leaves_two_regions_alone():
+    features = jnp.asarray(unit(np.ones((4, 3))))
+    np.testing.assert_array_equal(merge_regions(features, jnp.array([0, 0, 1, 1]), 4, 0.2), [0, 0, 1, 1])
+
+
+def test_a_cell_sees_its_own_region_alone():
+    features = jnp.asarray(unit(np.random.default_rng(0).standard_normal((6, 8))))
+    regions = jnp.array([0, 1, 1, 2, 2, 2])
+    weights = np.asarray(attention_weights(features, scope_mask(features, regions), 4.0))
+    same = np.asarray(regions[:, None] == regions[None])
+    assert (weights[1:, 1:][~same[1:, 1:]] == 0).all()
+    assert (weights[1:, 1:][same[1:, 1:]] > 0).all()
+    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_the_rest_sees_what_is_more_alike_than_the_mean_and_is_seen_by_it():
+    features = jnp.asarray(unit(np.random.default_rng(1).standard_normal((12, 4))))
+    regions = jnp.array([0] * 5 + [3] * 7)
+    similarity = np.asarray(features @ features.T)
+    scope = similarity > similarity.mean()
+    scope[5:, 5:] = True
+    np.testing.assert_array_equal(scope_mask(features, regions), scope)
+
+
+def test_a_window_of_one_colour_gives_numbers():
+    features = jnp.asarray(unit(np.ones((9, 4))))
+    weights = attention_weights(features, scope_mask(features, jnp.zeros(9, jnp.int32)), 4.0)
+    assert np.isfinite(weights).all()
+    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_steps_for_one_window_can_be_vmapped():
+    features = jnp.asarray(unit(np.random.default_rng(2).standard_normal((3, 10, 4))))
+    regions = jnp.asarray(np.random.default_rng(3).integers(0, 4, (3, 10)))
+    together = jax.vmap(lambda f, r: merge_regions(f, compact(r, 10), 10, 0.2))(features, regions)
+    for index in range(3):
+        alone = merge_regions(features[index], compact(regions[index], 10), 10, 0.2)
+        np.testing.assert_array_equal(together[index], alone)

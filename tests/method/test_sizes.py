@@ -1,0 +1,191 @@
+"""`segment(sizes=)`: photos on a canvas get the results that they get alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_models import jitted, small_config
+
+from corrclip_jax.config import with_fields
+from corrclip_jax.datasets.scenes.generate import val_scene
+from corrclip_jax.hub.presets import load
+from corrclip_jax.method import labels, windows, windows_padded
+from corrclip_jax.method.segment import make_segment, photo_features
+from corrclip_jax.params.structure import init_params
+from corrclip_jax.regions.sources import find_regions
+from corrclip_jax.text.embedding import TextEmbedding
+
+CONFIG = small_config()
+CANVAS = (96, 130)
+SIZES = [(96, 130), (60, 130), (96, 41), (33, 47)]
+
+
+@pytest.fixture(scope="module")
+def params():
+    return jax.tree.map(jnp.asarray, init_params(CONFIG, seed=0))
+
+
+@pytest.fixture(scope="module")
+def text():
+    features = np.random.default_rng(5).standard_normal((6, 16)).astype(np.float32)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    return TextEmbedding(jnp.asarray(features), jnp.array([0, 0, 1, 2, 3, 4]), 5)
+
+
+@pytest.fixture(scope="module")
+def photos():
+    """Photos and region maps; ids are neither consecutive nor do they begin at 0."""
+    rng = np.random.default_rng(0)
+    images, regions = [], []
+    for height, width in SIZES:
+        coarse = rng.integers(0, 256, (height // 10 + 1, width // 10 + 1, 3), dtype=np.uint8)
+        images.append(coarse.repeat(10, 0).repeat(10, 1)[:height, :width])
+        coarse = rng.choice([3, 5, 40, 900], (height // 20 + 1, width // 20 + 1))
+        regions.append(coarse.repeat(20, 0).repeat(20, 1)[:height, :width].astype(np.int32))
+    return images, regions
+
+
+@pytest.fixture(scope="module")
+def alone(params, text, photos):
+    """Each photo's results without a canvas."""
+    segment = jitted(CONFIG)
+    return [
+        segment(params, image[None], text, regions=regions[None])
+        for image, regions in zip(*photos, strict=True)
+    ]
+
+
+def on_canvas(arrays, fill, side=CANVAS):
+    out = np.full((len(arrays), *side, *arrays[0].shape[2:]), fill, arrays[0].dtype)
+    for place, array in zip(out, arrays, strict=True):
+        place[: array.shape[0], : array.shape[1]] = array
+    return jnp.asarray(out)
+
+
+def error(ours, wanted):
+    return np.abs(np.asarray(ours) - np.asarray(wanted)).max() / np.abs(np.asarray(wanted)).max()
+
+
+@pytest.mark.parametrize("fill", [0, 255])
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_labels_equal_those_of_each_photo_alone(params, text, photos, alone, fill, chunk):
+    config = with_fields(CONFIG, method={"windows_per_chunk": chunk})
+    segment = jitted(config)
+    images, regions = photos
+    result = segment(
+        params,
+        on_canvas(images, fill),
+        text,
+        sizes=jnp.array(SIZES),
+        regions=on_canvas(regions, -7 if fill else 1),
+    )
+    for index, ((height, width), wanted) in enumerate(zip(SIZES, alone, strict=True)):
+        assert (np.asarray(result.labels[index, :height, :width]) == wanted.labels[0]).mean() > 0.999
+        np.testing.assert_allclose(result.scores[index, :height, :width], wanted.scores[0], rtol=1e-4)
+        np.testing.assert_array_equal(result.regions[index, :height, :width], regions[index])
+        outside = np.ones(CANVAS, bool)
+        outside[:height, :width] = False
+        assert (np.asarray(result.labels[index])[outside] == -1).all()
+        assert (np.asarray(result.regions[index])[outside] == -1).all()
+        assert np.isnan(np.asarray(result.scores[index])[outside]).all()
+
+
+def test_features_and_logits_equal_those_of_each_photo_alone(params, text, photos):
+    images, regions = photos
+
+    @jax.jit
+    def on_a_canvas(images, regions, sizes):
+        features = photo_features(CONFIG, params, images, regions, 9, sizes)
+        plan = windows_padded.plan_canvas(sizes, CANVAS, CONFIG.method)
+
+        def logits(args):
+            features, plan = args
+            matrices = windows_padded.stitch_matrices(plan, CANVAS, features.shape[1:3], CONFIG.method)
+            return labels.upsample(labels.window_logits(features, text.features), *matrices)
+
+        return features, jax.lax.map(logits, (features, plan))
+
+    @jax.jit
+    def alone(image, regions):
+        features = photo_features(CONFIG, params, image[None], regions[None], 9)[0]
+        plan = windows.plan_windows(*image.shape[:2], CONFIG.method)
+        matrices = (
+            windows.stitch_matrix(*a) for a in zip((plan.y, plan.x), features.shape[2:4], strict=True)
+        )
+        return features, labels.upsample(labels.logit_grid(features, text.features), *matrices)
+
+    features, logits = on_a_canvas(on_canvas(images, 9), on_canvas(regions, 0), jnp.array(SIZES))
+    for index, (height, width) in enumerate(SIZES):
+        wanted_features, wanted_logits = alone(images[index], regions[index])
+        count = wanted_features.shape[0] * wanted_features.shape[1]
+        wanted_features = wanted_features.reshape(count, *wanted_features.shape[2:])
+        assert error(features[index, :count], wanted_features) < 1e-5
+        assert error(logits[index, :height, :, :width], wanted_logits) < 1e-5
+
+
+@pytest.mark.slow
+def test_regions_are_found_as_in_each_photo_alone():
+    config, params = load("tiny")
+    images = [val_scene(index).image for index in (0, 1, 3)]
+    sizes = [image.shape[:2] for image in images]
+    assert len(set(sizes)) == 3
+    find = jax.jit(lambda images, sizes: find_regions(config, params, images, sizes)[0])
+    found = find(on_canvas(images, 200, (216, 224)), jnp.array(sizes))
+    assert found.max() > 3
+    for index, (height, width) in enumerate(sizes):
+        wanted = np.asarray(find(images[index][None], None)[0])
+        assert (np.asarray(found[index, :height, :width]) == wanted).mean() > 0.999
+        assert not np.asarray(found[index, height:]).any()
+        assert not np.asarray(found[index, :, width:]).any()
+
+
+def test_one_program_serves_all_sizes(params, text, photos):
+    images, _ = photos
+    segment = jax.jit(make_segment(with_fields(CONFIG, regions={"source": "none"})))
+    for index, size in enumerate(SIZES):
+        result = segment(params, on_canvas(images[index : index + 1], 0), text, sizes=jnp.array([size]))
+        assert (np.asarray(result.labels) >= 0).sum() == size[0] * size[1]
+    assert segment._cache_size() == 1
+
+
+def test_a_batch_may_be_filled_up_with_nothing(params, text, photos):
+    images, regions = photos
+    segment = jitted(CONFIG)
+    result = segment(
+        params,
+        on_canvas(images[:1] * 2, 0),
+        text,
+        sizes=jnp.array([SIZES[0], (0, 0)]),
+        regions=on_canvas(regions[:1] * 2, 0),
+    )
+    assert (np.asarray(result.labels[0]) >= 0).all()
+    assert (np.asarray(result.labels[1]) == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "size"),
+    [({}, (97, 130)), ({}, (96, 0)), ({}, (-1, 5)), ({}, (2, 130)), ({"max_windows": 1}, (96, 130))],
+)
+def test_photos_that_do_not_fit_are_an_error_or_marked_under_jit(params, text, photos, change, size):
+    images, regions = photos
+    config = with_fields(CONFIG, method=change)
+    arguments = (params, on_canvas(images[:2], 0), text)
+    given = {"regions": on_canvas(regions[:2], 0)}
+    sizes = np.array([(60, 60), size])
+    with pytest.raises(
+        ValueError, match=f"photo 1 of {size[0]} x {size[1]} does not fit into images of 96 x 130"
+    ):
+        make_segment(config)(*arguments, sizes=sizes, **given)
+    result = jitted(config)(*arguments, sizes=sizes, **given)
+    assert (np.asarray(result.labels[1]) == -1).all()
+    assert np.isnan(result.scores[1]).all()
+    assert (np.asarray(result.labels[0, :60, :60]) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "found"),
+    [(np.ones((2, 2)), "float64"), (np.ones((1, 2), int), r"\[1, 2\]"), (np.ones(4, int), r"\[4\]")],
+)
+def test_sizes_are_two_whole_numbers_a_photo(params, text, photos, sizes, found):
+    with pytest.raises(ValueError, match=rf"sizes must be integers \[2, 2\].* Got .*{found}"):
+        make_segment(CONFIG)(params, on_canvas(photos[0][:2], 0), text, sizes=sizes)

@@ -1,0 +1,195 @@
+"""Converted models on disk, and parameter trees against their configuration."""
+
+import json
+import platform
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_models import small_config, write_vocabulary
+
+from corrclip_jax.config import DINOConfig, with_fields
+from corrclip_jax.io.files import new_folder
+from corrclip_jax.params.model_folder import read, read_description, save
+from corrclip_jax.params.structure import check_params, expected_params, init_params
+from corrclip_jax.text.tokenizer import Tokenizer
+
+CONFIG = small_config()
+
+
+@pytest.fixture(scope="module")
+def params():
+    return init_params(CONFIG, seed=1)
+
+
+def assert_same(left, right):
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+# --- on disk ---
+
+
+def test_what_is_saved_is_read_back(params, tmp_path):
+    vocabulary = write_vocabulary(tmp_path)
+    config = with_fields(CONFIG, vocabulary=str(vocabulary), dtype="bfloat16")
+    path = save(tmp_path / "model", params, config, sources={"clip": {"licence": "MIT"}})
+    vocabulary.unlink()
+    back, tree = read(path)
+    assert back == with_fields(config, vocabulary=str(tmp_path / "model" / "vocabulary"))
+    assert_same(tree, params)
+    assert all(isinstance(leaf, jax.Array) and leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(tree))
+    assert Tokenizer.load(back.vocabulary).vocab_size == CONFIG.clip.text.vocab_size
+    assert read_description(path)["sources"] == {"clip": {"licence": "MIT"}}
+
+
+def test_a_saved_model_can_be_moved_and_read_from_anywhere(params, tmp_path, monkeypatch):
+    config = with_fields(CONFIG, vocabulary=str(write_vocabulary(tmp_path)))
+    save(tmp_path / "model", params, config)
+    (tmp_path / "model").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    assert read("moved")[0].vocabulary == str(tmp_path / "moved" / "vocabulary")
+
+
+def test_sam2_can_be_left_out(params, tmp_path):
+    config, tree = read(save(tmp_path / "model", params, CONFIG), sam2=False)
+    assert config.sam2 is None
+    assert set(tree) == {"clip", "dino"}
+    without = with_fields(CONFIG, sam2=None)
+    save(tmp_path / "without", {name: params[name] for name in ("clip", "dino")}, without)
+    assert read(tmp_path / "without")[0] == without
+
+
+def test_saving_again_replaces(params, tmp_path):
+    save(tmp_path / "model", params, CONFIG)
+    other = jax.tree.map(lambda x: x + 1, params)
+    save(tmp_path / "model", other, CONFIG)
+    assert_same(read(tmp_path / "model")[1], other)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_params_that_do_not_fit_are_not_saved(params, tmp_path):
+    with pytest.raises(ValueError, match="params do not fit config"):
+        save(tmp_path / "model", {"clip": params["clip"]}, CONFIG)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "is damaged"),
+        ("[]", "is damaged"),
+        ('{"config": {}}', "is damaged"),
+        ('{"format": 99}', "has format 99, this version reads format 1"),
+        ('{"format": 1, "config": {"flavour": 1}}', "Config has no field flavour"),
+    ],
+)
+def test_a_damaged_description_is_told(tmp_path, content, said):
+    (tmp_path / "corrclip.json").write_text(content)
+    with pytest.raises(ValueError, match=said):
+        read(tmp_path)
+
+
+def test_a_folder_without_description_is_no_model(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no converted model.*corrclip convert"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated"])
+def test_a_damaged_tower_is_told(params, tmp_path, damage):
+    save(tmp_path / "model", params, CONFIG)
+    tower = tmp_path / "model" / "dino"
+    files = sorted((f for f in tower.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    if damage == "truncated":
+        files[-1].write_bytes(files[-1].read_bytes()[:100])
+    else:
+        for file in files:
+            file.unlink()
+        if damage == "missing":
+            tower.rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"dino is damaged or missing .*Convert the model again"):
+        read(tmp_path / "model")
+
+
+def test_weights_of_another_configuration_are_told(params, tmp_path):
+    save(tmp_path / "model", params, CONFIG)
+    content = read_description(tmp_path / "model")
+    content["config"]["dino"]["layers"] = 3
+    (tmp_path / "model" / "corrclip.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"(?s)params do not fit config.*dino/blocks_2/attn/query/kernel"):
+        read(tmp_path / "model")
+
+
+# --- folders that appear whole or not at all ---
+
+
+def test_a_folder_appears_when_its_block_ends_well(tmp_path):
+    with new_folder(tmp_path / "deep" / "new") as folder:
+        (folder / "file").touch()
+        assert not (tmp_path / "deep" / "new").exists()
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["new"]
+    assert (tmp_path / "deep" / "new" / "file").exists()
+
+
+def test_a_block_that_fails_leaves_what_was_there(tmp_path):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "old-file").touch()
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "new") as folder:
+        (folder / "file").touch()
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.rglob("*")] == ["new", "old-file"]
+
+
+def test_what_a_killed_run_left_is_cleared_by_the_next(tmp_path):
+    killed = tmp_path / f".new.partial-{platform.node()}-999999999"
+    elsewhere = tmp_path / ".new.partial-another.machine-1"
+    for folder in (killed, elsewhere):
+        folder.mkdir()
+        (folder / "file").touch()
+    with new_folder(tmp_path / "new"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [elsewhere.name, "new"]
+
+
+# --- trees ---
+
+
+def test_a_fitting_tree_passes_under_jit_and_without_sam2(params):
+    check_params(CONFIG, params)
+    check_params(CONFIG, jax.eval_shape(lambda: params))
+    jax.jit(lambda tree: check_params(CONFIG, tree))(params)
+    towers = {name: params[name] for name in ("clip", "dino")}
+    check_params(CONFIG, towers, region_tower=None)
+    check_params(CONFIG, params, region_tower=None)
+    check_params(with_fields(CONFIG, sam2=None), towers)
+
+
+def test_all_that_differs_is_listed_at_once(params):
+    tree = jax.tree.map(lambda x: x, params)  # a copy
+    del tree["clip"]["visual"]["proj"], tree["sam2"]
+    tree["dino"]["cls_token"] = jnp.zeros((1, 2, 32))
+    tree["dino"]["head"] = {"kernel": jnp.zeros(3)}
+    tree["extra"] = 1.0
+    with pytest.raises(ValueError, match="load both from the same model") as caught:
+        check_params(CONFIG, tree)
+    message = str(caught.value)
+    assert "clip/visual/proj/kernel" in message
+    assert "sam2/no_mem_embed" in message
+    assert "dino/cls_token: wanted (1, 1, 32). Got (1, 2, 32)." in message
+    assert "Leaves left over (2):\n  dino/head/kernel\n  extra" in message
+
+
+def test_random_parameters_are_reproducible_and_scaled(params):
+    assert_same(params, init_params(CONFIG, seed=1))
+    check_params(CONFIG, params)
+    block = params["clip"]["visual"]["transformer"]["resblocks_0"]
+    np.testing.assert_array_equal(block["ln_1"]["scale"], 1)
+    np.testing.assert_array_equal(block["mlp"]["c_fc"]["bias"], 0)
+    np.testing.assert_allclose(np.std(block["mlp"]["c_proj"]["kernel"]), 128**-0.5, rtol=0.05)
+    np.testing.assert_allclose(np.std(block["attn"]["query"]["kernel"]), 32**-0.5, rtol=0.05)
+    np.testing.assert_allclose(np.std(block["attn"]["out"]["kernel"]), 32**-0.5, rtol=0.05)
+
+
+def test_expected_params_have_no_sam2_where_the_configuration_has_none():
+    assert set(expected_params(with_fields(CONFIG, sam2=None, dino=DINOConfig(layers=1)))) == {"clip", "dino"}
