@@ -13,7 +13,7 @@ from corrclip_jax.conversion.find import Found, find, find_all, find_vocabulary,
 from corrclip_jax.conversion.published import Published, recognise
 from corrclip_jax.conversion.readers import sha256
 from corrclip_jax.conversion.rules import ConversionError
-from corrclip_jax.io.files import new_folder
+from corrclip_jax.io.files import atomic_folder
 from corrclip_jax.params.model_folder import (
     DESCRIPTION,
     VOCABULARY,
@@ -119,7 +119,7 @@ def _convert(
         report(f"Already converted: {out}")
         return out
     _check_space(out, config)
-    with new_folder(out) as folder:
+    with atomic_folder(out) as folder:
         for family, tower in towers_of(config).items():
             report(
                 f"Converting {TITLES[family]} from {found[family].path} ({found[family].layout} layout) ..."

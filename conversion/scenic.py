@@ -20,7 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from corrclip_jax.config import CLIPConfig, SAM1Config
 from corrclip_jax.conversion.rules import ConversionError
-from corrclip_jax.io.files import whole_file
+from corrclip_jax.io.files import atomic_file
 from corrclip_jax.params.structure import expected_tower
 from corrclip_jax.params.trees import Shape, differences, shapes_by_path
 
@@ -197,7 +197,7 @@ def write_variables(path: str | Path, variables: Mapping[str, Any]) -> None:
     Raises:
       OutputError: the file cannot be written.
     """
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         partial.write_bytes(serialization.msgpack_serialize(jax.tree.map(np.asarray, dict(variables))))
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Int32, Integer, UInt8
 from PIL import Image
 
 from corrclip_jax.datasets.label_files import LabelError, read_ids
-from corrclip_jax.io.files import whole_file
+from corrclip_jax.io.files import atomic_file
 
 Kind = Literal["coco_object", "coco_stuff"]
 SUFFIX: dict[str, str] = {"coco_object": "_instanceTrainIds", "coco_stuff": "_labelTrainIds"}
@@ -57,7 +57,7 @@ def prepare_file(path: Path, kind: Kind, folder: Path) -> bool:
         raise
     except ValueError as error:
         raise LabelError(f"{path}: {error}") from error
-    with whole_file(target) as partial:
+    with atomic_file(target) as partial:
         Image.fromarray(labels).save(partial)
     return True
 

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 
 from corrclip_jax.evaluation import metrics
 from corrclip_jax.evaluation.scorer import Scored
-from corrclip_jax.io.files import whole_file
+from corrclip_jax.io.files import atomic_file
 
 
 class StateError(ValueError):
@@ -199,7 +199,7 @@ def _read(path: Path) -> Tally:
 
 def _write(path: Path, data: bytes) -> None:
     """A file that is there whole or not at all, after a loss of power too."""
-    with whole_file(path) as partial, partial.open("wb") as file:
+    with atomic_file(path) as partial, partial.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -18,7 +18,7 @@ import numpy as np
 from corrclip_jax.evaluation.counts import StateError, Store, Tally, after
 from corrclip_jax.evaluation.loading import Broken
 from corrclip_jax.evaluation.scorer import Scored, Scorer
-from corrclip_jax.io.files import whole_file
+from corrclip_jax.io.files import atomic_file
 from corrclip_jax.runtime import distributed
 from corrclip_jax.viz.overlay import label_image
 
@@ -157,7 +157,7 @@ class Run:
             return
         names = [synonyms[0] for synonyms in self.scorer.dataset.classes]
         for index, labels in zip(scored.places, scored.labels, strict=True):
-            with whole_file(self.predictions / f"{self.scorer.dataset.stem(index)}.png") as partial:
+            with atomic_file(self.predictions / f"{self.scorer.dataset.stem(index)}.png") as partial:
                 label_image(labels, names).save(partial)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array
 
 from corrclip_jax.config import Config, to_dict, with_fields
-from corrclip_jax.io.files import new_folder
+from corrclip_jax.io.files import atomic_folder
 from corrclip_jax.method.segment import Result, make_segment
 from corrclip_jax.ops.cudnn_attention import EXPORT_CHECKS
 from corrclip_jax.params.model_folder import read, write_description, write_tower
@@ -140,7 +140,7 @@ def export(
         }
         | {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "numpy")},
     }
-    with new_folder(path) as folder:
+    with atomic_folder(path) as folder:
         for name in towers_of(config):
             write_tower(folder, name, params[name])
         write_description(folder, config, {})

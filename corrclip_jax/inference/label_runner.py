@@ -27,14 +27,14 @@ _PROGRAMS, _WORTH_A_PROGRAM = 4, 1.5
 Announce: TypeAlias = Callable[[Sequence[int], bool], object]
 
 
-class Item(NamedTuple):
+class Request(NamedTuple):
     """A photo and its region map, None where regions are to be found."""
 
     photo: UInt8[np.ndarray, "H W 3"]
     regions: Integer[np.ndarray, "H W"] | None
 
 
-class Found(NamedTuple):
+class Outcome(NamedTuple):
     """One photo's results (see `segment.Result`), its share of the run time, and whether that compiled."""
 
     labels: Int32[np.ndarray, "H W"]
@@ -44,7 +44,7 @@ class Found(NamedTuple):
     compiled: bool
 
 
-class Runner:
+class LabelRunner:
     """A model with the programs that it has compiled, a bucket of sizes each.
 
     The devices of a `mesh` share the photos.
@@ -73,10 +73,10 @@ class Runner:
         self,
         sizes: Sequence[Size],
         with_map: Sequence[bool],
-        read: Callable[[int], Item | Exception],
+        read: Callable[[int], Request | Exception],
         text: TextEmbedding,
         announce: Announce = lambda places, compiles: None,
-    ) -> Iterator[tuple[int, Any, Found | Exception]]:
+    ) -> Iterator[tuple[int, Any, Outcome | Exception]]:
         """Label photos.
 
         Args:
@@ -93,7 +93,7 @@ class Runner:
         started: dict[Batch, tuple[float, bool]] = {}
         end = 0.0
 
-        def run(batch: Batch, items: list[Item | Exception]) -> tuple | None:
+        def run(batch: Batch, items: list[Request | Exception]) -> tuple | None:
             good = [item for item in items if not isinstance(item, Exception)]
             if not good:
                 return None
@@ -129,7 +129,7 @@ class Runner:
                 height, width = item.photo.shape[:2]
                 labels, scores, regions = (array[row, :height, :width].copy() for array in out)
                 seconds = (end - begin) / len(items)
-                yield place, item, Found(labels, scores, regions, seconds, compiled)
+                yield place, item, Outcome(labels, scores, regions, seconds, compiled)
                 row += 1
 
     def _plan(self, sizes: Sequence[Size], with_map: Sequence[bool]) -> list[Batch]:

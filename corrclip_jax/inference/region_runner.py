@@ -17,7 +17,7 @@ _PROGRAMS = 4  # for the photos of one call
 _PIXELS_PER_CALL, _PHOTOS_PER_CALL = 1 << 24, 16
 
 
-class RegionFinder:
+class RegionRunner:
     """The configured source of regions with the programs that it has compiled."""
 
     def __init__(self, config: Config, params: Mapping[str, Any]):

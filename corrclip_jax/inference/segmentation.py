@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, UInt8
 from PIL import Image
 
-from corrclip_jax.io.files import RESULT_SUFFIXES, whole_file
+from corrclip_jax.io.files import RESULT_SUFFIXES, atomic_file
 from corrclip_jax.viz import overlay as viz
 
 
@@ -94,11 +94,11 @@ class Segmentation:
           OutputError: a file cannot be written.
         """
         labels, picture, text = paths = [Path(folder) / f"{stem}{suffix}" for suffix in RESULT_SUFFIXES]
-        with whole_file(labels) as partial:
+        with atomic_file(labels) as partial:
             self.label_image().save(partial, optimize=True)
-        with whole_file(picture) as partial:
+        with atomic_file(picture) as partial:
             self.overlay().save(partial, quality=92, subsampling=0)
-        with whole_file(text) as partial:
+        with atomic_file(text) as partial:
             partial.write_text(
                 json.dumps({**self.summary(), **(details or {})}, indent=1, ensure_ascii=False) + "\n"
             )

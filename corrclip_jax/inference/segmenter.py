@@ -18,9 +18,9 @@ from PIL import Image
 from corrclip_jax.config import Config, Dtype, RegionSource, with_fields
 from corrclip_jax.hub.presets import load
 from corrclip_jax.inference.buckets import Size
-from corrclip_jax.inference.label_runner import Announce, Item, Runner
+from corrclip_jax.inference.label_runner import Announce, LabelRunner, Request
 from corrclip_jax.inference.photo_regions import Regions
-from corrclip_jax.inference.region_runner import RegionFinder
+from corrclip_jax.inference.region_runner import RegionRunner
 from corrclip_jax.inference.segmentation import Segmentation
 from corrclip_jax.io.photos import PhotoError, photo_size, read_photo
 from corrclip_jax.io.region_maps import RegionError, as_regions, count_regions, read_regions
@@ -96,8 +96,8 @@ class Segmenter:
             else put_params(dict(params), mesh, parts=shard_params)
         )
         self._texts: OrderedDict[tuple, TextEmbedding] = OrderedDict()
-        self._runner = Runner(config, self._params, mesh)
-        self._finder: RegionFinder | None = None
+        self._runner = LabelRunner(config, self._params, mesh)
+        self._finder: RegionRunner | None = None
 
     def embed(self, classes: Classes) -> TextEmbedding:
         """Text embeddings of classes (a list inside is synonyms), padded to a bucket; kept for next time.
@@ -151,7 +151,9 @@ class Segmenter:
             )
         with ThreadPoolExecutor() as pool:
             pixels = list(pool.map(read_photo, listed))
-        items = [Item(photo, self._region_map(one, photo)) for photo, one in zip(pixels, given, strict=True)]
+        items = [
+            Request(photo, self._region_map(one, photo)) for photo, one in zip(pixels, given, strict=True)
+        ]
         sizes = [item.photo.shape[:2] for item in items]
         text = self.embed(classes)
         results: dict[int, Segmentation] = {}
@@ -192,12 +194,12 @@ class Segmenter:
                     sizes[place] = size
         places = list(sizes)
 
-        def read(index: int) -> Item:
+        def read(index: int) -> Request:
             place = places[index]
             photo = read_photo(photos[place])
             if photo.shape[:2] != sizes[place]:
                 raise PhotoError(f"{photos[place]} was changed while the photos were read. Start again.")
-            return Item(photo, self._region_map(given[place], photo))
+            return Request(photo, self._region_map(given[place], photo))
 
         def tell(indices: Sequence[int], compiles: bool) -> None:
             announce([places[index] for index in indices], compiles)
@@ -227,7 +229,7 @@ class Segmenter:
         with ThreadPoolExecutor() as pool:
             pixels = list(pool.map(read_photo, [photos] if single else photos))
         if self._finder is None:
-            self._finder = RegionFinder(self.config, self._params)
+            self._finder = RegionRunner(self.config, self._params)
         found: dict[int, Regions] = {}
         for place, result in self._finder.stream([photo.shape[:2] for photo in pixels], pixels.__getitem__):
             if isinstance(result, Exception):

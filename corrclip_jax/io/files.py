@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary sibling of `path` that takes its place when the block ends well, and vanishes when it fails.
 
     Raises:
@@ -88,7 +88,7 @@ def check_writable(folder: str | os.PathLike) -> None:
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
     """A path beside `path` to write to, which takes its name when all went well and vanishes otherwise.
 
     Folders on the way are made.

@@ -18,7 +18,7 @@ from jaxtyping import Int32, Integer
 from PIL import Image, UnidentifiedImageError
 
 from corrclip_jax.io import coco_rle
-from corrclip_jax.io.files import whole_file
+from corrclip_jax.io.files import atomic_file
 from corrclip_jax.viz.palette import palette
 
 KEY = "instance_mask"
@@ -127,7 +127,7 @@ def write_regions(
         raise RegionError(
             f"A PNG holds ids of at most 16 bits, the region map has {regions.max()}. Take .npz, or renumber it."
         )
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         if path.suffix == ".png":
             map_image(regions).save(partial, optimize=True)
         elif path.suffix == ".json":

@@ -26,7 +26,7 @@ from corrclip_jax.config import (
     to_dict,
     with_fields,
 )
-from corrclip_jax.io.files import new_folder
+from corrclip_jax.io.files import atomic_folder
 from corrclip_jax.params.structure import Params, check_params, towers_of
 
 DESCRIPTION = "corrclip.json"
@@ -47,7 +47,7 @@ def save(
       OSError: where the folder cannot be written.
     """
     check_params(config, params)
-    with new_folder(Path(path)) as folder:
+    with atomic_folder(Path(path)) as folder:
         for name in towers_of(config):
             write_tower(folder, name, params[name])
         write_description(folder, config, sources or {})

@@ -14,7 +14,7 @@ from small_models import small_model
 
 from corrclip_jax.cli.runs.output_names import plan_jobs
 from corrclip_jax.inference import segmenter as segmenter_module
-from corrclip_jax.inference.label_runner import Runner
+from corrclip_jax.inference.label_runner import LabelRunner
 from corrclip_jax.io.region_maps import write_regions
 
 SIZE = (60, 90)
@@ -235,7 +235,7 @@ def test_ctrl_c_keeps_what_is_there(photos, model, tmp_path, monkeypatch):
 
 
 def test_a_photo_too_large_for_the_memory_does_not_stop_the_others(photos, model, tmp_path, monkeypatch):
-    real = Runner._program
+    real = LabelRunner._program
 
     def program(self, *arguments):
         if not tmp_path.joinpath("met").exists():
@@ -243,7 +243,7 @@ def test_a_photo_too_large_for_the_memory_does_not_stop_the_others(photos, model
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
         return real(self, *arguments)
 
-    monkeypatch.setattr(Runner, "_program", program)
+    monkeypatch.setattr(LabelRunner, "_program", program)
     result = segment(photos, "-c", "cat, grass", "-m", model, "-o", tmp_path / "out", "--regions", "none")
     assert result.exit_code == 1
     assert "a.png is too large for the memory" in plain(result.stderr)

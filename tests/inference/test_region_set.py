@@ -10,7 +10,7 @@ from small_models import small_config
 
 from corrclip_jax.config import Config, with_fields
 from corrclip_jax.inference.photo_regions import Regions
-from corrclip_jax.inference.region_runner import RegionFinder
+from corrclip_jax.inference.region_runner import RegionRunner
 from corrclip_jax.inference.segmenter import Segmenter
 from corrclip_jax.io.coco_rle import decode
 from corrclip_jax.io.region_maps import read_regions, write_regions
@@ -68,10 +68,10 @@ def test_nothing_found():
 
 def test_photos_of_all_sizes_are_what_they_are_alone():
     photos = [picture(seed, size) for seed, size in enumerate([(60, 90), (90, 60), (40, 70), (60, 90)])]
-    finder = RegionFinder(SLIC, {})
+    finder = RegionRunner(SLIC, {})
     together = dict(finder.stream([photo.shape[:2] for photo in photos], photos.__getitem__))
     for place, photo in enumerate(photos):
-        ((_, alone),) = RegionFinder(SLIC, {}).stream([photo.shape[:2]], [photo].__getitem__)
+        ((_, alone),) = RegionRunner(SLIC, {}).stream([photo.shape[:2]], [photo].__getitem__)
         assert together[place].photo is photo
         assert (together[place].map == alone.map).mean() > 0.999
         assert 1 < len(alone) <= 16
@@ -93,7 +93,7 @@ def test_a_segmenter_gives_regions_with_scores():
 
 def test_a_source_without_its_network():
     with pytest.raises(ValueError, match="no SAM 2 to find regions with"):
-        RegionFinder(small_config(), {})
+        RegionRunner(small_config(), {})
 
 
 # --- corrclip regions ---

@@ -115,7 +115,7 @@ def test_a_stream_goes_on_after_photos_that_fail(segmenter, tmp_path):
 def test_a_batch_that_does_not_fit_the_memory_is_halved(folder, monkeypatch):
     segmenter = Segmenter(folder, regions="none")
     monkeypatch.setattr(label_runner, "_photos_per_call", lambda side: 4)
-    real = label_runner.Runner._program
+    real = label_runner.LabelRunner._program
 
     def program(self, *arguments):
         made = real(self, *arguments)
@@ -127,7 +127,7 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved(folder, monkeypatch):
 
         return limited
 
-    monkeypatch.setattr(label_runner.Runner, "_program", program)
+    monkeypatch.setattr(label_runner.LabelRunner, "_program", program)
     photos = [picture(seed) for seed in range(3)]
     for photo, result in zip(photos, segmenter(photos, CLASSES), strict=True):
         assert np.array_equal(result.photo, photo)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from corrclip_jax.io.files import OutputError, check_writable, whole_file
+from corrclip_jax.io.files import OutputError, atomic_file, check_writable
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def test_trying_a_folder_out_leaves_nothing_behind(tmp_path):
 
 
 def test_folders_on_the_way_are_made(tmp_path):
-    with whole_file(tmp_path / "new" / "deep" / "a.txt") as partial:
+    with atomic_file(tmp_path / "new" / "deep" / "a.txt") as partial:
         partial.write_text("a")
     assert (tmp_path / "new" / "deep" / "a.txt").read_text() == "a"
 
@@ -65,7 +65,7 @@ def test_a_full_disk(tmp_path):
     with (
         full_disk(100),
         pytest.raises(OutputError, match=r"large\.bin"),
-        whole_file(tmp_path / "large.bin") as f,
+        atomic_file(tmp_path / "large.bin") as f,
     ):
         f.write_bytes(bytes(1000))
     assert not list(tmp_path.iterdir())
@@ -74,11 +74,11 @@ def test_a_full_disk(tmp_path):
 def test_a_file_is_replaced_only_when_whole(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), whole_file(path) as partial:
+    with pytest.raises(RuntimeError), atomic_file(path) as partial:
         partial.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         partial.write_text("new")
     assert path.read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]

@@ -10,7 +10,7 @@ import pytest
 from small_models import small_config, write_vocabulary
 
 from corrclip_jax.config import DINOConfig, with_fields
-from corrclip_jax.io.files import new_folder
+from corrclip_jax.io.files import atomic_folder
 from corrclip_jax.params.model_folder import read, read_description, save
 from corrclip_jax.params.structure import check_params, expected_params, init_params
 from corrclip_jax.text.tokenizer import Tokenizer
@@ -125,7 +125,7 @@ def test_weights_of_another_configuration_are_told(params, tmp_path):
 
 
 def test_a_folder_appears_when_its_block_ends_well(tmp_path):
-    with new_folder(tmp_path / "deep" / "new") as folder:
+    with atomic_folder(tmp_path / "deep" / "new") as folder:
         (folder / "file").touch()
         assert not (tmp_path / "deep" / "new").exists()
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["new"]
@@ -135,7 +135,7 @@ def test_a_folder_appears_when_its_block_ends_well(tmp_path):
 def test_a_block_that_fails_leaves_what_was_there(tmp_path):
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "old-file").touch()
-    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "new") as folder:
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "new") as folder:
         (folder / "file").touch()
         raise KeyboardInterrupt
     assert [path.name for path in tmp_path.rglob("*")] == ["new", "old-file"]
@@ -147,7 +147,7 @@ def test_what_a_killed_run_left_is_cleared_by_the_next(tmp_path):
     for folder in (killed, elsewhere):
         folder.mkdir()
         (folder / "file").touch()
-    with new_folder(tmp_path / "new"):
+    with atomic_folder(tmp_path / "new"):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == [elsewhere.name, "new"]
 

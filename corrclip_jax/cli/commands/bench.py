@@ -117,9 +117,9 @@ def bench(
             shown = tables(report)
     results().print(shown)
     if out is not None:
-        from corrclip_jax.io.files import whole_file
+        from corrclip_jax.io.files import atomic_file
 
-        with whole_file(out) as part:
+        with atomic_file(out) as part:
             part.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
 
 

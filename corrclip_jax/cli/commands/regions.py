@@ -150,7 +150,7 @@ def _work(config: Config, params: dict[str, Any], todo: dict[Path, Path], finish
     from concurrent.futures import ThreadPoolExecutor
 
     from corrclip_jax.inference.photo_regions import Regions
-    from corrclip_jax.inference.region_runner import RegionFinder
+    from corrclip_jax.inference.region_runner import RegionRunner
     from corrclip_jax.io.photos import PhotoError, photo_size, read_photo
     from corrclip_jax.io.region_maps import RegionError
     from corrclip_jax.runtime.memory import exhausted
@@ -162,7 +162,7 @@ def _work(config: Config, params: dict[str, Any], todo: dict[Path, Path], finish
             return error
 
     photos = list(todo)
-    finder = RegionFinder(config, params)
+    finder = RegionRunner(config, params)
     with ThreadPoolExecutor() as pool:
         sizes = list(pool.map(lambda photo: attempt(photo_size, photo), photos))
     failures = {place: str(size) for place, size in enumerate(sizes) if isinstance(size, PhotoError)}
@@ -197,7 +197,7 @@ def _sheet(places: dict[Path, Path], out: Path) -> int:
     from PIL import Image, ImageOps
 
     from corrclip_jax.inference.photo_regions import Regions
-    from corrclip_jax.io.files import whole_file
+    from corrclip_jax.io.files import atomic_file
     from corrclip_jax.io.photos import PhotoError, read_photo
     from corrclip_jax.io.region_maps import RegionError, read_regions
     from corrclip_jax.viz.contact_sheet import contact_sheet
@@ -215,6 +215,6 @@ def _sheet(places: dict[Path, Path], out: Path) -> int:
         pictures = Image.fromarray(pixels), found.picture()
         rows.append([ImageOps.pad(picture, (480, 360), color="white") for picture in pictures])
     if rows:
-        with whole_file(out) as partial:
+        with atomic_file(out) as partial:
             contact_sheet(rows, ["photo", "regions"], {}).save(partial, quality=90)
     return len(rows)

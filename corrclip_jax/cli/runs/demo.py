@@ -18,7 +18,7 @@ from corrclip_jax.datasets.scenes.words import CLASSES
 from corrclip_jax.evaluation import metrics
 from corrclip_jax.hub.presets import load
 from corrclip_jax.inference.segmenter import Classes, Segmentation, Segmenter
-from corrclip_jax.io.files import whole_file
+from corrclip_jax.io.files import atomic_file
 from corrclip_jax.viz.contact_sheet import contact_sheet
 from corrclip_jax.viz.overlay import class_shares, overlay
 from corrclip_jax.viz.palette import class_colours
@@ -175,6 +175,6 @@ def faint(photo: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _write(image: Image.Image, path: Path) -> Path:
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         image.save(partial, optimize=True)
     return path

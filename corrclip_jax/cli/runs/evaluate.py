@@ -26,7 +26,7 @@ from corrclip_jax.evaluation.report_html import page
 from corrclip_jax.evaluation.resumable import Run, Stopped
 from corrclip_jax.evaluation.scorer import GIVEN, Scorer
 from corrclip_jax.hub.presets import load
-from corrclip_jax.io.files import check_writable, whole_file
+from corrclip_jax.io.files import atomic_file, check_writable
 from corrclip_jax.params.model_folder import DESCRIPTION, read_description
 from corrclip_jax.regions.sources import SOURCES
 from corrclip_jax.runtime import environment
@@ -247,14 +247,14 @@ def _write(content: dict[str, Any], scorer: Scorer, tally: Tally, out: Path) -> 
     """The report as JSON, Markdown and HTML, and the worst pictures on a sheet."""
     places = extremes(np.where(tally.counted, tally.scores, np.nan), _SHOWN)
     worst, best = (show(scorer, tally.scores, indices) for indices in places)
-    with whole_file(out / "report.json") as partial:
+    with atomic_file(out / "report.json") as partial:
         partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    with whole_file(out / "report.md") as partial:
+    with atomic_file(out / "report.md") as partial:
         partial.write_text(report.markdown(content), "utf-8")
-    with whole_file(out / "report.html") as partial:
+    with atomic_file(out / "report.html") as partial:
         partial.write_text(page(content, worst, best), "utf-8")
     if worst:
-        with whole_file(out / "worst.png") as partial:
+        with atomic_file(out / "worst.png") as partial:
             sheet(worst, [names[0] for names in scorer.dataset.classes]).save(partial)
 
 
