@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from corrclip_jax.config import Config
+from corrclip_jax.config import FAMILIES, Config
 from corrclip_jax.method import branches, windows
 from corrclip_jax.method.correlation import normalise
-from corrclip_jax.method.segment import label_photos
+from corrclip_jax.method.segment import label_images
+from corrclip_jax.method.similarity import patch_features
+from corrclip_jax.method.sliding_windows import sliding_windows
 from corrclip_jax.regions.sources import find_regions
 from corrclip_jax.runtime.memory import device_bytes, windows_at_once
 from corrclip_jax.text.embedding import TextEmbedding
@@ -48,19 +50,21 @@ def take_apart(config: Config, params: dict, images: jax.Array, text: TextEmbedd
     chunk = min(count, windows_at_once(config, device_bytes()))
     pixels, ids = _first_windows(plan, images, regions, chunk)
 
-    def dino(params, pixels):
-        return branches.dino_features(config, params, pixels)
+    def similarity(params, pixels):
+        return patch_features(config, params, pixels)
 
-    def correlation(dino, ids):
-        return branches.correlate(config, dino, ids, cap + 1)
+    def correlation(similar, ids):
+        return branches.correlate(config, similar, ids, cap + 1)
 
-    def clip(params, pixels, dino, merged, attention):
-        return normalise(branches.clip_features(config, params, pixels, dino, merged, attention, cap + 1))
+    def clip(params, pixels, similar, merged, attention):
+        return normalise(branches.clip_features(config, params, pixels, similar, merged, attention, cap + 1))
 
     def labels(features, text, regions):
-        return label_photos(config, features, text, regions, cap)
+        layout = sliding_windows(images.shape[1:3], None, config)
+        return label_images(config, features, text, regions, cap, layout)
 
-    cells = jax.jit(exactly(dino))(params["dino"], pixels)
+    backbone = {config.similarity: params[config.similarity]}
+    cells = jax.jit(exactly(similarity))(backbone, pixels)
     correlated = jax.jit(exactly(correlation))(cells, ids)
     some = jax.jit(exactly(clip))(params["clip"], pixels, cells, *correlated)
     # Labels take the same time whatever they are: the first window's features stand for all.
@@ -69,7 +73,7 @@ def take_apart(config: Config, params: dict, images: jax.Array, text: TextEmbedd
     )
     times = count / chunk
     stages = [
-        Stage("DINO", exactly(dino), (params["dino"], pixels), times),
+        Stage(FAMILIES[config.similarity].title, exactly(similarity), (backbone, pixels), times),
         Stage("correlation", exactly(correlation), (cells, ids), times),
         Stage("CLIP", exactly(clip), (params["clip"], pixels, cells, *correlated), times),
         Stage("labels", exactly(labels), (features, text, regions), 1.0),
@@ -111,7 +115,7 @@ def _first_windows(
 ) -> tuple[jax.Array, jax.Array]:
     """Pixels and region maps of the batch's first `count` windows."""
     photos = -(-count // (len(plan.y.starts) * len(plan.x.starts)))
-    cut = jax.jit(lambda images: jax.vmap(lambda photo: windows.cut_photo(photo, plan))(images))
+    cut = jax.jit(lambda images: jax.vmap(lambda photo: windows.cut_image(photo, plan))(images))
     cut_regions = jax.jit(lambda maps: jax.vmap(lambda ids: windows.cut_regions(ids, plan))(maps))
     pixels, ids = cut(images[:photos]), cut_regions(regions[:photos])
     return pixels.reshape(-1, *pixels.shape[2:])[:count], ids.reshape(-1, *ids.shape[2:])[:count]

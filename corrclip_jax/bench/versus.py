@@ -51,6 +51,8 @@ def versus(
     _check_reference()
     if config.dtype != "float32":
         raise ValueError(f"the torch reference computes in float32. Got {config.dtype}.")
+    if config.similarity != "dino" or config.dino is None:
+        raise ValueError(f"the torch reference has DINO's similarities only. Got {config.similarity!r}.")
     import torch
 
     announce("Random weights")
@@ -142,6 +144,7 @@ def _models(config: Config) -> tuple[Any, Any, dict]:
     import reference
 
     vision, dino_config = config.clip.vision, config.dino
+    assert dino_config is not None  # the caller has looked
     clip = reference.random_clip(
         layers=vision.layers,
         width=vision.width,

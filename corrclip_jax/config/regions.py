@@ -1,9 +1,18 @@
 """Where regions come from: settings of SAM's automatic masks, panoptic networks and superpixels."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TypeAlias
 
-RegionSource = Literal["sam2", "sam1", "eomt", "mask2former", "slic", "none"]
+from corrclip_jax.config.families import families
+
+# A family of networks that find regions, or one of those that need no weights.
+RegionSource: TypeAlias = str
+_WITHOUT_WEIGHTS = ("slic", "none")
+
+
+def region_sources() -> tuple[RegionSource, ...]:
+    """The names that `RegionConfig.source` may have."""
+    return *families("regions"), *_WITHOUT_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -67,8 +76,8 @@ class RegionConfig:
     panoptic: PanopticConfig = PanopticConfig()
 
     def __post_init__(self):
-        if self.source not in get_args(RegionSource):
-            known = ", ".join(get_args(RegionSource))
+        if self.source not in region_sources():
+            known = ", ".join(region_sources())
             raise ValueError(f"regions.source must be one of {known}. Got {self.source!r}.")
 
 

@@ -86,7 +86,7 @@ def _plan_axis(photo: int, resized: int, method: MethodConfig) -> Axis:
     return Axis(photo, resized, window, starts, padding // 2, padding - padding // 2)
 
 
-def cut_photo(photo: UInt8[Array, "H0 W0 3"], plan: WindowPlan) -> Float[Array, "N h w 3"]:
+def cut_image(photo: UInt8[Array, "H0 W0 3"], plan: WindowPlan) -> Float[Array, "N h w 3"]:
     """Resize a photo, normalise it for CLIP, cut it into windows; padding is 0 after normalisation."""
     pixels = resize.photo(photo, plan.y.resized, plan.x.resized)
     return _cut(normalise_pixels(pixels), plan, 0.0)

@@ -21,7 +21,7 @@ from corrclip_jax.method import windows
 from corrclip_jax.ops import resize
 
 
-class CanvasAxis(NamedTuple):
+class PaddedAxis(NamedTuple):
     """`windows.Axis` with values: one axis of one photo, or of each of B photos."""
 
     photo: Int[Array, "*B"]
@@ -36,14 +36,14 @@ class CanvasAxis(NamedTuple):
         return jnp.maximum(end - method.window, 0)
 
 
-class CanvasPlan(NamedTuple):
+class PaddedPlan(NamedTuple):
     """Where the windows of each photo lie; a photo's windows are numbered row by row.
 
-    A photo that does not fit (see `plan_canvas`) has no windows.
+    A photo that does not fit (see `plan_padded`) has no windows.
     """
 
-    y: CanvasAxis
-    x: CanvasAxis
+    y: PaddedAxis
+    x: PaddedAxis
     fits: Bool[Array, "*B"]
 
     @property
@@ -67,7 +67,7 @@ def window_shape(canvas: tuple[int, ...], method: MethodConfig) -> tuple[int, in
     return plan.y.padded, plan.x.padded
 
 
-def fits_canvas(height: int, width: int, canvas: tuple[int, ...], method: MethodConfig) -> bool:
+def fits_padded(height: int, width: int, canvas: tuple[int, ...], method: MethodConfig) -> bool:
     """Whether a photo can go on a canvas: it is no larger, its padded window is the canvas's, its windows are not
     more than `method.max_windows`."""
     if not (1 <= height <= canvas[0] and 1 <= width <= canvas[1]):
@@ -77,8 +77,8 @@ def fits_canvas(height: int, width: int, canvas: tuple[int, ...], method: Method
     return (plan.y.padded, plan.x.padded) == window_shape(canvas, method) and count <= most_windows(method)
 
 
-def plan_canvas(sizes: Int[Array, "B 2"], canvas: tuple[int, ...], method: MethodConfig) -> CanvasPlan:
-    """The windows of photos of traced `sizes` (height, width) on a canvas; `fits` as `fits_canvas` has it."""
+def plan_padded(sizes: Int[Array, "B 2"], canvas: tuple[int, ...], method: MethodConfig) -> PaddedPlan:
+    """The windows of photos of traced `sizes` (height, width) on a canvas; `fits` as `fits_padded` has it."""
     inside = ((sizes > 0) & (sizes <= jnp.array(canvas))).all(axis=-1)
     height, width = jnp.where(inside[:, None], sizes, 1).astype(jnp.int32).T
     y, x = (
@@ -88,12 +88,12 @@ def plan_canvas(sizes: Int[Array, "B 2"], canvas: tuple[int, ...], method: Metho
     same_window = jnp.array(True)
     for axis, padded in zip((y, x), window_shape(canvas, method), strict=True):
         same_window &= axis.window + (-axis.window % method.window_multiple) == padded
-    return CanvasPlan(y, x, inside & same_window & (y.windows * x.windows <= most_windows(method)))
+    return PaddedPlan(y, x, inside & same_window & (y.windows * x.windows <= most_windows(method)))
 
 
-def _plan_axis(photo: Int[Array, " B"], resized: Int[Array, " B"], method: MethodConfig) -> CanvasAxis:
+def _plan_axis(photo: Int[Array, " B"], resized: Int[Array, " B"], method: MethodConfig) -> PaddedAxis:
     window = jnp.minimum(method.window, resized)
-    return CanvasAxis(
+    return PaddedAxis(
         photo,
         resized,
         window,
@@ -149,7 +149,7 @@ def map_windows(
     function: Callable[[Float[Array, "N h w 3"], Int[Array, "N h w"]], Float[Array, "N ..."]],
     images: UInt8[Array, "B Hc Wc 3"],
     regions: Int[Array, "B Hc Wc"],
-    plan: CanvasPlan,
+    plan: PaddedPlan,
     method: MethodConfig,
     size: int,
 ) -> Float[Array, "B n ..."]:
@@ -204,12 +204,12 @@ def chunk_sizes(photos: int, most: int, size: int) -> tuple[int, int]:
 def cut_window(
     image: UInt8[Array, "Hc Wc 3"],
     regions: Int[Array, "Hc Wc"],
-    plan: CanvasPlan,
+    plan: PaddedPlan,
     index: Int[Array, ""],
     shape: tuple[int, ...],
     method: MethodConfig,
 ) -> tuple[Float[Array, "h w 3"], Int[Array, "h w"]]:
-    """Pixels and regions of one photo's window `index`, as `windows.cut_photo` and `cut_regions` have them."""
+    """Pixels and regions of one photo's window `index`, as `windows.cut_image` and `cut_regions` have them."""
     placed, taps, nearest = [], [], []
     numbers = (index // plan.x.windows, index % plan.x.windows)
     for axis, number, padded in zip((plan.y, plan.x), numbers, shape, strict=True):
@@ -225,7 +225,7 @@ def cut_window(
 
 
 def stitch_matrices(
-    plan: CanvasPlan, canvas: tuple[int, ...], grid: tuple[int, ...], method: MethodConfig
+    plan: PaddedPlan, canvas: tuple[int, ...], grid: tuple[int, ...], method: MethodConfig
 ) -> tuple[Float[Array, "Hc n gh"], Float[Array, "Wc n gw"]]:
     """One photo's `windows.stitch_matrix` of rows and of columns, the part of each window by itself.
 
@@ -243,7 +243,7 @@ def stitch_matrices(
 
 
 def _stitch_axis(
-    axis: CanvasAxis, canvas: int, padded: int, grid: int, most: int, method: MethodConfig
+    axis: PaddedAxis, canvas: int, padded: int, grid: int, most: int, method: MethodConfig
 ) -> Float[Array, "canvas n grid"]:
     up = jnp.asarray(resize.bilinear_matrix(grid, padded))
     index = np.arange(most)

@@ -20,14 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from corrclip_jax.config import (
-    Config,
-    from_dict,
-    to_dict,
-    with_fields,
-)
+from corrclip_jax.config import Config, from_dict, networks_of, select_regions, to_dict, with_fields
 from corrclip_jax.io.files import atomic_folder
-from corrclip_jax.params.structure import Params, check_params, towers_of
+from corrclip_jax.params.structure import Params, check_params
 
 DESCRIPTION = "corrclip.json"
 VOCABULARY = "vocabulary"
@@ -48,13 +43,13 @@ def save(
     """
     check_params(config, params)
     with atomic_folder(Path(path)) as folder:
-        for name in towers_of(config):
-            write_tower(folder, name, params[name])
+        for name in networks_of(config):
+            write_network(folder, name, params[name])
         write_description(folder, config, sources or {})
     return Path(path)
 
 
-def write_tower(folder: Path, name: str, params: Mapping[str, Any]) -> None:
+def write_network(folder: Path, name: str, params: Mapping[str, Any]) -> None:
     """Write one tower's tree into the folder of a converted model."""
     types = ocp.type_handlers
     # Orbax's own handler first copies every array; nobody changes these meanwhile. Weights hardly compress.
@@ -126,23 +121,27 @@ def read_description(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def read(path: str | Path, *, sam2: bool = True) -> tuple[Config, Params]:
-    """Configuration and parameters (JAX arrays) of a converted model; with `sam2` False, without that tower.
+def read(path: str | Path, *, region_network: str | None = "all") -> tuple[Config, Params]:
+    """Configuration and parameters (JAX arrays) of a converted model.
+
+    `region_network` is the one network of regions that is read (None: no such network), which becomes the source of
+    regions; "all" reads everything that the model has.
 
     Raises:
       FileNotFoundError: where the folder holds no converted model.
-      ValueError: where what it holds is damaged, incomplete, or does not fit its own configuration.
+      ValueError: where what it holds is damaged, incomplete, or does not fit its own configuration; for a
+        network that it does not have.
     """
     path = Path(path).absolute()
     config = from_dict(Config, read_description(path)["config"])
     if config.vocabulary is not None:
         config = with_fields(config, vocabulary=str(path / config.vocabulary))
-    if not sam2:
-        config = with_fields(config, sam2=None)
+    if region_network != "all":
+        config = select_regions(config, region_network)
     params = {}
-    for name in towers_of(config):
+    for name in networks_of(config):
         try:
-            params[name] = _read_tower(path / name)
+            params[name] = _read_network(path / name)
         except Exception as error:  # Orbax raises nothing narrower for a damaged file
             reason = str(error).split("\n")[0].split(". See full")[0]
             raise ValueError(
@@ -152,7 +151,7 @@ def read(path: str | Path, *, sam2: bool = True) -> tuple[Config, Params]:
     return config, params
 
 
-def _read_tower(path: Path) -> Params:
+def _read_network(path: Path) -> Params:
     if not path.is_dir():
         raise FileNotFoundError("there is no such folder")
     device = jnp.zeros(()).sharding  # the default one, whatever sets it

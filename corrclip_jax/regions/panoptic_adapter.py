@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
-from corrclip_jax.config import Config, source_tower
+from corrclip_jax.config import Config, source_network
 from corrclip_jax.models.eomt import EoMT
 from corrclip_jax.models.mask2former.model import Mask2Former
 from corrclip_jax.ops import resize
@@ -48,7 +48,7 @@ def network(config: Config, params: Mapping[str, Any]) -> Network:
     Raises:
       ValueError: where the configuration does not have it.
     """
-    name, tower = source_tower(config)
+    name, tower = source_network(config)
     size, dtype = tower.image_size, jnp.dtype(config.dtype)
     model = EoMT(tower, dtype) if name == "eomt" else Mask2Former(tower, dtype)
     predict: Callable[..., Any] = partial(model.apply, {"params": params})

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from corrclip_jax.config import Config, source_tower
+from corrclip_jax.config import Config, source_network
 from corrclip_jax.models.sam import sam1, sam2
 from corrclip_jax.ops import resize
 from corrclip_jax.ops.resize import Length
@@ -40,7 +40,7 @@ def network(config: Config, params: Mapping[str, Any]) -> Network:
     Raises:
       ValueError: where the configuration does not have it.
     """
-    name, tower = source_tower(config)
+    name, tower = source_network(config)
     dtype, size = jnp.dtype(config.dtype), tower.image_size
     model = sam1.SAM1(tower, dtype) if name == "sam1" else sam2.SAM2(tower, dtype)
     apply: Callable[..., Any] = partial(model.apply, {"params": params})

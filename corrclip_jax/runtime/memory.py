@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from corrclip_jax.config import Config, SAM2Config, with_fields
+from corrclip_jax.config import Config, SAM2Config, similarity_network, with_fields
 
 _FLOAT = 4
 # On a CPU: tokens of one pass through the towers, and bytes of one block of logits.
@@ -27,12 +27,13 @@ def windows_at_once(config: Config, memory: int | None) -> int:
     """Windows that go through the towers together: `method.windows_per_chunk`, or what fits in `memory` bytes."""
     if config.method.windows_per_chunk is not None:
         return config.method.windows_per_chunk
-    cells = (config.method.window // config.dino.patch_size) ** 2
+    _, backbone = similarity_network(config)
+    cells = (config.method.window // backbone.patch_size) ** 2
     if memory is None:
         return max(1, _CPU_CELLS // cells)
-    # The correlations' matrices, those of DINO's attention where it is not fused, and a block's activations.
-    matrices = 4 if config.dtype == "bfloat16" else 4 + 2 * config.dino.heads
-    activations = (config.dino.mlp_ratio + 8) * config.dino.width
+    # The correlations' matrices, those of attention where it is not fused, and a block's activations.
+    matrices = 4 if config.dtype == "bfloat16" else 4 + 2 * backbone.heads
+    activations = (backbone.mlp_ratio + 8) * backbone.width
     return _fitting(memory * _WINDOWS_SHARE, _FLOAT * cells * (matrices * cells + activations), _MOST_WINDOWS)
 
 
@@ -54,7 +55,7 @@ def rows_at_once(rows: int | None, queries: int, width: int, memory: int | None)
     return _fitting(budget, _FLOAT * queries * width, width)
 
 
-def fill(config: Config, memory: int | None, *, queries: int, width: int) -> Config:
+def with_memory_defaults(config: Config, memory: int | None, *, queries: int, width: int) -> Config:
     """The configuration with every open number chosen for a device of `memory` bytes."""
     rows = rows_at_once(config.method.rows_per_chunk, queries, width, memory)
     return with_fields(

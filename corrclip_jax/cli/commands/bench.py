@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from corrclip_jax.cli.shared.console import UsageError, messages, results
 from corrclip_jax.cli.shared.options import parse_size
-from corrclip_jax.config import Config, Dtype, RegionSource, with_fields
+from corrclip_jax.config import FAMILIES, Config, Dtype, RegionSource, families, with_fields
 
 HELP = "\n\n".join(
     [
@@ -142,12 +142,9 @@ def limit_threads(threads: int) -> None:
 
 def with_network(config: Config, source: RegionSource | None) -> Config:
     """The configuration with the source's network: of the published size, where the model itself has none."""
-    from corrclip_jax.config import EoMTConfig, Mask2FormerConfig, SAM1Config, SAM2Config
-
-    sizes = {"sam2": SAM2Config, "sam1": SAM1Config, "eomt": EoMTConfig, "mask2former": Mask2FormerConfig}
-    if source not in sizes or getattr(config, source) is not None:
+    if source is None or source not in families("regions") or getattr(config, source) is not None:
         return config
-    return with_fields(config, **{source: sizes[source]()})
+    return with_fields(config, **{source: FAMILIES[source].config()})
 
 
 def model_config(model: str) -> Config:

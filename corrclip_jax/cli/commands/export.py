@@ -66,14 +66,15 @@ def export(
     with console.status("Starting") as status:
         from corrclip_jax.hub.presets import load
         from corrclip_jax.inference.export import export as write
+        from corrclip_jax.regions.sources import network_to_load
         from corrclip_jax.text.classes import parse_classes, read_classes
         from corrclip_jax.text.embedding import pad_queries, query_bucket
         from corrclip_jax.text.encode import embed_text
 
         names = read_classes(classes_file) if classes_file is not None else parse_classes(classes or "")
         status.update(f"Loading {escape(model)}")
-        finds = not given_regions and regions != "none"
-        config, params = load(model, dtype=dtype, sam2=finds)
+        network = None if given_regions else network_to_load(regions)
+        config, params = load(model, dtype=dtype, region_network=network)
         if regions is not None:
             config = with_fields(config, regions={"source": regions})
         if points is not None:

@@ -136,7 +136,7 @@ def _model(
     from corrclip_jax.hub.presets import load
     from corrclip_jax.regions.sources import SOURCES
 
-    config, params = (Config(), {}) if SOURCES[source].tower is None else load(model)
+    config, params = (Config(), {}) if SOURCES[source].network is None else load(model)
     changes: dict[str, Any] = {"source": source}
     if points is not None:
         changes["points_per_side"] = points
