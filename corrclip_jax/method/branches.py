@@ -82,7 +82,7 @@ def correlate(
 def merged_regions(
     config: Config, similar: Float[Array, "gh gw C"], regions: Int[Array, "h w"], cap: int
 ) -> Int[Array, "gh gw"]:
-    """One window's regions on the similarity grid, as ids below `cap`, alike ones joined; 0 is the rest."""
+    """One window's regions on the similarity grid, as ids below `cap`, alike ones joined; 0 is unsegmented."""
     gh, gw, width = similar.shape
     cap = min(cap, gh * gw)
     ids = compact(resize.nearest(regions, gh, gw), cap)

@@ -44,7 +44,7 @@ def check_inputs(config: Config, params, images, text: TextEmbedding, sizes, reg
 def _check_sizes(config: Config, images, sizes) -> None:
     if sizes.shape != (len(images), 2) or not jnp.issubdtype(sizes.dtype, jnp.integer):
         raise ValueError(
-            f"sizes must be integers [{len(images)}, 2], height and width of each photo. Got {sizes.dtype} "
+            f"sizes must be integers [{len(images)}, 2], height and width of each image. Got {sizes.dtype} "
             f"{list(sizes.shape)}."
         )
     if isinstance(sizes, jax.core.Tracer):
@@ -57,7 +57,7 @@ def _check_sizes(config: Config, images, sizes) -> None:
                 windows_padded.most_windows(config.method),
             )
             raise ValueError(
-                f"photo {index} of {height} x {width} does not fit into images of {side[0]} x {side[1]}: it must "
+                f"image {index} of {height} x {width} does not fit into images of {side[0]} x {side[1]}: it must "
                 f"be no larger, need windows of {window} pixels as they do, and at most {most} of them "
                 "(config.method.max_windows). "
                 "corrclip_jax.inference.buckets.plan_buckets chooses images that fit."
@@ -79,6 +79,6 @@ def _check_regions(config: Config, images, regions, sizes) -> None:
             raise ValueError(f"regions must hold ids of 0 and above. Got {lowest}.")
         if (count := len(jnp.unique(one)) - 1) > config.method.max_regions:
             raise ValueError(
-                f"region map {index} has {count} regions besides the rest, config.method.max_regions is "
+                f"region map {index} has {count} regions besides unsegmented pixels, config.method.max_regions is "
                 f"{config.method.max_regions}. Raise it, or merge regions."
             )

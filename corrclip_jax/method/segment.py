@@ -1,7 +1,7 @@
-"""The whole method: photos and text embeddings in, a label for every pixel out.
+"""Segmentation: the whole method as one pure function, images and text embeddings in, labels out.
 
 `make_segment(config)` gives a pure function for `jax.jit`: static shapes, no host callback, one compilation a
-shape. Shapes: B photos [H0, W0], N windows [h, w] a photo on a grid [gh, gw], D joint width, K classes.
+shape. Shapes: B images [H0, W0], N windows [h, w] on a grid [gh, gw], D joint width, Q queries, K classes.
 """
 
 from collections.abc import Callable
@@ -24,11 +24,15 @@ from corrclip_jax.text.embedding import TextEmbedding, as_text_embedding
 
 
 class Result(NamedTuple):
-    """Labels of a batch of photos.
+    """Labels of a batch of images.
 
-    `labels` are classes 0 .. K-1; `scores` the winning class's probability before the map correction; `regions`
-    the region maps that were used. Where there is no result, labels are -1 and scores NaN: outside of photos of
-    given sizes (there `regions` are -1 too), and in a photo with more regions or windows than the cap.
+    Where there is no result, labels are -1 and scores NaN: outside of images of given sizes (there `regions` are -1
+    too), and in an image with more regions or windows than the cap.
+
+    Attributes:
+      labels: classes 0 .. K-1.
+      scores: the winning class's probability, 0 .. 1, before the map correction.
+      regions: the region maps that were used, 0 for unsegmented pixels.
     """
 
     labels: Int[Array, "B H0 W0"]
@@ -37,22 +41,30 @@ class Result(NamedTuple):
 
 
 def make_segment(config: Config, *, mesh: Mesh | None = None) -> Callable[..., Result]:
-    """The segmentation function of a configuration; with a `mesh` its devices share the photos of a batch.
+    """The segmentation function of a configuration.
 
     It is called as `segment(params, images, text_emb, *, sizes=None, regions=None)`:
-      params: the tree of `load`, keys "clip", "dino" and, where regions are to be found, "sam2".
+      params: the tree of `load`: "clip", the backbone of the similarities ("dino") and, where regions are to be
+        found, the network of the configured source ("sam2").
       images: uint8 [B, H0, W0, 3], RGB.
       text_emb: a `TextEmbedding`, or an array [K, D] of one unit-length query a class.
-      sizes: integer [B, 2], height and width of each photo where the photos fill the top left corners of their
-        images. Results are those of the photos alone. All must need the same padding of their windows as the
-        images (none, unless a side is six times the other), and at most `config.method.max_windows` windows
-        each. A photo of size 0 fills a batch up.
-      regions: integer [B, H0, W0], region maps to use in place of SAM's; any ids from 0, of which the smallest in
-        a photo is "the rest", at most `config.method.max_regions` others.
+      sizes: integer [B, 2], height and width of each image, for a padded batch: each image fills the top left
+        corner of its array. Results equal those of each image alone. The windows of all images must need the same
+        padding as those of the whole array (none, unless a side is six times the other), and there are at most
+        `config.method.max_windows` of an image. An image of size 0 fills up a batch.
+      regions: integer [B, H0, W0], region maps to use in place of found ones. Ids are 0 and above; the smallest id
+        of an image stands for unsegmented pixels, at most `config.method.max_regions` others are regions.
 
-    A call that the device's memory does not hold ends in XLA's `RESOURCE_EXHAUSTED`: give fewer photos a call, or
-    less at once (`method.windows_per_chunk`, `method.rows_per_chunk`, `regions.points_per_chunk`). `Segmenter`
+    A call that does not fit into the device's memory ends in XLA's `RESOURCE_EXHAUSTED`: give fewer images a call,
+    or less at once (`method.windows_per_chunk`, `method.rows_per_chunk`, `regions.points_per_chunk`). `Segmenter`
     halves its batches by itself.
+
+    Args:
+      config: the models and the numbers of the method.
+      mesh: devices that share the images of a batch.
+
+    Returns:
+      The function, which returns a `Result`.
 
     Raises:
       ValueError: by either function, for a configuration, parameters or arrays that do not fit, at trace time.

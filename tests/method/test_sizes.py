@@ -176,7 +176,7 @@ def test_photos_that_do_not_fit_are_an_error_or_marked_under_jit(params, text, p
     given = {"regions": on_canvas(regions[:2], 0)}
     sizes = np.array([(60, 60), size])
     with pytest.raises(
-        ValueError, match=f"photo 1 of {size[0]} x {size[1]} does not fit into images of 96 x 130"
+        ValueError, match=f"image 1 of {size[0]} x {size[1]} does not fit into images of 96 x 130"
     ):
         make_segment(config)(*arguments, sizes=sizes, **given)
     result = jitted(config)(*arguments, sizes=sizes, **given)
