@@ -57,7 +57,7 @@ def convert(
       out: the model folder to make.
       vocabulary: CLIP's vocabulary; looked for beside the CLIP checkpoint by default.
       name: the model's name; the folder's by default.
-      quick_gelu: CLIP's activation, where nothing beside the files says it.
+      quick_gelu: CLIP's activation, where no file next to the checkpoint says it.
       configs: configurations by family, which say what tensor shapes do not show.
       force: whether to replace an `out` that holds something else.
       report: takes a line of progress.
@@ -93,7 +93,7 @@ def convert_folder(
     force: bool = False,
     report: Report = to_stderr,
 ) -> Path:
-    """As `convert`, for a folder with a CLIP, a DINO and what finds regions, told apart by their content.
+    """As `convert`, for a folder of checkpoints, which are told apart by their content.
 
     The files may lie in folders of their own, down to the third level.
     """
@@ -125,7 +125,7 @@ def _convert(
     if vocabulary is None:
         report("No CLIP vocabulary beside the checkpoint: class names cannot be embedded with this model.")
     else:
-        Tokenizer.load(vocabulary)  # a damaged one is told now, not at the first class name
+        Tokenizer.load(vocabulary)  # a damaged one fails here, not at the first class name
         config = with_fields(config, vocabulary=str(vocabulary))
     sources = {family: _describe(one) for family, one in found.items()}
     if not force and _is_there(out, config, sources):
@@ -152,7 +152,7 @@ def _convert_network(found: Found, config: NetworkConfig) -> Params:
 
 
 def _configure(found: Found, quick_gelu: bool | None) -> NetworkConfig:
-    """The configuration of a checkpoint: from its shapes, from what the register or its repository says."""
+    """The configuration of a checkpoint: from its shapes, from what the registry or its repository says."""
     published, known = published_beside(found), _recognise(found)
     more: dict[str, Any] = {}
     if found.family == "clip":

@@ -1,4 +1,4 @@
-"""Which file of a folder is which: checkpoints by their content, and what was published beside them."""
+"""Checkpoints in folders: which file is which by its content, and the settings published next to it."""
 
 import json
 from collections.abc import Iterator

@@ -106,7 +106,7 @@ def sam1_settings(config: SAM1Config) -> dict[str, dict[str, Any]]:
         if getattr(config, name) != fixed
     ]
     if config.layers < 2:
-        faults.append(f"scenic's encoder wants two blocks or more, this SAM has {config.layers}")
+        faults.append(f"scenic's encoder needs two blocks or more, this SAM has {config.layers}")
     if faults:
         raise ConversionError(f"scenic's modules cannot be this SAM: {'; '.join(faults)}.")
     grid, image = (config.embed_size,) * 2, (config.image_size,) * 2

@@ -27,7 +27,7 @@ class SLICConfig:
         if self.segments < 1 or self.iterations < 0 or not self.compactness > 0:
             wanted = "segments of 1 or more, iterations of 0 or more and a compactness above 0"
             raise ValueError(
-                f"SLIC wants {wanted}. Got {self.segments}, {self.iterations}, {self.compactness}."
+                f"SLIC needs {wanted}. Got {self.segments}, {self.iterations}, {self.compactness}."
             )
 
 
@@ -38,7 +38,7 @@ class PanopticConfig:
     A query counts whose best class is not "nothing" and has a probability above `threshold` (None: as published,
     0.8 for EoMT and 0.5 for Mask2Former). It is dropped unless the pixels that it wins are more than
     `overlap_threshold` of those where its own mask is `mask_threshold` or more. `fuse` are classes, by number, of
-    which all regions become one ("stuff", COCO's 80 to 132); published programs fuse none unless told to.
+    which all regions become one ("stuff", COCO's 80 to 132); the published programs fuse none by default.
     """
 
     threshold: float | None = None

@@ -87,7 +87,7 @@ class Scorer:
         self.variants = tuple(dict.fromkeys([config.parts] if variants is None else variants))
         self.compiling = 0.0
         self._mesh = Mesh(np.array(devices), ("photos",))
-        self._split = sharding.over_photos(self._mesh)
+        self._split = sharding.over_images(self._mesh)
         text = embed_text(config, params, dataset.classes)
         self._text, self._params = (sharding.put_params(tree, self._mesh) for tree in (text, dict(params)))
         self._programs: dict[tuple, Callable] = {}

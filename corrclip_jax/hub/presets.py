@@ -30,7 +30,7 @@ from corrclip_jax.params.structure import Params
 HOME_VARIABLE = "CORRCLIP_HOME"
 
 EMBEDDED = "tiny"
-"""The model that comes with the package: small towers trained on generated scenes (weights/tiny)."""
+"""The model that comes with the package: small networks trained on generated scenes (weights/tiny)."""
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "weights" / EMBEDDED
 
 _L14 = CLIPConfig(
@@ -45,14 +45,14 @@ _H14 = CLIPConfig(
     text=CLIPTextConfig(width=1024, heads=16, layers=24),
 )
 
-# DINO ViT-B/8 and SAM 2 Hiera-L, the defaults, with a CLIP of each size. The register says where each comes from.
+# DINO ViT-B/8 and SAM 2 Hiera-L, the defaults, with a CLIP of each size. The registry says where each comes from.
 PRESETS: dict[str, Config] = {
     "vit-b": Config(name="vit-b"),
     "vit-l": Config(name="vit-l", clip=_L14),
     "vit-h": Config(name="vit-h", clip=_H14),
 }
 
-# What a repository holds beside the weights and is wanted here.
+# Files of a repository that are read besides its weights.
 _SMALL_FILES = ["config.json", "open_clip_config.json", "tokenizer.json", "vocab.json", "merges.txt"]
 
 
@@ -245,7 +245,7 @@ def _how_to_place(name: str, parts: dict[str, Published], failures: dict[str, Ex
         [
             f"The weights of {name} are not all here, and could not be downloaded:",
             *reasons,
-            "With a network, load again: a download goes on where it stopped. Without one, place these files:",
+            "With a network, load again: a broken download is resumed. Without one, place these files:",
             *places,
             f"and load again. {HOME_VARIABLE} names another place than {weights_home()}.",
         ]

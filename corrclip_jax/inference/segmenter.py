@@ -95,7 +95,7 @@ class Segmenter:
         self._params = (
             jax.device_put(dict(params))
             if mesh is None
-            else put_params(dict(params), mesh, parts=shard_params)
+            else put_params(dict(params), mesh, shard=shard_params)
         )
         self._texts: OrderedDict[tuple, TextEmbedding] = OrderedDict()
         self._runner = LabelRunner(config, self._params, mesh)

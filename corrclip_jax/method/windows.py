@@ -27,7 +27,7 @@ class Axis:
     """The windows along one axis of an image.
 
     Every window is `window` pixels of the resized image and begins at one of `starts`; `before` and `after` pixels
-    of padding bring it to a multiple that both towers can divide.
+    of padding bring it to a multiple that the patches of both networks divide.
     """
 
     length: int

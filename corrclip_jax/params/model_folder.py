@@ -1,6 +1,6 @@
 """Read, write and check parameter trees. No torch.
 
-A converted model is a folder: one Orbax tree a tower (`clip/`, `dino/`, what finds regions as `sam2/`), the CLIP
+A converted model is a folder: one Orbax tree per network (`clip/`, `dino/`, `sam2/`), the CLIP
 vocabulary (`vocabulary/`) and `corrclip.json`, which holds the configuration and where the weights come from.
 """
 
@@ -34,7 +34,7 @@ def save(
 ) -> Path:
     """Write parameters and configuration as a converted model; `config.vocabulary` is copied into it.
 
-    `sources` says where each tower comes from (any JSON). The folder appears whole or not at all, and takes the
+    `sources` says where each network comes from (any JSON). The folder appears whole or not at all, and takes the
     place of one that is there.
 
     Raises:
@@ -50,7 +50,7 @@ def save(
 
 
 def write_network(folder: Path, name: str, params: Mapping[str, Any]) -> None:
-    """Write one tower's tree into the folder of a converted model."""
+    """Write one network's tree into the folder of a converted model."""
     types = ocp.type_handlers
     # Orbax's own handler first copies every array; nobody changes these meanwhile. Weights hardly compress.
     registry = types.create_type_handler_registry(

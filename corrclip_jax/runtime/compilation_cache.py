@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def keep_compiled_programs() -> None:
-    """Let JAX keep what it compiles in `compiled/` beside the weights, unless the user has named a place."""
+    """Keep compiled programs in `compiled/` next to the weights, unless the user has named a folder."""
     import jax
 
     if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
