@@ -268,7 +268,7 @@ def test_the_modules_arguments():
         ({"embed_dim": 128}, "scenic's mask decoder has embed_dim 256, this SAM's is 128"),
         ({"decoder_heads": 4, "decoder_layers": 3}, "decoder_heads 8, .* is 4; .* decoder_layers 2, .* is 3"),
         ({"decoder_mlp_width": 64}, "decoder_mlp_width 2048"),
-        ({"layers": 1}, "scenic's encoder wants two blocks or more"),
+        ({"layers": 1}, "scenic's encoder needs two blocks or more"),
     ],
 )
 def test_what_scenics_modules_cannot_be(params, changes, words):
