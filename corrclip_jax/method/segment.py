@@ -41,15 +41,16 @@ def make_segment(config: Config, *, mesh: Mesh | None = None) -> Callable[..., R
     """The segmentation function of a configuration; with a `mesh` its devices share the photos of a batch.
 
     It is called as `segment(params, images, text_emb, *, sizes=None, regions=None)`:
-      params: the tree of `load`, keys "clip", "dino" and, where regions are to be found, "sam2".
-      images: uint8 [B, H0, W0, 3], RGB.
-      text_emb: a `TextEmbedding`, or an array [K, D] of one unit-length query a class.
-      sizes: integer [B, 2], height and width of each photo where the photos fill the top left corners of their
-        images. Results are those of the photos alone. All must need the same padding of their windows as the
-        images (none, unless a side is six times the other), and at most `config.method.max_windows` windows
-        each. A photo of size 0 fills a batch up.
-      regions: integer [B, H0, W0], region maps to use in place of SAM's; any ids from 0, of which the smallest in
-        a photo is "the rest", at most `config.method.max_regions` others.
+
+    - `params`: the tree of `load`, keys "clip", "dino" and, where regions are to be found, "sam2".
+    - `images`: uint8 [B, H0, W0, 3], RGB.
+    - `text_emb`: a `TextEmbedding`, or an array [K, D] of one unit-length query a class.
+    - `sizes`: integer [B, 2], height and width of each photo where the photos fill the top left corners of their
+      images. Results are those of the photos alone. All must need the same padding of their windows as the
+      images (none, unless a side is six times the other), and at most `config.method.max_windows` windows
+      each. A photo of size 0 fills a batch up.
+    - `regions`: integer [B, H0, W0], region maps to use in place of SAM's; any ids from 0, of which the smallest in
+      a photo is "the rest", at most `config.method.max_regions` others.
 
     A call that the device's memory does not hold ends in XLA's `RESOURCE_EXHAUSTED`: give fewer photos a call, or
     less at once (`method.windows_per_chunk`, `method.rows_per_chunk`, `regions.points_per_chunk`). `Segmenter`
