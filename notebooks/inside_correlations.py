@@ -16,18 +16,18 @@
 # %% [markdown]
 # # Inside the correlations
 #
-# CLIP was trained on whole pictures and their captions. Ask its patches one by one what they show, and they
-# answer for the picture rather than for themselves: in the last block, a patch gathers from patches that have
-# nothing to do with it. CorrCLIP leaves CLIP as it is and decides anew **from where a patch gathers**:
+# CLIP was trained on whole images and their captions. Its patch features describe the image rather than the patch:
+# in the last block, a patch attends to unrelated patches. CorrCLIP keeps CLIP's weights and replaces **the
+# correlations between patches**:
 #
-# - SAM says where things end. That is the *scope*: which patches may gather from each other at all.
-# - DINO says what belongs together. That is the *value*: how much they take from each other.
+# - SAM gives the *scope*: which patches may attend to each other at all.
+# - DINO gives the *value*: how much they attend to each other.
 #
-# This notebook follows one picture through the method, a stage a cell, and then switches the parts on one by
+# This notebook follows one image through the method, one stage per cell, and then switches the parts on one by
 # one. METHOD.md has the same stages with all their numbers.
 
 # %% [markdown]
-# Where the package is here already, this cell does nothing.
+# If the package is installed already, this cell does nothing.
 
 # %%
 import importlib.util
@@ -52,13 +52,12 @@ if not found("corrclip_jax"):
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", *wanted], check=True)
 
 # %% [markdown]
-# ## The picture
+# ## The image
 #
-# The package draws scenes of its own, which have an exact truth to compare with. Take another number for
-# another one.
+# The package draws scenes with exact ground truth. Another number gives another scene.
 #
-# The model is `tiny`, which comes with the package: small towers trained on such scenes. With `vit-b` (2 GB are
-# downloaded and converted once) and a photo, you see the same of the real towers.
+# The model is `tiny`, which comes with the package: small networks trained on such scenes. With `vit-b` (about
+# 1.8 GB, downloaded and converted once) and a photo, the same cells show the published networks.
 
 # %%
 import jax
@@ -78,7 +77,7 @@ names = [synonyms[0] for synonyms in words.CLASSES]
 class_colours, region_colours = palette(len(names)), np.vstack([[[40, 40, 40]], palette(300)])
 
 # %% [markdown]
-# Two helpers for drawing: pictures side by side, and label maps beside the truth.
+# Two helpers for drawing: images side by side, and label maps next to the ground truth.
 
 
 # %%
@@ -120,9 +119,8 @@ show({"the picture": scene.image, "its things": things, "its classes": class_col
 # %% [markdown]
 # ## Windows
 #
-# CLIP and DINO look at square windows. The picture is resized to what they expect, and cut into windows that
-# may overlap; where they do, their answers are averaged. We follow one patch: name a pixel of the scene, and
-# see in which window and patch it lies.
+# CLIP and DINO see square windows. The image is resized and cut into windows that may overlap; where they do, their
+# logits are averaged. We follow one patch: choose a pixel of the scene, and see in which window and patch it lies.
 
 # %%
 from corrclip_jax.method import windows
@@ -151,10 +149,10 @@ show({f"patch {(int(row), int(column))} in the window": picture[inside]}, mark=(
 # %% [markdown]
 # ## SAM: where things end
 #
-# SAM 2 gets a grid of points and answers each with a mask. Masks that are unsure or doubled are dropped, the
-# rest is painted into one map of regions. It knows no words. What no mask covers is dark: *the rest*.
+# SAM 2 predicts a mask for every point of a grid. Uncertain and duplicate masks are dropped, the others are painted
+# into one region map. It uses no class names. What no mask covers is unsegmented, drawn dark.
 #
-# We take a few more scenes along, for numbers at the end.
+# A few more scenes are processed, too, for the numbers at the end.
 
 # %%
 from corrclip_jax.regions.sam_points import automatic_regions
@@ -170,7 +168,7 @@ show({"the picture": scene.image, "SAM's regions": region_colours[regions[0]], "
 # %% [markdown]
 # ## One call for all windows
 #
-# `window_step` does all that happens within windows, and hands out its stages. Each part of the method is a
+# `window_step` computes everything within windows and returns its stages. Each part of the method is a
 # switch in `config.parts`, so `run(merging=False)` is the method without merging.
 
 # %%
@@ -197,7 +195,7 @@ for name, value in stages._asdict().items():
 # ## DINO: what belongs together
 #
 # DINO gives each patch a unit vector `F`. The similarity of two patches is their cosine, `S = F F^T`. Here is
-# one row of `S`: how alike every patch is to ours (bright: alike). DINO has never seen a label either.
+# one row of `S`: how similar every patch is to ours (bright: similar). DINO was trained without labels.
 
 # %%
 features = stages.similarity_features[window].reshape(-1, config.dino.width)
@@ -205,7 +203,7 @@ similarity = np.asarray(features @ features.T)
 show({"the window": picture[inside], "similarity": similarity[cell].reshape(grid)}, mark=(row, column))
 
 # %% [markdown]
-# Is DINO right? Over all pairs of patches in the window: pairs on one thing should be more alike than others.
+# Is DINO right? Over all pairs of patches in the window, pairs on one thing should be more similar than others.
 
 # %%
 instances = resize.nearest(scene.instances, *picture.shape[:2])[inside]
@@ -224,9 +222,8 @@ plt.show()
 # %% [markdown]
 # ## Merging: SAM cuts too fine
 #
-# SAM may cut a thing or a lawn into pieces, and pieces cannot help each other. So regions whose mean DINO
-# vectors are alike become one. Which pieces join depends on one number, the distance up to which regions are
-# linked:
+# SAM may split a thing or a lawn into pieces, which then could not attend to each other. So regions whose mean DINO
+# features are similar become one. One number decides: the distance up to which regions are linked.
 
 # %%
 from corrclip_jax.method.correlation import compact, merge_regions
@@ -240,10 +237,10 @@ for distance in distances:
 show({title: region_colours[one].reshape(*grid, 3) for title, one in maps.items()}, mark=(row, column))
 
 # %% [markdown]
-# ## Scope: who may look at whom
+# ## Scope: which patches see each other
 #
-# A patch sees its own region. The rest is no thing: where one of two patches lies in it, they see each other if
-# they are more alike than the mean of all pairs.
+# A patch sees its own region. If one of two patches is unsegmented, they see each other if they are more similar
+# than the mean of all pairs.
 
 # %%
 from corrclip_jax.method.correlation import scope_mask
@@ -255,8 +252,8 @@ show({"the window": picture[inside], "the patch's scope": own, "the rest": rest}
 # %% [markdown]
 # ## The weights
 #
-# `A = softmax(4 S)` over the scope: from where a patch gathers, and how much. Without a scope, what is alike
-# but far away or another thing joins in.
+# `A = softmax(4 S)` over the scope: how much a patch takes from each other patch. Without the scope it would also
+# take from similar patches of other things.
 
 # %%
 from corrclip_jax.method.correlation import attention_weights
@@ -272,13 +269,13 @@ for title, one in shown.items():
 # %% [markdown]
 # ## Three branches
 #
-# With `A`, every patch gathers from CLIP, in three ways that are added up:
+# With `A`, every patch aggregates CLIP's features in three ways, which are summed:
 #
 # - *main*: the values of CLIP's last block;
-# - *spatial*: the same of the mean of its middle blocks, which still know where things are;
-# - *semantic*: each region's own summary, a class token that looks at this region only.
+# - *spatial*: the same for the mean of its middle blocks, which keep more spatial detail;
+# - *semantic*: a class token for each region that sees this region only.
 #
-# Sums can be taken apart: what one more branch changes *is* that branch.
+# Because they are summed, the difference that a branch makes is that branch.
 
 # %%
 main = run(spatial=False, semantic=False).features
@@ -291,8 +288,8 @@ branches = {
 }
 
 # %% [markdown]
-# To labels: each patch takes the class whose text vector is nearest. Windows are stitched together and enlarged
-# to the picture's size; the next cell shows each branch alone, and their sum.
+# Labels: each patch takes the class with the most similar text embedding. Windows are stitched together and upsampled
+# to the image's size; the next cell shows each branch alone, and their sum.
 
 # %%
 from functools import partial
@@ -316,9 +313,9 @@ def label(features, correction=False):
 show_labels({title: np.asarray(label(one))[0] for title, one in branches.items()}, scene.labels)
 
 # %% [markdown]
-# ## Map correction: SAM has the last word on outlines
+# ## Map correction: outlines from SAM
 #
-# Patches are coarse. SAM's regions are not: every region takes the label that most of its pixels have.
+# Patches are coarse, SAM's regions are not: every region takes the label that most of its pixels have.
 
 # %%
 before, after = (np.asarray(label(stages.features, correction=on)) for on in (False, True))
@@ -327,7 +324,7 @@ show_labels({"before": before[0], "after": after[0]}, scene.labels)
 # %% [markdown]
 # ## What each part changes
 #
-# All parts off is plain CLIP. Switch them on one by one, each on top of those before.
+# With all parts off the method is plain CLIP. Switch them on one by one, each in addition to those before.
 
 # %%
 plain = dict.fromkeys(("scope", "value", "merging", "spatial", "semantic"), False)
@@ -340,8 +337,8 @@ results["+ correction"] = after
 show_labels({title: labels[0] for title, labels in results.items()}, scene.labels)
 
 # %% [markdown]
-# One picture proves nothing; these are the means over our few scenes. Mean IoU weighs all classes alike, so
-# that small things count as much as the background.
+# These are the means over our few scenes. Mean IoU gives all classes the same weight, so
+# small things count as much as the background.
 
 
 # %%
@@ -357,10 +354,10 @@ for title, labels in results.items():
     print(f"{title:14} {np.mean(ious):8.2f} {(labels == truths).mean():14.0%}")
 
 # %% [markdown]
-# On a command line, `corrclip evaluate scenes --ablation` measures this on the whole validation split.
+# On the command line, `corrclip evaluate scenes --ablation` measures this on the whole validation split.
 #
-# ## Go on
+# ## Next
 #
-# - Take another `SCENE` and another `PIXEL`: a patch of the background, one on an edge, one in the rest.
+# - Try another `SCENE` and another `PIXEL`: a patch of the background, one on an edge, one that is unsegmented.
 # - Change a number of the method, say `cc.with_fields(config, method={"similarity_scale": 10.0})`, and run
 #   again.

@@ -16,22 +16,21 @@
 # %% [markdown]
 # # Segment an image
 #
-# You give a photo and any list of class names; every pixel gets the name that fits best. Nothing is trained for
+# Give an image and any list of class names: every pixel gets the name that fits best. Nothing is trained for
 # your names.
 #
-# This notebook runs anywhere: on a CPU, a GPU or a TPU, with one device or many.
+# This notebook runs on a CPU, a GPU or a TPU, with one device or several.
 #
-# 1. [Install](#install)
-# 2. [A first picture](#first), which the package draws itself
-# 3. [The same as one pure function](#function), for a batch of pictures and all your devices
-# 4. [Your own photo](#photo)
+# 1. Install
+# 2. A first image, which the package draws itself
+# 3. The same as one pure function, for a batch of images and all your devices
+# 4. Your own photo
 
 # %% [markdown]
-# <a id="install"></a>
 # ## 1. Install
 #
-# Where the package is here already, this cell does nothing. In Colab, first choose the machine (*Runtime >
-# Change runtime type*); if Colab asks for a restart after the installation, restart and go on.
+# If the package is installed already, this cell does nothing. In Colab, first choose the machine (*Runtime >
+# Change runtime type*); if Colab asks for a restart after the installation, restart and continue.
 
 # %%
 import importlib.util
@@ -56,7 +55,7 @@ if not found("corrclip_jax"):
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", *wanted], check=True)
 
 # %% [markdown]
-# JAX runs the same program on whatever there is. These are the devices that it found:
+# JAX runs the same program on all of them. These are the devices that it found:
 
 # %%
 import jax
@@ -65,12 +64,11 @@ for device in jax.devices():
     print(device, "-", device.device_kind)
 
 # %% [markdown]
-# <a id="first"></a>
-# ## 2. A first picture
+# ## 2. A first image
 #
-# A model is a configuration and a tree of parameters. `tiny` comes with the package: small towers trained on
-# pictures that the package draws itself. It needs no network and runs anywhere, but knows nothing else; a photo
-# wants a real model, as in section 4.
+# A model is a configuration and a tree of parameters. `tiny` comes with the package: small networks trained on
+# scenes that the package draws itself. It needs no download, but knows nothing else; for photos use a published
+# model, as in section 4.
 
 # %%
 import corrclip_jax as cc
@@ -81,8 +79,8 @@ config, params = cc.load("tiny", dtype=DTYPE)
 print(f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,} parameters:", ", ".join(params))
 
 # %% [markdown]
-# The scenes have exact labels: shapes of many colours and materials on eight
-# backgrounds. Take another number for another one.
+# The scenes show shapes of many colours and materials on eight backgrounds, and have exact labels. Another number
+# gives another scene.
 
 # %%
 from IPython.display import display
@@ -95,8 +93,8 @@ scene = generate.val_scene(SCENE)
 display(Image.fromarray(scene.image).resize((336, 336)))
 
 # %% [markdown]
-# `Segmenter` takes pictures of any size and names in plain words; a list among the names holds synonyms of one
-# class. The first call compiles the program for this size of picture; the second one shows its real speed.
+# `Segmenter` takes images of any size and class names; a list among the names holds synonyms of one
+# class. The first call compiles a program for this size; the second one shows its real speed.
 
 # %%
 CLASSES = [list(names) for names in words.CLASSES]
@@ -109,7 +107,7 @@ for _ in range(2):
 display(result.overlay())
 
 # %% [markdown]
-# The names are yours. Ask for colours instead of shapes: nothing is trained or compiled again.
+# Any names will do. Ask for colours instead of shapes: nothing is trained or compiled again.
 
 # %%
 COLOURS = [[f"{name} shape" for name in names] for names in words.COLOURS.values()]
@@ -118,8 +116,8 @@ print("compiled again" if by_colour.compiled else "not compiled again")
 display(by_colour.overlay())
 
 # %% [markdown]
-# A result holds NumPy arrays of the picture's own size: `labels`, `scores`, `regions`. `shares` sums the labels
-# up, `mask` cuts one class out.
+# A result holds NumPy arrays of the image's own size: `labels`, `scores`, `regions`. `shares` is the share of the
+# pixels of each class, `mask` the pixels of one class.
 
 # %%
 print(result.labels.shape, result.labels.dtype)
@@ -127,11 +125,10 @@ for name, share in result.shares.items():
     print(f"{name:10} {share:6.1%}  {result.mask(name).sum():6,} pixels")
 
 # %% [markdown]
-# <a id="function"></a>
 # ## 3. The same as one pure function
 #
 # Programs call the method itself: `segment(params, images, text_emb)`. All of it, SAM, DINO and CLIP, is one
-# pure function for `jax.jit`. The class names come in as vectors, one a name, computed once.
+# pure function for `jax.jit`. The class names are passed as embeddings, one vector per name, computed once.
 
 # %%
 text_emb = cc.embed_text(config, params, CLASSES)
@@ -139,14 +136,13 @@ segment = cc.make_segment(config)
 print(text_emb.features.shape, "vectors of", text_emb.num_classes, "classes")
 
 # %% [markdown]
-# With several devices, each takes its share of the batch. Three pieces of JAX say so:
+# With several devices, each takes its share of the batch. Three pieces of JAX describe this:
 #
-# - a `Mesh` gives the row of devices a name, here `"batch"`;
-# - a `NamedSharding` puts each device's share of the pictures, and a copy of the parameters, into its memory;
-# - `jax.shard_map` runs the whole function on each share. Pictures do not need each other, so nothing travels
-#   between devices meanwhile.
+# - a `Mesh` names an axis of devices, here `"batch"`;
+# - a `NamedSharding` puts each device's share of the images, and a copy of the parameters, into its memory;
+# - `jax.shard_map` runs the whole function on each share. Images are independent, so devices do not communicate.
 #
-# With one device, this is the ordinary function.
+# With one device, this is the ordinary function. `make_segment(config, mesh=mesh)` does the same in one call.
 
 # %%
 import numpy as np
@@ -160,7 +156,7 @@ specs = {"in_specs": (copied, split, copied), "out_specs": split, "check_vma": F
 segment_batch = jax.jit(jax.shard_map(segment, mesh=mesh, **specs))
 
 # %% [markdown]
-# A batch is `uint8 [B, H, W, 3]`, pictures of one size, and must divide evenly among the devices.
+# A batch is `uint8 [B, H, W, 3]`, images of one size; B must be divisible by the number of devices.
 
 # %%
 PICTURES_PER_DEVICE = 2  # @param {type: "integer"}
@@ -174,8 +170,7 @@ for shard in images.addressable_shards:
     print(shard.device, "holds pictures", shard.data.shape)
 
 # %% [markdown]
-# JAX hands out a promise and computes in the background, so whoever measures time waits with
-# `block_until_ready`. The first run compiles.
+# JAX computes asynchronously, so a measurement of time must wait with `block_until_ready`. The first run compiles.
 
 # %%
 import time
@@ -187,7 +182,7 @@ for run in ("with compilation", "compiled"):
     print(f"{run}: {seconds:.2f} s, {seconds / count:.3f} s a picture on {mesh.size} device(s)")
 
 # %% [markdown]
-# Generated scenes come with exact labels, so we can count the pixels that are right.
+# Generated scenes have exact labels, so we can count the correct pixels.
 
 # %%
 import matplotlib.pyplot as plt
@@ -207,16 +202,15 @@ for column, scene, labels in zip(axes.T, drawn, np.asarray(batch.labels), strict
 plt.show()
 
 # %% [markdown]
-# <a id="photo"></a>
 # ## 4. Your own photo
 #
-# Photos want a model that has seen the world. `vit-b` is MetaCLIP's ViT-B/16 with DINO's ViT-B/8 and SAM 2's
-# Hiera-L: some 2 GB that are downloaded and converted once (`vit-l` and `vit-h` have larger CLIPs). The weights
-# have licences of their own, which are printed then; MetaCLIP's allows no commercial use.
+# For photos use a published model. `vit-b` is MetaCLIP's ViT-B/16 with DINO's ViT-B/8 and SAM 2's Hiera-L: about
+# 1.8 GB, downloaded and converted once (`vit-l` and `vit-h` have larger CLIPs). The weights have licences of their
+# own, which are printed then; MetaCLIP's allows no commercial use.
 #
-# `PHOTO` is an address or a file; in Colab, drop a photo into the *Files* pane on the left and write its name
+# `PHOTO` is a URL or a file; in Colab, drop a photo into the *Files* pane on the left and write its name
 # here. (The one below is Rachel Michetti's, CC0.) Commas separate classes and `;` separates synonyms. Name also
-# what lies around the things that you look for: every pixel gets one of your names.
+# what surrounds the things that you look for: every pixel gets one of your names.
 
 # %%
 import io
@@ -240,8 +234,8 @@ def read(place: str) -> Image.Image:
 
 
 # %% [markdown]
-# Where the photo or the model cannot be had, the notebook says so and goes on with the tiny model and a scene of
-# things whose colours and shapes never came together in its training.
+# If the photo or the model cannot be downloaded, the notebook says so and continues with the embedded model and a
+# scene of things whose pairs of colour and shape are in no training scene.
 
 # %%
 try:
@@ -253,7 +247,7 @@ except OSError as error:  # no network, or no such file
     photo_segmenter = segmenter
 
 # %% [markdown]
-# A photo of another size is another program, so the first call compiles again.
+# Another size may need another program; then the first call compiles again.
 
 # %%
 for _ in range(2):
@@ -262,8 +256,8 @@ for _ in range(2):
 display(mine.overlay())
 
 # %% [markdown]
-# `save` writes the labels (a PNG whose pixels are the class numbers), the overlay and a description in JSON. On
-# a command line, `corrclip segment photo.jpg --classes "coffee, cup, spoon"` does the same.
+# `save` writes the labels (a PNG whose pixels are the class indices), the overlay and a description in JSON. On
+# the command line, `corrclip segment photo.jpg --classes "coffee, cup, spoon"` does the same.
 
 # %%
 out = Path("segmented")
@@ -272,7 +266,7 @@ for path in mine.save(out, "my_photo"):
     print(path)
 
 # %% [markdown]
-# ## Go on
+# ## Next
 #
-# - `inside_correlations` opens the method and shows what each part does.
-# - METHOD.md says exactly what is computed, README.md what can be set.
+# - The notebook `inside_correlations` shows every stage of the method and what it contributes.
+# - METHOD.md says what is computed; the guides in docs/ show more settings.
