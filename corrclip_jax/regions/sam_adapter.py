@@ -50,16 +50,16 @@ def network(config: Config, params: Mapping[str, Any]) -> Network:
         "decode": partial(apply, method="decode", multimask=config.regions.multimask),
     }
     if name == "sam1":
-        fill = partial(sam1.input_sides, size=size)
+        fill = partial(sam1.resized_extent, image_size=size)
 
         def by_way_of_input(side: int, filled: Length, out: Length, canvas: int) -> Any:
             return resize.bilinear_twice(np.arange(canvas), side, size, filled, out)
 
-        return Network(fill, by_way_of_input, partial(sam1.preprocess, size=size), **methods)
+        return Network(fill, by_way_of_input, partial(sam1.preprocess, image_size=size), **methods)
 
     def straight(side: int, filled: Length, out: Length, canvas: int) -> Any:
         return resize.bilinear_rows(np.arange(canvas), side, out)
 
     return Network(
-        lambda height, width: (size, size), straight, partial(sam2.preprocess, size=size), **methods
+        lambda height, width: (size, size), straight, partial(sam2.preprocess, image_size=size), **methods
     )

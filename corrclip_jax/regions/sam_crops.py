@@ -71,7 +71,7 @@ def decode_layers(
     def inputs_of(layer: CropLayer) -> Float[Array, "C S S 3"]:
         def one(*box: Length) -> Float[Array, "S S 3"]:
             crop, sides = layer.cut(image, *box)
-            return sam.preprocess(crop[None], sides=sides)[0]
+            return sam.preprocess(crop[None], size=sides)[0]
 
         return layer.map(one)
 
