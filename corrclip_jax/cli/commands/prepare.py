@@ -9,6 +9,7 @@ import typer
 from rich.progress import Progress
 
 from corrclip_jax.cli.shared.console import FAILED, UsageError, complain, messages
+from corrclip_jax.cli.shared.options import OutOption
 
 if TYPE_CHECKING:
     from corrclip_jax.datasets.coco import Kind
@@ -35,7 +36,7 @@ class Prepared(StrEnum):
 def prepare(
     benchmark: Annotated[Prepared, typer.Argument(help="Whose label files to make.", show_default=False)],
     maps: Annotated[Path, typer.Option(help="Folder of COCO-Stuff's maps, PNG files.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the label files.", show_default=False)],
+    out: OutOption,
 ) -> None:
     """Make label files; people read `HELP`."""
     from corrclip_jax.datasets.coco import SUFFIX, prepare_file

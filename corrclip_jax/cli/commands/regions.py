@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from corrclip_jax.cli.shared.console import FAILED, UsageError, complain, messages
+from corrclip_jax.cli.shared.options import OutOption, PointsOption
 from corrclip_jax.config import Config, RegionSource, with_fields
 from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 
@@ -36,23 +37,13 @@ def regions(
     images: Annotated[
         list[Path], typer.Option("--images", "-i", help="Photos, or folders of photos.", show_default=False)
     ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out", "-o", help="Folder for the files; made where there is none.", show_default=False
-        ),
-    ],
+    out: OutOption,
     source: Annotated[RegionSource, typer.Option(help="What finds regions; slic needs no weights.")] = "sam2",
     format: Annotated[Format, typer.Option(help="What the files are.")] = "npz",
     model: Annotated[
         str, typer.Option("--model", "-m", help="The model whose network finds regions: a name, or a folder.")
     ] = "vit-b",
-    points: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="SAM's grid of n x n points. [dim]\\[default: the model's, 8][/]", show_default=False
-        ),
-    ] = None,
+    points: PointsOption = None,
     segments: Annotated[
         int | None,
         typer.Option(

@@ -1,9 +1,8 @@
 """`corrclip segment`: photos and class names to label maps, overlays and their description."""
 
 import time
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -17,14 +16,24 @@ from rich.progress import (
 )
 
 from corrclip_jax.cli.shared.console import UsageError, complain, messages, results
-from corrclip_jax.config import RegionSource
+from corrclip_jax.cli.shared.options import (
+    SOURCES,
+    ClassesFileOption,
+    ClassesOption,
+    ModelOption,
+    OptionalDtypeOption,
+    OutOption,
+    PointsOption,
+    RegionsOption,
+    class_names,
+    threshold_option,
+)
 from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 
 if TYPE_CHECKING:
     from corrclip_jax.cli.runs.output_names import Job
     from corrclip_jax.inference.segmenter import Segmenter
 
-SOURCES: tuple[RegionSource, ...] = get_args(RegionSource)
 HELP = "\n\n".join(
     [
         "Label every pixel of photos with one of the classes you name.",
@@ -41,77 +50,21 @@ HELP = "\n\n".join(
 )
 
 
-class Precision(StrEnum):
-    """The towers' compute type."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
 def segment(
     photos: Annotated[
         list[Path],
         typer.Argument(help="Photos, or folders of photos.", metavar="PHOTO", show_default=False),
     ],
-    classes: Annotated[
-        str | None,
-        typer.Option(
-            "--classes",
-            "-c",
-            help='Classes: a comma separates them, a semicolon synonyms: "cat, sky; cloud".',
-        ),
-    ] = None,
-    classes_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="Classes from a text file: a line each, a semicolon separates synonyms.", show_default=False
-        ),
-    ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            help="vit-b, vit-l, vit-h, tiny (generated scenes only), or a folder with a model or its checkpoints.",
-        ),
-    ] = "vit-b",
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the results; made where there is none.")
-    ] = Path("segmented"),
-    regions: Annotated[
-        str,
-        typer.Option(
-            help=f"Where regions come from: {', '.join(SOURCES)}, or a folder of files named for the "
-            "photos' stems: .npz (array instance_mask), .png (index map) or .json (COCO RLE)."
-        ),
-    ] = "sam2",
-    points: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="SAM's grid of n x n points: 8 is fast, 32 thorough. [dim]\\[default: the model's, 8][/]",
-        ),
-    ] = None,
-    background_threshold: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            help="Pixels less sure than this become the first class. [dim]\\[default: the model's, 0][/]",
-        ),
-    ] = None,
-    dtype: Annotated[
-        Precision | None,
-        typer.Option(
-            help="The networks' arithmetic; bfloat16 is for GPU and TPU. [dim]\\[default: the model's, float32][/]"
-        ),
-    ] = None,
+    classes: ClassesOption = None,
+    classes_file: ClassesFileOption = None,
+    model: ModelOption = "vit-b",
+    out: OutOption = Path("segmented"),
+    regions: RegionsOption = "sam2",
+    points: PointsOption = None,
+    background_threshold: Annotated[float | None, threshold_option("the model's, 0")] = None,
+    dtype: OptionalDtypeOption = None,
 ) -> None:
     """Segment photos; people read `HELP`."""
-    if (classes is None) == (classes_file is None):
-        raise UsageError(
-            'Name the classes: either --classes "cat, grass, sky; cloud", or --classes-file FILE.'
-        )
     source = next((known for known in SOURCES if known == regions), None)
     region_maps = None if source is not None else Path(regions)
     if region_maps is not None and not region_maps.is_dir():
@@ -119,13 +72,12 @@ def segment(
             f"--regions is {', '.join(SOURCES)}, or a folder of region maps. {regions!r} is no folder."
         )
     jobs = _prepare(photos, out)
+    names = class_names(classes, classes_file)
 
     from corrclip_jax.cli.runs.segment import Work, describe, summary_table
     from corrclip_jax.inference.segmenter import Segmenter
-    from corrclip_jax.text.classes import parse_classes, read_classes
     from corrclip_jax.viz.palette import is_background
 
-    names = read_classes(classes_file) if classes_file is not None else parse_classes(classes or "")
     if background_threshold and not is_background(names[0][0]):
         messages().print(
             f"[yellow]Note:[/] pixels below the threshold become the first class, {escape(repr(names[0][0]))}."
