@@ -87,15 +87,15 @@ def bench(
         changes["regions"] |= {} if points is None else {"points_per_side": points}
         changes["method"] |= {} if chunk is None else {"windows_per_chunk": chunk}
         if against is not None:
-            from corrclip_jax.bench.table import versus_table
             from corrclip_jax.bench.versus import versus
+            from corrclip_jax.cli.runs.bench_tables import versus_table
 
             config = with_fields(model_config(model), **changes)
             report = versus(config, repeat=repeat, threads=threads, announce=announce)
             shown = versus_table(report)
         else:
             from corrclip_jax.bench.measure import measure
-            from corrclip_jax.bench.table import tables
+            from corrclip_jax.cli.runs.bench_tables import tables
             from corrclip_jax.hub.presets import load
             from corrclip_jax.params.structure import init_params
 

@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from corrclip_jax.cli.shared.console import FAILED, UsageError, complain, messages
 from corrclip_jax.cli.shared.options import OutOption, PointsOption
@@ -59,6 +58,7 @@ def regions(
     ] = False,
 ) -> None:
     """Find regions; people read `HELP`."""
+    from corrclip_jax.cli.shared.progress import progress_bar
     from corrclip_jax.io.files import check_writable
     from corrclip_jax.io.photos import find_photos
 
@@ -76,15 +76,7 @@ def regions(
     failed: list[str] = []
     if todo:
         keep_compiled_programs()
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        ) as progress:
+        with progress_bar() as progress:
             task = progress.add_task(f"Regions by {source}", total=len(todo))
             config, params = _model(model, source, points, segments)
             failed = _work(config, params, todo, lambda: progress.advance(task))

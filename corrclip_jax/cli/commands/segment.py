@@ -6,14 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from corrclip_jax.cli.shared.console import UsageError, complain, messages, results
 from corrclip_jax.cli.shared.options import (
@@ -75,6 +67,7 @@ def segment(
     names = class_names(classes, classes_file)
 
     from corrclip_jax.cli.runs.segment import Work, describe, summary_table
+    from corrclip_jax.cli.shared.progress import progress_bar
     from corrclip_jax.inference.segmenter import Segmenter
     from corrclip_jax.viz.palette import is_background
 
@@ -84,7 +77,7 @@ def segment(
             " Put background first to tell them apart."
         )
     keep_compiled_programs()
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task(f"Loading {escape(model)}", total=None)
         start = time.perf_counter()
         segmenter = Segmenter(
@@ -140,17 +133,3 @@ def _origin(segmenter: "Segmenter") -> dict[str, Any]:
     folder = Path(config.vocabulary or "").parent
     known = (folder / DESCRIPTION).is_file()
     return {"name": config.name, "sources": read_description(folder)["sources"] if known else {}}
-
-
-def _progress() -> Progress:
-    console = messages()
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )

@@ -14,6 +14,7 @@ from rich.table import Table
 from corrclip_jax._version import __version__
 from corrclip_jax.cli.runs.output_names import Job
 from corrclip_jax.cli.shared.console import FAILED, INTERRUPTED
+from corrclip_jax.cli.shared.tables import add_numbers, plain_table
 from corrclip_jax.inference.segmentation import Segmentation
 from corrclip_jax.inference.segmenter import Failure, Segmenter
 from corrclip_jax.io.files import OutputError
@@ -155,11 +156,10 @@ def describe(segmenter: Segmenter, regions: str, model: dict[str, Any]) -> dict[
 
 def summary_table(done: Sequence[Done]) -> Table:
     """The results at a glance: a line a photo."""
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
-    table.add_column("Photo", overflow="fold")
-    table.add_column("Size", justify="right", no_wrap=True)
+    table = plain_table("Photo", gap=3)
+    add_numbers(table, "Size")
     table.add_column("Largest classes")
-    table.add_column("Seconds", justify="right", no_wrap=True)
+    add_numbers(table, "Seconds")
     for one in done:
         top = ", ".join(f"{name} {percent(share)}" for name, share in list(one.shares.items())[:_TOP_CLASSES])
         more = f", {len(one.shares) - _TOP_CLASSES} more" if len(one.shares) > _TOP_CLASSES else ""
