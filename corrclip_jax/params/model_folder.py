@@ -4,10 +4,8 @@ A converted model is a folder: one Orbax tree a tower (`clip/`, `dino/`, what fi
 vocabulary (`vocabulary/`) and `corrclip.json`, which holds the configuration and where the weights come from.
 """
 
-import importlib.metadata
 import json
 import logging
-import platform
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -28,6 +26,7 @@ from corrclip_jax.config import (
 )
 from corrclip_jax.io.files import atomic_folder
 from corrclip_jax.params.structure import Params, check_params, towers_of
+from corrclip_jax.runtime.environment import versions
 
 DESCRIPTION = "corrclip.json"
 VOCABULARY = "vocabulary"
@@ -76,12 +75,11 @@ def write_description(folder: Path, config: Config, sources: Mapping[str, Any]) 
     if config.vocabulary is not None:
         copy_vocabulary(Path(config.vocabulary), folder / VOCABULARY)
         config = with_fields(config, vocabulary=VOCABULARY)
-    packages = ("corrclip-jax", "jax", "flax", "orbax-checkpoint", "numpy")
     content = {
         "format": FORMAT,
         "config": to_dict(config),
         "sources": dict(sources),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
+        "versions": versions("python", "corrclip-jax", "jax", "flax", "orbax-checkpoint", "numpy"),
     }
     (folder / DESCRIPTION).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 
@@ -176,10 +174,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         log.setLevel(level)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # a plain checkout on the path
-        return None

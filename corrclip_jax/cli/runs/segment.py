@@ -1,7 +1,5 @@
 """The work of `corrclip segment`: all photos, whatever happens to one of them, and the account of it."""
 
-import importlib.metadata
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +9,6 @@ import jax
 from rich.markup import escape
 from rich.table import Table
 
-from corrclip_jax._version import __version__
 from corrclip_jax.cli.runs.output_names import Job
 from corrclip_jax.cli.shared.console import FAILED, INTERRUPTED
 from corrclip_jax.cli.shared.tables import add_numbers, plain_table
@@ -20,6 +17,7 @@ from corrclip_jax.inference.segmenter import Failure, Segmenter
 from corrclip_jax.io.files import OutputError
 from corrclip_jax.io.photos import PhotoError
 from corrclip_jax.io.region_maps import RegionError, region_file
+from corrclip_jax.runtime.environment import versions
 from corrclip_jax.runtime.memory import exhausted
 from corrclip_jax.viz.legend import percent
 
@@ -149,8 +147,7 @@ def describe(segmenter: Segmenter, regions: str, model: dict[str, Any]) -> dict[
             "stride": config.method.stride,
         },
         "device": f"{device.platform}: {device.device_kind}",
-        "versions": {"corrclip_jax": __version__, "python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "numpy", "pillow")},
+        "versions": versions("corrclip_jax", "python", "jax", "jaxlib", "flax", "numpy", "pillow"),
     }
 
 
