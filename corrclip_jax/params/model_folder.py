@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -124,15 +124,43 @@ def read_description(path: str | Path) -> dict[str, Any]:
     return content
 
 
+class Model(NamedTuple):
+    """A converted model: configuration, parameters (JAX arrays), and where each network's weights come from."""
+
+    config: Config
+    params: Params
+    sources: dict[str, Any]
+
+
 def read(path: str | Path, *, sam2: bool = True) -> tuple[Config, Params]:
-    """Configuration and parameters (JAX arrays) of a converted model; with `sam2` False, without that tower.
+    """Configuration and parameters of a converted model; see `read_model`."""
+    model = read_model(path, sam2=sam2)
+    return model.config, model.params
+
+
+def sources_of(config: Config) -> dict[str, Any]:
+    """Where the weights of a model come from, by network, as `corrclip.json` says; {} where nothing is known.
+
+    Args:
+      config: as `read` gives it: its vocabulary lies in the model folder. A model without a vocabulary, or one
+        whose vocabulary lies elsewhere, has no known sources.
+    """
+    if config.vocabulary is None:
+        return {}
+    folder = Path(config.vocabulary).parent
+    return read_description(folder).get("sources", {}) if (folder / DESCRIPTION).is_file() else {}
+
+
+def read_model(path: str | Path, *, sam2: bool = True) -> Model:
+    """Read a converted model; with `sam2` False, without that network.
 
     Raises:
       FileNotFoundError: where the folder holds no converted model.
       ValueError: where what it holds is damaged, incomplete, or does not fit its own configuration.
     """
     path = Path(path).absolute()
-    config = from_dict(Config, read_description(path)["config"])
+    description = read_description(path)
+    config = from_dict(Config, description["config"])
     if config.vocabulary is not None:
         config = with_fields(config, vocabulary=str(path / config.vocabulary))
     if not sam2:
@@ -147,7 +175,7 @@ def read(path: str | Path, *, sam2: bool = True) -> tuple[Config, Params]:
                 f"{path / name} is damaged or missing ({reason}). Convert the model again."
             ) from error
     check_params(config, params)
-    return config, params
+    return Model(config, params, description.get("sources", {}))
 
 
 def _read_tower(path: Path) -> Params:

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -24,7 +24,6 @@ from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 
 if TYPE_CHECKING:
     from corrclip_jax.cli.runs.output_names import Job
-    from corrclip_jax.inference.segmenter import Segmenter
 
 HELP = "\n\n".join(
     [
@@ -91,7 +90,7 @@ def segment(
         progress.update(task, description=f"Reading {len(names)} class names")
         segmenter.embed(names)
         timings = {"load": loaded - start, "text": time.perf_counter() - loaded}
-        details = describe(segmenter, regions, _origin(segmenter))
+        details = describe(segmenter, regions)
         work = Work(segmenter, names, out, region_maps, details, timings)
         progress.update(task, total=len(jobs))
 
@@ -123,13 +122,3 @@ def _prepare(photos: list[Path], out: Path) -> list["Job"]:
     jobs = plan_jobs(find_photos(photos), out)
     check_writable(out)
     return jobs
-
-
-def _origin(segmenter: "Segmenter") -> dict[str, Any]:
-    """Name of the model, and where its weights come from, as its folder says."""
-    from corrclip_jax.params.model_folder import DESCRIPTION, read_description
-
-    config = segmenter.config
-    folder = Path(config.vocabulary or "").parent
-    known = (folder / DESCRIPTION).is_file()
-    return {"name": config.name, "sources": read_description(folder)["sources"] if known else {}}

@@ -17,6 +17,7 @@ from corrclip_jax.inference.segmenter import Failure, Segmenter
 from corrclip_jax.io.files import OutputError
 from corrclip_jax.io.photos import PhotoError
 from corrclip_jax.io.region_maps import RegionError, region_file
+from corrclip_jax.params.model_folder import sources_of
 from corrclip_jax.runtime.environment import versions
 from corrclip_jax.runtime.memory import exhausted
 from corrclip_jax.viz.legend import percent
@@ -131,12 +132,12 @@ def _reason(job: Job, failure: Failure) -> str:
     return f"{job.photo} is too large for the memory. Make it smaller."
 
 
-def describe(segmenter: Segmenter, regions: str, model: dict[str, Any]) -> dict[str, Any]:
-    """What made a result, as plain JSON types: `model` (name, sources), settings, versions, device."""
+def describe(segmenter: Segmenter, regions: str) -> dict[str, Any]:
+    """What made a result, as plain JSON types: the model's name and sources, settings, device, versions."""
     config = segmenter.config
     device = jax.devices()[0]
     return {
-        "model": model,
+        "model": {"name": config.name, "sources": sources_of(config)},
         "settings": {
             "regions": regions,
             "points_per_side": config.regions.points_per_side if regions == "sam2" else None,
