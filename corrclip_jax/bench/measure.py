@@ -1,7 +1,5 @@
 """Measure a configuration: every stage, the whole program, the device beside them; a report of plain JSON types."""
 
-import importlib.metadata
-import platform
 import resource
 import statistics
 import sys
@@ -17,6 +15,7 @@ from corrclip_jax.bench.flops import count_flops
 from corrclip_jax.bench.stages import draw_photos, draw_text, take_apart
 from corrclip_jax.config import Config
 from corrclip_jax.method.segment import make_segment
+from corrclip_jax.runtime.environment import versions
 from corrclip_jax.runtime.memory import device_bytes, windows_at_once
 from corrclip_jax.text.embedding import TextEmbedding, pad_queries, query_bucket
 
@@ -92,11 +91,9 @@ def measure(
 def environment() -> Report:
     """Device, versions, and on Linux who gets huge pages: without them large arrays cost a CPU much time."""
     device = jax.devices()[0]
-    packages = ("jax", "jaxlib", "flax", "numpy")
     return {
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in packages},
+        "versions": versions("python", "jax", "jaxlib", "flax", "numpy"),
         "huge_pages": _huge_pages(),
     }
 

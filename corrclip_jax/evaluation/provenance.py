@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from corrclip_jax._version import __version__
 from corrclip_jax.config import Config, PartsConfig, to_dict
 from corrclip_jax.datasets.dataset import Dataset
+from corrclip_jax.runtime.environment import versions
 
 # Numbers that bound memory and never change a result, and a path.
 _NO_SETTINGS = {"method": ("windows_per_chunk", "rows_per_chunk"), "regions": ("points_per_chunk",)}
@@ -41,7 +41,7 @@ def settings(
         "model": model,
         "weights_sha256": dict(weights),
         "variants": [to_dict(parts) for parts in variants],
-        "corrclip_jax": __version__,
+        **versions("corrclip_jax"),
     }
 
 

@@ -4,9 +4,7 @@ An exported program is the folder of a converted model (see `checkpoint`), so `l
 lowered program (`program.bin`), the class names' embeddings (`text.npz`) and a description (`export.json`).
 """
 
-import importlib.metadata
 import json
-import platform as host
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +19,7 @@ from corrclip_jax.io.files import atomic_folder
 from corrclip_jax.method.segment import Result, make_segment
 from corrclip_jax.ops.cudnn_attention import EXPORT_CHECKS
 from corrclip_jax.params.model_folder import read, write_description, write_network
+from corrclip_jax.runtime.environment import versions
 from corrclip_jax.runtime.memory import with_memory_defaults
 from corrclip_jax.text.embedding import TextEmbedding, as_text_embedding
 
@@ -134,10 +133,9 @@ def export(
         "classes": None if classes is None else [list(names) for names in classes],
         "queries": text.features.shape[0],
         "versions": {
-            "python": host.python_version(),
+            **versions("python", "jax", "jaxlib", "flax", "numpy"),
             "calling_convention": program.calling_convention_version,
-        }
-        | {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "numpy")},
+        },
     }
     with atomic_folder(path) as folder:
         for name in networks_of(config):

@@ -4,16 +4,14 @@ A converted model is a folder: one Orbax tree per network (`clip/`, `dino/`, `sa
 vocabulary (`vocabulary/`) and `corrclip.json`, which holds the configuration and where the weights come from.
 """
 
-import importlib.metadata
 import json
 import logging
-import platform
 import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +21,7 @@ import orbax.checkpoint as ocp
 from corrclip_jax.config import Config, from_dict, networks_of, select_regions, to_dict, with_fields
 from corrclip_jax.io.files import atomic_folder
 from corrclip_jax.params.structure import Params, check_params
+from corrclip_jax.runtime.environment import versions
 
 DESCRIPTION = "corrclip.json"
 VOCABULARY = "vocabulary"
@@ -71,12 +70,11 @@ def write_description(folder: Path, config: Config, sources: Mapping[str, Any]) 
     if config.vocabulary is not None:
         copy_vocabulary(Path(config.vocabulary), folder / VOCABULARY)
         config = with_fields(config, vocabulary=VOCABULARY)
-    packages = ("corrclip-jax", "jax", "flax", "orbax-checkpoint", "numpy")
     content = {
         "format": FORMAT,
         "config": to_dict(config),
         "sources": dict(sources),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
+        "versions": versions("python", "corrclip-jax", "jax", "flax", "orbax-checkpoint", "numpy"),
     }
     (folder / DESCRIPTION).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 
@@ -121,8 +119,35 @@ def read_description(path: str | Path) -> dict[str, Any]:
     return content
 
 
+class Model(NamedTuple):
+    """A converted model: configuration, parameters (JAX arrays), and where each network's weights come from."""
+
+    config: Config
+    params: Params
+    sources: dict[str, Any]
+
+
 def read(path: str | Path, *, region_network: str | None = "all") -> tuple[Config, Params]:
-    """Configuration and parameters (JAX arrays) of a converted model.
+    """Configuration and parameters of a converted model; see `read_model`."""
+    model = read_model(path, region_network=region_network)
+    return model.config, model.params
+
+
+def sources_of(config: Config) -> dict[str, Any]:
+    """Where the weights of a model come from, by network, as `corrclip.json` says; {} where nothing is known.
+
+    Args:
+      config: as `read` gives it: its vocabulary lies in the model folder. A model without a vocabulary, or one
+        whose vocabulary lies elsewhere, has no known sources.
+    """
+    if config.vocabulary is None:
+        return {}
+    folder = Path(config.vocabulary).parent
+    return read_description(folder).get("sources", {}) if (folder / DESCRIPTION).is_file() else {}
+
+
+def read_model(path: str | Path, *, region_network: str | None = "all") -> Model:
+    """Read a converted model.
 
     `region_network` is the one network of regions that is read (None: no such network), which becomes the source of
     regions; "all" reads everything that the model has.
@@ -133,7 +158,8 @@ def read(path: str | Path, *, region_network: str | None = "all") -> tuple[Confi
         network that it does not have.
     """
     path = Path(path).absolute()
-    config = from_dict(Config, read_description(path)["config"])
+    description = read_description(path)
+    config = from_dict(Config, description["config"])
     if config.vocabulary is not None:
         config = with_fields(config, vocabulary=str(path / config.vocabulary))
     if region_network != "all":
@@ -148,7 +174,7 @@ def read(path: str | Path, *, region_network: str | None = "all") -> tuple[Confi
                 f"{path / name} is damaged or missing ({reason}). Convert the model again."
             ) from error
     check_params(config, params)
-    return config, params
+    return Model(config, params, description.get("sources", {}))
 
 
 def _read_network(path: Path) -> Params:
@@ -175,10 +201,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         log.setLevel(level)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # a plain checkout on the path
-        return None

@@ -18,8 +18,8 @@ from corrclip_jax.bench import versus as module
 from corrclip_jax.bench.clock import matmul_rate
 from corrclip_jax.bench.measure import measure
 from corrclip_jax.bench.stages import draw_photos, draw_text, take_apart
-from corrclip_jax.bench.table import versus_table
 from corrclip_jax.cli.commands import bench
+from corrclip_jax.cli.runs.bench_tables import versus_table
 from corrclip_jax.config import with_fields
 from corrclip_jax.method.branches import window_step
 from corrclip_jax.method.correlation import normalise

@@ -10,8 +10,17 @@ import typer
 from rich.markup import escape
 
 from corrclip_jax.cli.shared.console import UsageError, messages, results
-from corrclip_jax.cli.shared.options import parse_size
-from corrclip_jax.config import FAMILIES, Config, Dtype, RegionSource, families, with_fields
+from corrclip_jax.cli.shared.options import (
+    BatchOption,
+    DtypeOption,
+    ModelOption,
+    PointsOption,
+    Precision,
+    RegionSourceOption,
+    SizeOption,
+    parse_size,
+)
+from corrclip_jax.config import FAMILIES, Config, RegionSource, families, with_fields
 
 HELP = "\n\n".join(
     [
@@ -37,22 +46,15 @@ class Other(StrEnum):
 
 
 def bench(
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="tiny, vit-b, vit-l, vit-h, or a model's folder.")
-    ] = "tiny",
+    model: ModelOption = "tiny",
     random: Annotated[
         bool, typer.Option("--random", help="Draw the weights: nothing is downloaded.")
     ] = False,
-    size: Annotated[str, typer.Option(help="Width and height of the photos.")] = "500x375",
-    batch: Annotated[int, typer.Option(min=1, help="Photos in a call.")] = 1,
-    dtype: Annotated[Dtype, typer.Option(help="The towers' compute type.")] = "float32",
-    regions: Annotated[
-        RegionSource | None,
-        typer.Option(help="Where regions come from. [dim]\\[default: the model's][/]", show_default=False),
-    ] = None,
-    points: Annotated[
-        int | None, typer.Option(min=1, help="n for a grid of n x n points.", show_default=False)
-    ] = None,
+    size: SizeOption = "500x375",
+    batch: BatchOption = 1,
+    dtype: DtypeOption = Precision.float32,
+    regions: RegionSourceOption = None,
+    points: PointsOption = None,
     chunk: Annotated[
         int | None,
         typer.Option(min=1, help="Windows that go through the towers together.", show_default=False),
@@ -80,20 +82,20 @@ def bench(
         def announce(step: str) -> None:
             status.update(escape(step))
 
-        changes: dict = {"dtype": dtype, "regions": {}, "method": {}}
+        changes: dict = {"dtype": dtype.value, "regions": {}, "method": {}}
         changes["regions"] |= {} if regions is None else {"source": regions}
         changes["regions"] |= {} if points is None else {"points_per_side": points}
         changes["method"] |= {} if chunk is None else {"windows_per_chunk": chunk}
         if against is not None:
-            from corrclip_jax.bench.table import versus_table
             from corrclip_jax.bench.versus import versus
+            from corrclip_jax.cli.runs.bench_tables import versus_table
 
             config = with_fields(model_config(model), **changes)
             report = versus(config, repeat=repeat, threads=threads, announce=announce)
             shown = versus_table(report)
         else:
             from corrclip_jax.bench.measure import measure
-            from corrclip_jax.bench.table import tables
+            from corrclip_jax.cli.runs.bench_tables import tables
             from corrclip_jax.hub.presets import load
             from corrclip_jax.params.structure import init_params
 

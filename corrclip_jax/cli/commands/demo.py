@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 
 from corrclip_jax.cli.shared.console import messages, results
+from corrclip_jax.cli.shared.options import ModelOption, OutOption
 from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 
 MOST_SCENES = 8
@@ -36,17 +37,8 @@ def demo(
             show_default=False,
         ),
     ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            help="tiny, vit-b, vit-l, vit-h, or a folder that holds a model or its checkpoints.",
-        ),
-    ] = "tiny",
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the pictures; made where there is none.")
-    ] = Path("demo"),
+    model: ModelOption = "tiny",
+    out: OutOption = Path("demo"),
     scenes: Annotated[
         int, typer.Option("--scenes", "-n", min=1, max=MOST_SCENES, help="How many scenes.")
     ] = 4,

@@ -1,14 +1,26 @@
 """`corrclip export`: a model for one photo size, as a program that runs anywhere."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from corrclip_jax.cli.shared.console import UsageError, messages
-from corrclip_jax.cli.shared.options import parse_size
-from corrclip_jax.config import Dtype, RegionSource, with_fields
+from corrclip_jax.cli.shared.console import messages
+from corrclip_jax.cli.shared.options import (
+    BatchOption,
+    ClassesFileOption,
+    ClassesOption,
+    DtypeOption,
+    ModelOption,
+    OutOption,
+    PointsOption,
+    Precision,
+    RegionSourceOption,
+    SizeOption,
+    class_names,
+    parse_size,
+)
+from corrclip_jax.config import with_fields
 
 HELP = "\n\n".join(
     [
@@ -24,57 +36,33 @@ HELP = "\n\n".join(
 
 
 def export(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the program.", show_default=False)],
-    classes: Annotated[
-        str | None,
-        typer.Option(
-            "--classes",
-            "-c",
-            help='Classes: a comma separates them, a semicolon synonyms: "cat, sky; cloud".',
-        ),
-    ] = None,
-    classes_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="Classes from a text file: a line each, a semicolon separates synonyms.", show_default=False
-        ),
-    ] = None,
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="tiny, vit-b, vit-l, vit-h, or a model's folder.")
-    ] = "tiny",
-    size: Annotated[str, typer.Option(help="Width and height of the photos.")] = "500x375",
-    batch: Annotated[int, typer.Option(min=1, help="Photos in a call.")] = 1,
-    dtype: Annotated[Dtype, typer.Option(help="The towers' compute type.")] = "float32",
-    regions: Annotated[
-        RegionSource | None,
-        typer.Option(help="Where regions come from. [dim]\\[default: the model's][/]", show_default=False),
-    ] = None,
+    out: OutOption,
+    classes: ClassesOption = None,
+    classes_file: ClassesFileOption = None,
+    model: ModelOption = "tiny",
+    size: SizeOption = "500x375",
+    batch: BatchOption = 1,
+    dtype: DtypeOption = Precision.float32,
+    regions: RegionSourceOption = None,
     given_regions: Annotated[
         bool, typer.Option("--given-regions", help="The program takes region maps in place of finding them.")
     ] = False,
-    points: Annotated[
-        int | None, typer.Option(min=1, help="n for a grid of n x n points.", show_default=False)
-    ] = None,
+    points: PointsOption = None,
 ) -> None:
     """Export a model; people read `HELP`."""
     width, height = parse_size(size)
-    if (classes is None) == (classes_file is None):
-        raise UsageError(
-            'Name the classes: either --classes "cat, grass, sky; cloud", or --classes-file FILE.'
-        )
+    names = class_names(classes, classes_file)
     console = messages()
     with console.status("Starting") as status:
         from corrclip_jax.hub.presets import load
         from corrclip_jax.inference.export import export as write
         from corrclip_jax.regions.sources import network_to_load
-        from corrclip_jax.text.classes import parse_classes, read_classes
         from corrclip_jax.text.embedding import pad_queries, query_bucket
         from corrclip_jax.text.encode import embed_text
 
-        names = read_classes(classes_file) if classes_file is not None else parse_classes(classes or "")
         status.update(f"Loading {escape(model)}")
         network = None if given_regions else network_to_load(regions)
-        config, params = load(model, dtype=dtype, region_network=network)
+        config, params = load(model, dtype=dtype.value, region_network=network)
         if regions is not None:
             config = with_fields(config, regions={"source": regions})
         if points is not None:

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from corrclip_jax.cli.shared.console import complain, messages, results
+from corrclip_jax.cli.shared.tables import plain_table
 
 HELP = "\n\n".join(
     [
@@ -53,11 +53,13 @@ def models(
         }
         typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
     else:
-        names = _table("Model", "Parts", "Licences", "Here")
+        names = plain_table("Model", "Parts", "Licences", "Here")
         for model in known:
             licences = " + ".join(dict.fromkeys(model.licences.values()))
             names.add_row(model.name, ", ".join(model.titles.values()), licences, "yes" * model.converted)
-        files = _table("Published", "File", "Layout", "Licence", "Size", "SHA-256", "Part of", "Converted as")
+        files = plain_table(
+            "Published", "File", "Layout", "Licence", "Size", "SHA-256", "Part of", "Converted as"
+        )
         for one in listed:
             published = one.published
             files.add_row(
@@ -79,10 +81,3 @@ def models(
         )
     for fault in faults:
         complain(fault)
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table

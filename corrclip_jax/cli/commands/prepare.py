@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress
 
 from corrclip_jax.cli.shared.console import FAILED, UsageError, complain, messages
+from corrclip_jax.cli.shared.options import OutOption
 
 if TYPE_CHECKING:
     from corrclip_jax.datasets.coco import Kind
@@ -35,9 +35,10 @@ class Prepared(StrEnum):
 def prepare(
     benchmark: Annotated[Prepared, typer.Argument(help="Whose label files to make.", show_default=False)],
     maps: Annotated[Path, typer.Option(help="Folder of COCO-Stuff's maps, PNG files.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the label files.", show_default=False)],
+    out: OutOption,
 ) -> None:
     """Make label files; people read `HELP`."""
+    from corrclip_jax.cli.shared.progress import progress_bar
     from corrclip_jax.datasets.coco import SUFFIX, prepare_file
     from corrclip_jax.datasets.label_files import LabelError
     from corrclip_jax.io.files import check_writable
@@ -58,10 +59,7 @@ def prepare(
             return error
 
     console = messages()
-    with (
-        Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
-        ThreadPoolExecutor() as pool,
-    ):
+    with progress_bar() as progress, ThreadPoolExecutor() as pool:
         results = list(progress.track(pool.map(one, files), len(files), description=f"{benchmark}, {maps}"))
     broken = [result for result in results if isinstance(result, LabelError)]
     written = sum(result is True for result in results)

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from corrclip_jax.cli.shared.console import FAILED, UsageError, complain, messages
+from corrclip_jax.cli.shared.options import OutOption, PointsOption
 from corrclip_jax.config import Config, RegionSource, with_fields
 from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 
@@ -36,23 +36,13 @@ def regions(
     images: Annotated[
         list[Path], typer.Option("--images", "-i", help="Photos, or folders of photos.", show_default=False)
     ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out", "-o", help="Folder for the files; made where there is none.", show_default=False
-        ),
-    ],
+    out: OutOption,
     source: Annotated[RegionSource, typer.Option(help="What finds regions; slic needs no weights.")] = "sam2",
     format: Annotated[Format, typer.Option(help="What the files are.")] = "npz",
     model: Annotated[
         str, typer.Option("--model", "-m", help="The model whose network finds regions: a name, or a folder.")
     ] = "vit-b",
-    points: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="SAM's grid of n x n points. [dim]\\[default: the model's, 8][/]", show_default=False
-        ),
-    ] = None,
+    points: PointsOption = None,
     segments: Annotated[
         int | None,
         typer.Option(
@@ -68,6 +58,7 @@ def regions(
     ] = False,
 ) -> None:
     """Find regions; people read `HELP`."""
+    from corrclip_jax.cli.shared.progress import progress_bar
     from corrclip_jax.io.files import check_writable
     from corrclip_jax.io.photos import find_photos
 
@@ -85,15 +76,7 @@ def regions(
     failed: list[str] = []
     if todo:
         keep_compiled_programs()
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        ) as progress:
+        with progress_bar() as progress:
             task = progress.add_task(f"Regions by {source}", total=len(todo))
             config, params = _model(model, source, points, segments)
             failed = _work(config, params, todo, lambda: progress.advance(task))

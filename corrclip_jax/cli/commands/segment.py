@@ -1,30 +1,30 @@
 """`corrclip segment`: photos and class names to label maps, overlays and their description."""
 
 import time
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from corrclip_jax.cli.shared.console import UsageError, complain, messages, results
-from corrclip_jax.config import RegionSource
+from corrclip_jax.cli.shared.options import (
+    SOURCES,
+    ClassesFileOption,
+    ClassesOption,
+    ModelOption,
+    OptionalDtypeOption,
+    OutOption,
+    PointsOption,
+    RegionsOption,
+    class_names,
+    threshold_option,
+)
 from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 
 if TYPE_CHECKING:
     from corrclip_jax.cli.runs.output_names import Job
-    from corrclip_jax.inference.segmenter import Segmenter
 
-SOURCES: tuple[RegionSource, ...] = get_args(RegionSource)
 HELP = "\n\n".join(
     [
         "Label every pixel of photos with one of the classes you name.",
@@ -41,77 +41,21 @@ HELP = "\n\n".join(
 )
 
 
-class Precision(StrEnum):
-    """The towers' compute type."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
 def segment(
     photos: Annotated[
         list[Path],
         typer.Argument(help="Photos, or folders of photos.", metavar="PHOTO", show_default=False),
     ],
-    classes: Annotated[
-        str | None,
-        typer.Option(
-            "--classes",
-            "-c",
-            help='Classes: a comma separates them, a semicolon synonyms: "cat, sky; cloud".',
-        ),
-    ] = None,
-    classes_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="Classes from a text file: a line each, a semicolon separates synonyms.", show_default=False
-        ),
-    ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            help="vit-b, vit-l, vit-h, tiny (generated scenes only), or a folder with a model or its checkpoints.",
-        ),
-    ] = "vit-b",
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the results; made where there is none.")
-    ] = Path("segmented"),
-    regions: Annotated[
-        str,
-        typer.Option(
-            help=f"Where regions come from: {', '.join(SOURCES)}, or a folder of files named for the "
-            "photos' stems: .npz (array instance_mask), .png (index map) or .json (COCO RLE)."
-        ),
-    ] = "sam2",
-    points: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="SAM's grid of n x n points: 8 is fast, 32 thorough. [dim]\\[default: the model's, 8][/]",
-        ),
-    ] = None,
-    background_threshold: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            help="Pixels less sure than this become the first class. [dim]\\[default: the model's, 0][/]",
-        ),
-    ] = None,
-    dtype: Annotated[
-        Precision | None,
-        typer.Option(
-            help="The networks' arithmetic; bfloat16 is for GPU and TPU. [dim]\\[default: the model's, float32][/]"
-        ),
-    ] = None,
+    classes: ClassesOption = None,
+    classes_file: ClassesFileOption = None,
+    model: ModelOption = "vit-b",
+    out: OutOption = Path("segmented"),
+    regions: RegionsOption = "sam2",
+    points: PointsOption = None,
+    background_threshold: Annotated[float | None, threshold_option("the model's, 0")] = None,
+    dtype: OptionalDtypeOption = None,
 ) -> None:
     """Segment photos; people read `HELP`."""
-    if (classes is None) == (classes_file is None):
-        raise UsageError(
-            'Name the classes: either --classes "cat, grass, sky; cloud", or --classes-file FILE.'
-        )
     source = next((known for known in SOURCES if known == regions), None)
     region_maps = None if source is not None else Path(regions)
     if region_maps is not None and not region_maps.is_dir():
@@ -119,20 +63,20 @@ def segment(
             f"--regions is {', '.join(SOURCES)}, or a folder of region maps. {regions!r} is no folder."
         )
     jobs = _prepare(photos, out)
+    names = class_names(classes, classes_file)
 
     from corrclip_jax.cli.runs.segment import Work, describe, summary_table
+    from corrclip_jax.cli.shared.progress import progress_bar
     from corrclip_jax.inference.segmenter import Segmenter
-    from corrclip_jax.text.classes import parse_classes, read_classes
     from corrclip_jax.viz.palette import is_background
 
-    names = read_classes(classes_file) if classes_file is not None else parse_classes(classes or "")
     if background_threshold and not is_background(names[0][0]):
         messages().print(
             f"[yellow]Note:[/] pixels below the threshold become the first class, {escape(repr(names[0][0]))}."
             " Put background first to tell them apart."
         )
     keep_compiled_programs()
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task(f"Loading {escape(model)}", total=None)
         start = time.perf_counter()
         segmenter = Segmenter(
@@ -146,7 +90,7 @@ def segment(
         progress.update(task, description=f"Reading {len(names)} class names")
         segmenter.embed(names)
         timings = {"load": loaded - start, "text": time.perf_counter() - loaded}
-        details = describe(segmenter, regions, _origin(segmenter))
+        details = describe(segmenter, regions)
         work = Work(segmenter, names, out, region_maps, details, timings)
         progress.update(task, total=len(jobs))
 
@@ -178,27 +122,3 @@ def _prepare(photos: list[Path], out: Path) -> list["Job"]:
     jobs = plan_jobs(find_photos(photos), out)
     check_writable(out)
     return jobs
-
-
-def _origin(segmenter: "Segmenter") -> dict[str, Any]:
-    """Name of the model, and where its weights come from, as its folder says."""
-    from corrclip_jax.params.model_folder import DESCRIPTION, read_description
-
-    config = segmenter.config
-    folder = Path(config.vocabulary or "").parent
-    known = (folder / DESCRIPTION).is_file()
-    return {"name": config.name, "sources": read_description(folder)["sources"] if known else {}}
-
-
-def _progress() -> Progress:
-    console = messages()
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )

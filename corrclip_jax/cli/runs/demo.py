@@ -12,6 +12,7 @@ from PIL import Image
 from rich.markup import escape
 from rich.table import Table
 
+from corrclip_jax.cli.shared.tables import add_numbers, plain_table
 from corrclip_jax.config import PartsConfig, with_fields
 from corrclip_jax.datasets.scenes.generate import Scene, draw
 from corrclip_jax.datasets.scenes.words import CLASSES
@@ -107,11 +108,9 @@ class Gallery:
     def table(self) -> Table:
         """What each class got: its IoU where the truth is known, else its share of the pixels."""
         names = self.results[0].class_names
-        table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
-        table.add_column("Class")
-        for way in self.ways:
-            unit = "share" if self.truth is None else "IoU"
-            table.add_column(f"{way}: {unit} %", justify="right", no_wrap=True)
+        unit = "share" if self.truth is None else "IoU"
+        table = plain_table("Class", gap=3)
+        add_numbers(table, *(f"{way}: {unit} %" for way in self.ways))
         columns = [self._by_class(way) for way in self.ways]
         for name, colour, *values in zip(names, class_colours(names).tolist(), *columns, strict=True):
             if not np.all(np.isnan(values)):

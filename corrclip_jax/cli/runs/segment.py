@@ -1,7 +1,5 @@
 """The work of `corrclip segment`: all photos, whatever happens to one of them, and the account of it."""
 
-import importlib.metadata
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +9,16 @@ import jax
 from rich.markup import escape
 from rich.table import Table
 
-from corrclip_jax._version import __version__
 from corrclip_jax.cli.runs.output_names import Job
 from corrclip_jax.cli.shared.console import FAILED, INTERRUPTED
+from corrclip_jax.cli.shared.tables import add_numbers, plain_table
 from corrclip_jax.inference.segmentation import Segmentation
 from corrclip_jax.inference.segmenter import Failure, Segmenter
 from corrclip_jax.io.files import OutputError
 from corrclip_jax.io.photos import PhotoError
 from corrclip_jax.io.region_maps import RegionError, region_file
+from corrclip_jax.params.model_folder import sources_of
+from corrclip_jax.runtime.environment import versions
 from corrclip_jax.runtime.memory import exhausted
 from corrclip_jax.viz.legend import percent
 
@@ -132,12 +132,12 @@ def _reason(job: Job, failure: Failure) -> str:
     return f"{job.photo} is too large for the memory. Make it smaller."
 
 
-def describe(segmenter: Segmenter, regions: str, model: dict[str, Any]) -> dict[str, Any]:
-    """What made a result, as plain JSON types: `model` (name, sources), settings, versions, device."""
+def describe(segmenter: Segmenter, regions: str) -> dict[str, Any]:
+    """What made a result, as plain JSON types: the model's name and sources, settings, device, versions."""
     config = segmenter.config
     device = jax.devices()[0]
     return {
-        "model": model,
+        "model": {"name": config.name, "sources": sources_of(config)},
         "settings": {
             "regions": regions,
             "points_per_side": config.regions.points_per_side if regions == "sam2" else None,
@@ -148,18 +148,16 @@ def describe(segmenter: Segmenter, regions: str, model: dict[str, Any]) -> dict[
             "stride": config.method.stride,
         },
         "device": f"{device.platform}: {device.device_kind}",
-        "versions": {"corrclip_jax": __version__, "python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "numpy", "pillow")},
+        "versions": versions("corrclip_jax", "python", "jax", "jaxlib", "flax", "numpy", "pillow"),
     }
 
 
 def summary_table(done: Sequence[Done]) -> Table:
     """The results at a glance: a line a photo."""
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
-    table.add_column("Photo", overflow="fold")
-    table.add_column("Size", justify="right", no_wrap=True)
+    table = plain_table("Photo", gap=3)
+    add_numbers(table, "Size")
     table.add_column("Largest classes")
-    table.add_column("Seconds", justify="right", no_wrap=True)
+    add_numbers(table, "Seconds")
     for one in done:
         top = ", ".join(f"{name} {percent(share)}" for name, share in list(one.shares.items())[:_TOP_CLASSES])
         more = f", {len(one.shares) - _TOP_CLASSES} more" if len(one.shares) > _TOP_CLASSES else ""

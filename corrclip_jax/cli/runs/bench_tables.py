@@ -1,10 +1,11 @@
-"""A benchmark's report for people."""
+"""What `corrclip bench` prints."""
 
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
+
+from corrclip_jax.cli.shared.tables import add_numbers, plain_table
 
 
 def tables(report: dict[str, Any]) -> Group:
@@ -15,10 +16,8 @@ def tables(report: dict[str, Any]) -> Group:
         f"{report['model']}, {size}, {settings['dtype']}, regions {settings['regions']}, {device['kind']} "
         f"({device['platform']}), {report['matmul_flops_per_second'] / 1e9:,.0f} GFLOP/s in matrix products"
     )
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("Stage", no_wrap=True)
-    for title in ("Seconds", "Share", "GFLOP", "Of the rate", "Temporaries", "Compiled in"):
-        table.add_column(title, justify="right", no_wrap=True)
+    table = plain_table("Stage")
+    add_numbers(table, "Seconds", "Share", "GFLOP", "Of the rate", "Temporaries", "Compiled in")
     for row in report["stages"]:
         table.add_row(row["name"], *_cells(row, f"{row['share']:.1%}"))
     whole = report["program"]
@@ -38,10 +37,8 @@ def versus_table(report: dict[str, Any]) -> Group:
     )
     if report["huge_pages"] is not None:
         head += f", huge pages: {report['huge_pages']}"
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("Part", no_wrap=True)
-    for title in ("torch", "ours", "ours / torch", "of the rate"):
-        table.add_column(title, justify="right", no_wrap=True)
+    table = plain_table("Part")
+    add_numbers(table, "torch", "ours", "ours / torch", "of the rate")
     for name, part in report["against"].items():
         taken, ratios = part["seconds"], part["ratios"]
         table.add_row(
