@@ -51,7 +51,7 @@ def save(
 def write_network(folder: Path, name: str, params: Mapping[str, Any]) -> None:
     """Write one network's tree into the folder of a converted model."""
     types = ocp.type_handlers
-    # Orbax's own handler first copies every array; nobody changes these meanwhile. Weights hardly compress.
+    # By default Orbax copies every array first, which is needless here; and weights hardly compress.
     registry = types.create_type_handler_registry(
         (np.ndarray, types.NumpyHandler(deepcopy_host_arrays=False)), (jax.Array, types.ArrayHandler())
     )
@@ -60,13 +60,13 @@ def write_network(folder: Path, name: str, params: Mapping[str, Any]) -> None:
         with _quiet(), ocp.Checkpointer(handler) as checkpointer:
             tree = jax.tree.map(np.asarray, params)
             checkpointer.save((folder / name).absolute(), args=ocp.args.PyTreeSave(tree))
-    except (ValueError, RuntimeError) as error:  # tensorstore's own, for a full disk among others
+    except (ValueError, RuntimeError) as error:  # from tensorstore, for instance for a full disk
         reason = re.search(r"([^:]+) \[os_error_code", str(error))
         raise OSError(reason[1].strip() if reason else str(error).split("\n")[0]) from error
 
 
 def write_description(folder: Path, config: Config, sources: Mapping[str, Any]) -> None:
-    """Write `corrclip.json` and copy the vocabulary; the last step, without it a folder is no model."""
+    """Copy the vocabulary and write `corrclip.json`: the last step, which makes the folder a model folder."""
     if config.vocabulary is not None:
         copy_vocabulary(Path(config.vocabulary), folder / VOCABULARY)
         config = with_fields(config, vocabulary=VOCABULARY)
@@ -80,7 +80,7 @@ def write_description(folder: Path, config: Config, sources: Mapping[str, Any]) 
 
 
 def copy_vocabulary(source: Path, target: Path) -> None:
-    """Copy a vocabulary (a file, or a repository's folder) so that `Tokenizer.load(target)` finds it."""
+    """Copy a vocabulary (a file, or the folder of a repository) so that `Tokenizer.load(target)` finds it."""
     target.mkdir()
     if source.is_dir():
         names = ("tokenizer.json", "vocab.json", "merges.txt")
@@ -99,8 +99,8 @@ def read_description(path: str | Path) -> dict[str, Any]:
     """The content of `corrclip.json`.
 
     Raises:
-      FileNotFoundError: where the folder holds no converted model.
-      ValueError: for a file that is damaged or of a format that this version does not know.
+      FileNotFoundError: if the folder holds no converted model.
+      ValueError: if the file is damaged, or its format is unknown to this version.
     """
     file = Path(path) / DESCRIPTION
     if not file.is_file():
@@ -149,13 +149,15 @@ def sources_of(config: Config) -> dict[str, Any]:
 def read_model(path: str | Path, *, region_network: str | None = "all") -> Model:
     """Read a converted model.
 
-    `region_network` is the one network of regions that is read (None: no such network), which becomes the source of
-    regions; "all" reads everything that the model has.
+    Args:
+      path: the model folder.
+      region_network: the region network to read, which becomes the source of regions; None for none, "all" for all
+        that the model has.
 
     Raises:
-      FileNotFoundError: where the folder holds no converted model.
-      ValueError: where what it holds is damaged, incomplete, or does not fit its own configuration; for a
-        network that it does not have.
+      FileNotFoundError: if the folder holds no converted model.
+      ValueError: if its files are damaged or incomplete, or do not fit its configuration; if it does not have this
+        network.
     """
     path = Path(path).absolute()
     description = read_description(path)
@@ -180,11 +182,11 @@ def read_model(path: str | Path, *, region_network: str | None = "all") -> Model
 def _read_network(path: Path) -> Params:
     if not path.is_dir():
         raise FileNotFoundError("there is no such folder")
-    device = jnp.zeros(()).sharding  # the default one, whatever sets it
+    device = jnp.zeros(()).sharding  # the default device, however it was set
     with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         if (metadata := checkpointer.metadata(path).item_metadata) is None:
             raise ValueError("its metadata cannot be read")
-        # Restored as JAX arrays: NumPy arrays would be copied once more on their way to the device.
+        # Restored as JAX arrays, since NumPy arrays would be copied again to the device.
         arguments = jax.tree.map(
             lambda _: ocp.ArrayRestoreArgs(restore_type=jax.Array, sharding=device), metadata.tree
         )
@@ -193,7 +195,7 @@ def _read_network(path: Path) -> Params:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Orbax's log, which prints what it raises as well, once a thread."""
+    """Silence the log of Orbax, which repeats in every thread the errors that it raises."""
     log = logging.getLogger("absl")
     level = log.level
     log.setLevel(logging.CRITICAL)

@@ -122,5 +122,5 @@ def test_what_convert_passes_on(tmp_path, monkeypatch):
     )
     options = {"out": Path("models/x"), "vocabulary": None, "name": None, "quick_gelu": False, "force": False}
     others = {"out": Path("y"), "vocabulary": Path("v"), "name": "n", "quick_gelu": None, "force": True}
-    others |= dict.fromkeys(("sam1", "eomt", "mask2former"))
-    assert calls == [((Path("in"),), options), ((Path("c"), Path("d"), None), others)]
+    checkpoints = {"clip": Path("c"), "dino": Path("d")}
+    assert calls == [((Path("in"),), options), ((checkpoints,), others)]

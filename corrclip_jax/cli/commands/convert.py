@@ -1,4 +1,4 @@
-"""`corrclip convert`: published checkpoints to a model folder."""
+"""`corrclip convert`: convert published checkpoints into a model folder."""
 
 import inspect
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from corrclip_jax.config import FAMILIES, families
 
 HELP = "\n\n".join(
     [
-        "Convert published checkpoints of CLIP, DINO and a network that finds regions into a model folder.",
-        "Name a folder that holds them all (they are told apart by their content), or each with an option: a file "
-        "(.safetensors; .pt, .pth and .bin need torch), or the folder of a repository. Regions are found by "
-        f"{', '.join(FAMILIES[name].title for name in families('regions'))}; a model without any of them takes "
-        "given region maps. Files that are converted already are not converted again.",
+        "Convert published checkpoints of CLIP, DINO and a region network into a model folder.",
+        "Give a folder with all checkpoints (their families are recognised by content), or one option per "
+        "checkpoint: a file (.safetensors; .pt, .pth and .bin need torch) or the folder of a repository. "
+        f"Region networks are {', '.join(FAMILIES[name].title for name in families('regions'))}; a model without "
+        "one needs region maps. Checkpoints that are converted already are not converted again.",
         "[bold]Examples[/]",
         "  corrclip convert checkpoints/ --out models/mine",
         "  corrclip convert --clip clip.safetensors --dino dino.pth --sam2 sam2.pt --out models/mine",
@@ -27,15 +27,15 @@ HELP = "\n\n".join(
 )
 
 
-def _with_an_option_a_family(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the option `--<family>` for each family of networks, in place of its `**checkpoints`."""
+def _with_family_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option `--<family>` for each family of networks instead of its `**checkpoints`."""
     options = [
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                Path | None, typer.Option(help=f"A checkpoint of {family.title} ({family.layouts}).")
+                Path | None, typer.Option(help=f"Checkpoint of {family.title} ({family.layouts}).")
             ],
         )
         for name, family in FAMILIES.items()
@@ -49,17 +49,18 @@ def _with_an_option_a_family(command: Callable[..., None]) -> Callable[..., None
     return command
 
 
-@_with_an_option_a_family
+@_with_family_options
 def convert(
-    out: Annotated[Path, typer.Option("--out", "-o", help="The model folder to make.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The model folder to write.")],
     folder: Annotated[
         Path | None,
-        typer.Argument(help="A folder with all checkpoints, in place of the options.", show_default=False),
+        typer.Argument(help="Folder with all checkpoints, instead of the options.", show_default=False),
     ] = None,
     vocabulary: Annotated[
         Path | None,
         typer.Option(
-            help="CLIP's vocabulary (tokenizer.json, bpe_simple_vocab_16e6.txt.gz ...), if not beside CLIP."
+            help="CLIP's vocabulary (tokenizer.json, bpe_simple_vocab_16e6.txt.gz ...), if it is not next to "
+            "CLIP's checkpoint."
         ),
     ] = None,
     name: Annotated[
@@ -69,20 +70,20 @@ def convert(
         bool | None,
         typer.Option(
             "--quick-gelu/--exact-gelu",
-            help="CLIP's activation, where nothing beside the checkpoint says it: quick for the weights of OpenAI, "
-            "MetaCLIP and DFN, exact for those of LAION.",
+            help="CLIP's activation, if no config.json next to the checkpoint says it: quick for the weights of "
+            "OpenAI, MetaCLIP and DFN, exact for those of LAION.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is at --out.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing folder at --out.")] = False,
     **checkpoints: Any,
 ) -> None:
-    """Convert published checkpoints; users see `HELP`."""
+    """Convert published checkpoints. Users see `HELP`."""
     given: dict[str, Path] = {family: path for family, path in checkpoints.items() if path is not None}
     options = ", ".join(f"--{family}" for family in FAMILIES)
     if folder is not None and given:
-        raise UsageError(f"Name a folder, or checkpoints one by one ({options}), not both.")
+        raise UsageError(f"Give a folder, or checkpoints one by one ({options}), not both.")
     if folder is not None and not folder.is_dir():
-        raise UsageError(f"{folder} is no folder. Name a single file with {options}.")
+        raise UsageError(f"{folder} is no folder. Give single files with {options}.")
     run: Callable[..., Path]
     if folder is not None:
         from corrclip_jax.conversion.convert import convert_folder
@@ -95,13 +96,13 @@ def convert(
             missing.append(backbones)
         if missing:
             raise UsageError(
-                f"{' and '.join(missing)} missing. Name each checkpoint, or a folder that holds them all."
+                f"{' and '.join(missing)} missing. Give each checkpoint, or a folder with all of them."
             )
         from corrclip_jax.conversion.convert import convert as convert_files
 
         run = partial(convert_files, given)
     console = messages()
-    with console.status("Looking at the checkpoints ..."):
+    with console.status("Reading the checkpoints ..."):
         made = run(
             out=out,
             vocabulary=vocabulary,

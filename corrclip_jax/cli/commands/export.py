@@ -1,4 +1,4 @@
-"""`corrclip export`: a model for one photo size, as a program that runs anywhere."""
+"""`corrclip export`: a model for one image size, as a lowered program for CPU, GPU and TPU."""
 
 from typing import Annotated
 
@@ -24,10 +24,10 @@ from corrclip_jax.config import with_fields
 
 HELP = "\n\n".join(
     [
-        "Write a model as one lowered program.",
-        "The folder --out holds the program for CPUs, NVIDIA GPUs and TPUs (chosen when it runs), its weights, its "
-        "classes and export.json, which describes it. [bold]corrclip_jax.load_exported(folder)(images)[/] runs it, "
-        "with photos of the size and number given here.",
+        "Export a model as one lowered program.",
+        "The folder --out holds the program for CPUs, NVIDIA GPUs and TPUs (chosen at run time), its weights, its "
+        "classes and its description, export.json. [bold]corrclip_jax.load_exported(folder)(images)[/] runs it, on "
+        "--batch images of --size.",
         "[bold]Examples[/]",
         '  corrclip export --out program -m vit-b -c "cat, grass, sky; cloud" --size 640x480',
         "  corrclip export --out program -m vit-l --classes-file classes.txt --batch 16 --dtype bfloat16",
@@ -45,11 +45,14 @@ def export(
     dtype: DtypeOption = Precision.float32,
     regions: RegionSourceOption = None,
     given_regions: Annotated[
-        bool, typer.Option("--given-regions", help="The program takes region maps in place of finding them.")
+        bool,
+        typer.Option(
+            "--given-regions", help="The program takes region maps as an input instead of finding regions."
+        ),
     ] = False,
     points: PointsOption = None,
 ) -> None:
-    """Export a model; people read `HELP`."""
+    """Export a model. Users see `HELP`."""
     width, height = parse_size(size)
     names = class_names(classes, classes_file)
     console = messages()
@@ -67,7 +70,7 @@ def export(
             config = with_fields(config, regions={"source": regions})
         if points is not None:
             config = with_fields(config, regions={"points_per_side": points})
-        status.update(f"Reading {len(names)} class names")
+        status.update(f"Encoding {len(names)} class names")
         text = embed_text(config, params, names)
         text = pad_queries(text, query_bucket(text.features.shape[0]))
         status.update("Lowering")

@@ -1,4 +1,4 @@
-"""`corrclip segment`: photos and class names to label maps, overlays and their description."""
+"""`corrclip segment`: label maps, overlays and descriptions from photos and class names."""
 
 import time
 from pathlib import Path
@@ -30,7 +30,7 @@ HELP = "\n\n".join(
         "Label every pixel of photos with one of the classes you name.",
         "For each photo a label map (PNG: 8 bits with a palette, 16 bits above 255 classes), an overlay with a "
         "legend (JPEG) and a description (JSON: classes and their shares, timings, model, versions) are written to "
-        "the folder --out. A photo that cannot be read does not stop the others: it is named at the end, and the "
+        "the folder --out. A photo that cannot be read does not stop the others: it is listed at the end, and the "
         "exit code is 1.",
         "[bold]Examples[/]",
         '  corrclip segment photo.jpg --classes "cat, grass, sky; cloud"',
@@ -55,12 +55,12 @@ def segment(
     background_threshold: Annotated[float | None, threshold_option("the model's, 0")] = None,
     dtype: OptionalDtypeOption = None,
 ) -> None:
-    """Segment photos; people read `HELP`."""
+    """Segment photos. Users see `HELP`."""
     source = next((known for known in SOURCES if known == regions), None)
     region_maps = None if source is not None else Path(regions)
     if region_maps is not None and not region_maps.is_dir():
         raise UsageError(
-            f"--regions is {', '.join(SOURCES)}, or a folder of region maps. {regions!r} is no folder."
+            f"--regions must be one of {', '.join(SOURCES)}, or a folder of region maps. {regions!r} is no folder."
         )
     jobs = _prepare(photos, out)
     names = class_names(classes, classes_file)
@@ -73,7 +73,7 @@ def segment(
     if background_threshold and not is_background(names[0][0]):
         messages().print(
             f"[yellow]Note:[/] pixels below the threshold become the first class, {escape(repr(names[0][0]))}."
-            " Put background first to tell them apart."
+            " To keep them apart from it, make background the first class."
         )
     keep_compiled_programs()
     with progress_bar() as progress:
@@ -87,22 +87,22 @@ def segment(
             background_threshold=background_threshold,
         )
         loaded = time.perf_counter()
-        progress.update(task, description=f"Reading {len(names)} class names")
+        progress.update(task, description=f"Encoding {len(names)} class names")
         segmenter.embed(names)
         timings = {"load": loaded - start, "text": time.perf_counter() - loaded}
         details = describe(segmenter, regions)
         work = Work(segmenter, names, out, region_maps, details, timings)
         progress.update(task, total=len(jobs))
 
-        def announce(job: "Job", compiles: bool) -> None:
-            note = " (compiling for sizes like its)" if compiles else ""
+        def on_start(job: "Job", compiles: bool) -> None:
+            note = " (compiling for its size)" if compiles else ""
             progress.update(task, description=escape(f"{job.photo.name}{note}"))
 
-        work.run(jobs, announce, lambda: progress.advance(task))
+        work.run(jobs, on_start=on_start, on_done=lambda: progress.advance(task))
     if work.done:
         results().print(summary_table(work.done))
-    place = f" -> {escape(str(out))}" if work.done else ""
-    messages().print(f"{len(work.done)} of {len(jobs)} photos segmented{place}", soft_wrap=True)
+    where = f" -> {escape(str(out))}" if work.done else ""
+    messages().print(f"{len(work.done)} of {len(jobs)} photos segmented{where}", soft_wrap=True)
     for line in work.failed:
         complain(line)
     if work.exit_code:
@@ -110,14 +110,15 @@ def segment(
 
 
 def _prepare(photos: list[Path], out: Path) -> list["Job"]:
-    """What can be checked before JAX is there: the photos exist, the results have a place of their own."""
+    """Check all that needs no JAX: the photos exist, and the results overwrite none of them."""
     from corrclip_jax.cli.runs.output_names import plan_jobs
     from corrclip_jax.io.files import check_writable
     from corrclip_jax.io.photos import find_photos
 
     if any(photo.is_dir() and photo.resolve() == out.resolve() for photo in photos):
         raise UsageError(
-            f"{out} holds the photos; results in it would be taken for photos next time. Choose another."
+            f"{out} holds the photos; the next run would take the results in it for photos. Choose another "
+            "folder with --out."
         )
     jobs = plan_jobs(find_photos(photos), out)
     check_writable(out)

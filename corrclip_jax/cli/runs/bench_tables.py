@@ -1,4 +1,4 @@
-"""What `corrclip bench` prints."""
+"""Tables that `corrclip bench` prints."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from corrclip_jax.cli.shared.tables import add_numbers, plain_table
 
 
 def tables(report: dict[str, Any]) -> Group:
-    """The stages and the whole program, with what they were run on, as something that rich prints."""
+    """The stages and the whole program, between a line on the settings and one on rate and memory."""
     settings, device = report["settings"], report["device"]
     size = f"{settings['batch']} x {settings['width']} x {settings['height']}"
     head = (
@@ -28,8 +28,8 @@ def tables(report: dict[str, Any]) -> Group:
     return Group(Text(head), table, Text(foot))
 
 
-def versus_table(report: dict[str, Any]) -> Group:
-    """Ours beside torch's."""
+def against_torch_table(report: dict[str, Any]) -> Group:
+    """Times of torch and of this package, side by side."""
     settings = report["settings"]
     head = (
         f"{report['model']}, a window of {settings['window']}, {settings['dtype']}, {settings['threads']} threads, "
@@ -40,11 +40,11 @@ def versus_table(report: dict[str, Any]) -> Group:
     table = plain_table("Part")
     add_numbers(table, "torch", "ours", "ours / torch", "of the rate")
     for name, part in report["against"].items():
-        taken, ratios = part["seconds"], part["ratios"]
+        seconds, ratios = part["seconds"], part["ratios"]
         table.add_row(
             name,
-            f"{taken['torch']:.2f} s",
-            f"{taken['ours']:.2f} s",
+            f"{seconds['torch']:.2f} s",
+            f"{seconds['ours']:.2f} s",
             f"{part['ratio']:.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
             f"{part['rate_share']:.0%}",
         )

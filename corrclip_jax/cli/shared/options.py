@@ -1,4 +1,4 @@
-"""Options that several commands share: their names, help and ranges, and what is read from them."""
+"""Options that several commands share, and how their values are parsed."""
 
 import re
 from enum import StrEnum
@@ -14,27 +14,30 @@ SOURCES: tuple[RegionSource, ...] = get_args(RegionSource)
 
 
 class Precision(StrEnum):
-    """The networks' compute type."""
+    """Compute types of the networks."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
 
 
-_DTYPE = "The networks' arithmetic; bfloat16 is for GPU and TPU."
+_DTYPE = (
+    "Compute type of the networks (Hugging Face: dtype); bfloat16 is for GPUs, TPUs and, from JAX 0.12 on, for "
+    "CPUs with AMX."
+)
 
 ClassesOption = Annotated[
     str | None,
     typer.Option(
         "--classes",
         "-c",
-        help='Classes: a comma separates them, a semicolon synonyms: "cat, sky; cloud".',
+        help='Class names, separated by commas; a semicolon separates synonyms: "cat, sky; cloud".',
         show_default=False,
     ),
 ]
 ClassesFileOption = Annotated[
     Path | None,
     typer.Option(
-        help="Classes from a text file: a line each, a semicolon separates synonyms.", show_default=False
+        help="Text file with one class per line; a semicolon separates synonyms.", show_default=False
     ),
 ]
 ModelOption = Annotated[
@@ -42,21 +45,21 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="tiny (generated scenes only), vit-b, vit-l, vit-h, or a folder with a model or its checkpoints.",
+        help="tiny (generated scenes only), vit-b, vit-l, vit-h, or the folder of a model or of its checkpoints.",
     ),
 ]
 RegionsOption = Annotated[
     str,
     typer.Option(
-        help=f"Where regions come from: {', '.join(SOURCES)}, or a folder of files named for the photos' stems: "
-        ".npz (array instance_mask), .png (index map) or .json (COCO RLE)."
+        help=f"Source of regions: {', '.join(SOURCES)}, or a folder with a region map per photo, of the same file "
+        "name but .npz (array instance_mask), .png (index map) or .json (COCO RLE)."
     ),
 ]
 RegionSourceOption = Annotated[
     RegionSource | None,
     typer.Option(
         "--regions",
-        help="Where regions come from. [dim]\\[default: the model's][/]",
+        help="Source of regions. [dim]\\[default: the model's][/]",
         show_default=False,
     ),
 ]
@@ -64,7 +67,8 @@ PointsOption = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="SAM's grid of n x n points: 8 is fast, 32 thorough. [dim]\\[default: the model's, 8][/]",
+        help="Points per side of SAM's grid (SAM: points_per_side): 8 is fast, 32 thorough. "
+        "[dim]\\[default: the model's, 8][/]",
         show_default=False,
     ),
 ]
@@ -73,19 +77,19 @@ OptionalDtypeOption = Annotated[
     Precision | None,
     typer.Option(help=f"{_DTYPE} [dim]\\[default: the model's, float32][/]", show_default=False),
 ]
-SizeOption = Annotated[str, typer.Option(help="Width and height of the photos.")]
-BatchOption = Annotated[int, typer.Option(min=1, help="Photos in a call.")]
-OutOption = Annotated[
-    Path, typer.Option("--out", "-o", help="Folder for the results; made where there is none.")
-]
+SizeOption = Annotated[str, typer.Option(help="Width and height of the images, in pixels.")]
+BatchOption = Annotated[int, typer.Option(min=1, help="Images per call.")]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; created if missing.")]
 
 
 def threshold_option(default: str) -> Any:
-    """The option --background-threshold, whose help names what is taken in its absence."""
+    """The option --background-threshold; `default` is what its help says."""
     return typer.Option(
         min=0.0,
         max=1.0,
-        help=f"Pixels less sure than this become the first class. [dim]\\[default: {default}][/]",
+        help="Pixels whose class is less probable than this get the first class (mmsegmentation configs: "
+        "prob_thd). "
+        f"[dim]\\[default: {default}][/]",
         show_default=False,
     )
 
@@ -94,7 +98,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """Width and height of "500x375".
 
     Raises:
-      UsageError: for anything else.
+      UsageError: if the text has another form.
     """
     match = re.fullmatch(r"([1-9]\d*)\s*[xX]\s*([1-9]\d*)", text.strip())
     if match is None:
@@ -103,12 +107,12 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def class_names(classes: str | None, classes_file: Path | None) -> list[list[str]]:
-    """Names with synonyms, from --classes or --classes-file.
+    """Class names with their synonyms, from --classes or --classes-file.
 
     Raises:
-      UsageError: where neither or both are given.
-      FileNotFoundError: where there is no such file.
-      ValueError: for no classes, an empty name or one that is given twice.
+      UsageError: if neither or both are given.
+      FileNotFoundError: if there is no such file.
+      ValueError: for no classes, an empty name, or a name that occurs twice.
     """
     from corrclip_jax.text.classes import parse_classes, read_classes
 

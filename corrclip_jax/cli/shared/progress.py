@@ -1,4 +1,4 @@
-"""The progress bar of commands that work through many files. Imported late: `--help` needs none."""
+"""Progress bar of commands that process many files. Imported inside commands: `--help` does not need it."""
 
 from rich.progress import (
     BarColumn,
@@ -13,7 +13,7 @@ from corrclip_jax.cli.shared.console import messages
 
 
 def progress_bar() -> Progress:
-    """A bar on stderr with a description, how many of how many, and the time left; nothing without a terminal."""
+    """A bar on stderr with a description, a count and the time left; shows nothing if stderr is no terminal."""
     console = messages()
     return Progress(
         SpinnerColumn(),

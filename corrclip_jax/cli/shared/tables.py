@@ -1,10 +1,10 @@
-"""Tables without lines, as all commands print them."""
+"""Tables without lines, in the style of all commands."""
 
 from rich.table import Table
 
 
 def plain_table(*columns: str, gap: int = 2) -> Table:
-    """A table with bold titles, `gap` spaces between its columns, and columns of text under these titles."""
+    """A table with these columns of text under bold titles, and `gap` spaces between columns."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, gap, 0, 0))
     for title in columns:
         table.add_column(title, overflow="fold")
@@ -12,6 +12,6 @@ def plain_table(*columns: str, gap: int = 2) -> Table:
 
 
 def add_numbers(table: Table, *titles: str) -> None:
-    """Add columns of numbers: aligned to the right, never wrapped."""
+    """Add columns of numbers: right-aligned, never wrapped."""
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
