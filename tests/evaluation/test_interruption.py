@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from evaluation_process import Bench, counted, free_port, kill_again_and_again
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.process]
 
 
 @pytest.fixture(scope="module")
