@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from corrclip_jax.evaluation.scorer import Scored, Scorer
+from corrclip_jax.evaluation.scorer import BatchCounts, Scorer
 from corrclip_jax.viz.contact_sheet import contact_sheet
 from corrclip_jax.viz.overlay import overlay
 from corrclip_jax.viz.palette import class_colours
@@ -46,9 +46,9 @@ def show(scorer: Scorer, scores: Float[np.ndarray, " N"], indices: Sequence[int]
     names = [*(synonyms[0] for synonyms in data.classes), "background"]
     found: dict[int, Shown] = {}
     for outcome in scorer(scorer.batches(indices), keep_labels=True):
-        if not isinstance(outcome, Scored) or outcome.labels is None:
+        if not isinstance(outcome, BatchCounts) or outcome.labels is None:
             continue
-        for index, labels in zip(outcome.places, outcome.labels, strict=True):
+        for index, labels in zip(outcome.indices, outcome.labels, strict=True):
             image, truth, _ = data.example(index)
             known = (truth >= 0) & (truth < len(data.classes))
             maps = [np.where(known, truth, len(data.classes)), labels]

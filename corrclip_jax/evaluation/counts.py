@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from corrclip_jax.evaluation import metrics
-from corrclip_jax.evaluation.scorer import Scored
+from corrclip_jax.evaluation.scorer import BatchCounts
 from corrclip_jax.io.files import atomic_file
 
 
@@ -50,13 +50,13 @@ class Tally:
             np.zeros((3, classes), np.int64),
         )
 
-    def add(self, scored: Scored) -> None:
+    def add(self, scored: BatchCounts) -> None:
         """Count a batch.
 
         Raises:
           RuntimeError: for a picture that is counted already, which would be a fault of the program.
         """
-        indices = list(scored.places)
+        indices = list(scored.indices)
         if self.counted[indices].any():
             raise RuntimeError(f"pictures {indices} are counted twice")
         self.counted[indices] = True

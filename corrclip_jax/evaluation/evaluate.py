@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from corrclip_jax.config import Config, PartsConfig
 from corrclip_jax.datasets.dataset import Dataset
-from corrclip_jax.evaluation.loading import Broken
+from corrclip_jax.evaluation.loading import Unreadable
 from corrclip_jax.evaluation.scorer import Scorer
 
 
@@ -59,10 +59,10 @@ def evaluate(
     for message in scorer.unreadable.values():
         raise ValueError(message)
     for outcome in scorer(scorer.batches(range(dataset.count))):
-        if isinstance(outcome, Broken):
+        if isinstance(outcome, Unreadable):
             raise ValueError(outcome.message)
         total += outcome.matrices
-        report(len(outcome.places))
-    seconds = time.perf_counter() - start - scorer.compiling
+        report(len(outcome.indices))
+    seconds = time.perf_counter() - start - scorer.programs.compile_seconds
     matrices = dict(zip(scorer.variants, total, strict=True))
-    return Evaluation(matrices, dataset.count, seconds, scorer.compiling)
+    return Evaluation(matrices, dataset.count, seconds, scorer.programs.compile_seconds)

@@ -16,8 +16,8 @@ import jax
 import numpy as np
 
 from corrclip_jax.evaluation.counts import StateError, Store, Tally, after
-from corrclip_jax.evaluation.loading import Broken
-from corrclip_jax.evaluation.scorer import Scored, Scorer
+from corrclip_jax.evaluation.loading import Unreadable
+from corrclip_jax.evaluation.scorer import BatchCounts, Scorer
 from corrclip_jax.io.files import atomic_file
 from corrclip_jax.runtime import distributed
 from corrclip_jax.viz.overlay import label_image
@@ -66,7 +66,7 @@ class Run:
         self._todo = self.scorer.batches(todo, jax.process_index(), jax.process_count())
         if jax.process_index() == 0:
             self.tally.broken |= self.scorer.unreadable
-        self.total = sum(len(batch.places) for batch in self._todo) + len(self.tally.broken)
+        self.total = sum(len(batch.indices) for batch in self._todo) + len(self.tally.broken)
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._failure: BaseException | None = None
         self._started = self._saved_at = time.perf_counter()
@@ -120,7 +120,7 @@ class Run:
     @property
     def seconds(self) -> float:
         """This run's time so far, compilation left out."""
-        return max(time.perf_counter() - self._started - self.scorer.compiling, 1e-9)
+        return max(time.perf_counter() - self._started - self.scorer.programs.compile_seconds, 1e-9)
 
     def save(self) -> None:
         """Write down how far this process is."""
@@ -142,21 +142,21 @@ class Run:
         except BaseException as error:
             self._failure = error
 
-    def _take(self, outcome: Scored | Broken) -> None:
-        if isinstance(outcome, Scored):
+    def _take(self, outcome: BatchCounts | Unreadable) -> None:
+        if isinstance(outcome, BatchCounts):
             self._write_predictions(outcome)
         with self._lock:
-            if isinstance(outcome, Scored):
+            if isinstance(outcome, BatchCounts):
                 self.tally.add(outcome)
-                self._unsaved += len(outcome.places)
+                self._unsaved += len(outcome.indices)
             else:
-                self.tally.broken[outcome.place] = outcome.message
+                self.tally.broken[outcome.index] = outcome.message
 
-    def _write_predictions(self, scored: Scored) -> None:
+    def _write_predictions(self, scored: BatchCounts) -> None:
         if self.predictions is None or scored.labels is None:
             return
         names = [synonyms[0] for synonyms in self.scorer.dataset.classes]
-        for index, labels in zip(scored.places, scored.labels, strict=True):
+        for index, labels in zip(scored.indices, scored.labels, strict=True):
             with atomic_file(self.predictions / f"{self.scorer.dataset.stem(index)}.png") as partial:
                 label_image(labels, names).save(partial)
 

@@ -18,7 +18,7 @@ from PIL import Image
 from corrclip_jax.config import Config, Dtype, RegionSource, with_fields
 from corrclip_jax.hub.presets import load
 from corrclip_jax.inference.buckets import Size
-from corrclip_jax.inference.label_runner import Announce, LabelRunner, Request
+from corrclip_jax.inference.label_runner import LabelRunner, OnStart, Request
 from corrclip_jax.inference.photo_regions import Regions
 from corrclip_jax.inference.region_runner import RegionRunner
 from corrclip_jax.inference.segmentation import Segmentation
@@ -171,7 +171,7 @@ class Segmenter:
         classes: Classes,
         *,
         regions: Sequence[Any] | None = None,
-        announce: Announce = lambda places, compiles: None,
+        on_start: OnStart = lambda indices, compiles: None,
     ) -> Iterator[tuple[int, Segmentation | Failure]]:
         """Label any number of photos, holding a few at a time: the next are read while some run.
 
@@ -202,7 +202,7 @@ class Segmenter:
             return Request(photo, self._region_map(given[place], photo))
 
         def tell(indices: Sequence[int], compiles: bool) -> None:
-            announce([places[index] for index in indices], compiles)
+            on_start([places[index] for index in indices], compiles)
 
         with_map = [given[place] is not None for place in places]
         work = self._runner.work(list(sizes.values()), with_map, _or_error(read), text, tell)

@@ -24,7 +24,7 @@ from corrclip_jax.evaluation.counts import Store, Tally
 from corrclip_jax.evaluation.evaluate import ablation as all_parts
 from corrclip_jax.evaluation.report_html import page
 from corrclip_jax.evaluation.resumable import Run, Stopped
-from corrclip_jax.evaluation.scorer import GIVEN, Scorer
+from corrclip_jax.evaluation.scorer import FROM_DATASET, Scorer
 from corrclip_jax.hub.presets import load
 from corrclip_jax.io.files import atomic_file, check_writable
 from corrclip_jax.params.model_folder import DESCRIPTION, read_description
@@ -89,7 +89,7 @@ def carry_out(wish: Wish) -> int:
     settings = provenance.settings(
         config, provenance.weights_sha256(params), data, variants, _source_name(wish.regions)
     )
-    scorer = Scorer(config, params, data, variants, regions=source or GIVEN, batch_size=wish.batch)
+    scorer = Scorer(config, params, data, variants, regions=source or FROM_DATASET, batch_size=wish.batch)
     state = None if out is None else out / "state"
     if wish.restart and state is not None and leads:
         Store(state).clear()
@@ -106,7 +106,7 @@ def carry_out(wish: Wish) -> int:
         if not exhausted(error):
             raise
         complain(
-            f"A batch of {scorer.batch_size} pictures is too large for the memory. Give a smaller --batch."
+            "An image is too large for the memory, even alone on its device. Use a smaller model or fewer points."
         )
         return FAILED
     except Stopped as stopped:
@@ -120,7 +120,7 @@ def carry_out(wish: Wish) -> int:
     details = {
         "settings": settings,
         "sources": _sources(config),
-        "compiling_seconds": round(scorer.compiling, 3),
+        "compiling_seconds": round(scorer.programs.compile_seconds, 3),
         "versions": environment.versions(),
         "hardware": environment.hardware(),
     }

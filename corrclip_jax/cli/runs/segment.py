@@ -100,7 +100,7 @@ class Work:
                 announce(jobs[places[index]], compiles)
 
         results = self.segmenter.stream(
-            [jobs[place].photo for place in places], self.classes, regions=list(maps.values()), announce=tell
+            [jobs[place].photo for place in places], self.classes, regions=list(maps.values()), on_start=tell
         )
         for index, result in results:
             job = jobs[places[index]]
