@@ -89,9 +89,10 @@ class LabelRunner:
             cap = region_cap(max(map(count_regions, maps)), self.config) if maps else 0
             key = cap, batch.bucket.windows
             host = padded_batch(photos, batch), sizes_of(photos, batch), regions
-            on_start(batch.indices, self.programs.compiles(key, host[0], text, *host[1:]))
             images, true_sizes, regions = jax.device_put(host, self._mesh and over_photos(self._mesh))
-            return self.programs(key, partial(self._program, *key), images, text, true_sizes, regions)
+            named = {"sizes": true_sizes, "regions": regions}
+            on_start(batch.indices, self.programs.compiles(key, images, text, **named))
+            return self.programs(key, partial(self._program, *key), images, text, **named)
 
         for pieces in self.programs.run(self._plan(sizes, with_map), read, start):
             for piece in pieces:
@@ -129,12 +130,7 @@ class LabelRunner:
         number of regions saves much time.
         """
         caps = {"max_windows": windows} | ({"max_regions": cap} if cap else {})
-        segment = make_segment(with_fields(self.config, method=caps), mesh=self._mesh)
-
-        def program(params, images, text, sizes, regions):
-            return tuple(segment(params, images, text, sizes=sizes, regions=regions))
-
-        return program
+        return make_segment(with_fields(self.config, method=caps), mesh=self._mesh)
 
 
 def region_cap(count: int, config: Config) -> int:

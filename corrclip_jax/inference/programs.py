@@ -90,27 +90,28 @@ class Programs:
         most = min(most, self._largest.get(bucket, most))
         return min(most, self._devices << (-(-count // self._devices) - 1).bit_length())
 
-    def __call__(self, key: Any, make: Callable[[], Callable], *arrays: Any) -> Any:
+    def __call__(self, key: Any, make: Callable[[], Callable], *arrays: Any, **named: Any) -> Any:
         """Run the function that `make` returns on parameters and arrays; compiled at its first call.
 
         Args:
           key: stands for the function. Arrays of other shapes compile it again.
           make: called only to compile.
           arrays: trees of arrays.
+          named: trees of arrays as keyword arguments.
 
         Raises:
           jax.errors.JaxRuntimeError: RESOURCE_EXHAUSTED, if a batch is too large for the memory, among others.
         """
-        full = _full_key(key, arrays)
+        full = _full_key(key, arrays, named)
         if full not in self._compiled:
             start = time.perf_counter()
-            self._compiled[full] = jax.jit(make()).lower(self._params, *arrays).compile()
+            self._compiled[full] = jax.jit(make()).lower(self._params, *arrays, **named).compile()
             self.compile_seconds += time.perf_counter() - start
-        return self._compiled[full](self._params, *arrays)
+        return self._compiled[full](self._params, *arrays, **named)
 
-    def compiles(self, key: Any, *arrays: Any) -> bool:
+    def compiles(self, key: Any, *arrays: Any, **named: Any) -> bool:
         """Whether a call with this key and these arrays would compile."""
-        return _full_key(key, arrays) not in self._compiled
+        return _full_key(key, arrays, named) not in self._compiled
 
     def run(
         self,
@@ -169,6 +170,6 @@ def images_per_device(shape: Size, limit: BatchLimit) -> int:
     return max(1, min(limit.images, limit.pixels // (shape[0] * shape[1])))
 
 
-def _full_key(key: Any, arrays: tuple) -> tuple:
-    leaves, tree = jax.tree.flatten(arrays)
+def _full_key(key: Any, arrays: tuple, named: dict[str, Any]) -> tuple:
+    leaves, tree = jax.tree.flatten((arrays, named))
     return key, tree, tuple((leaf.shape, leaf.dtype) for leaf in leaves)

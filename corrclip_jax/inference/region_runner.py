@@ -1,18 +1,22 @@
 """Region runner: images of any sizes to their regions through few compiled programs, without class names."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
 from corrclip_jax.config import Config
 from corrclip_jax.inference.buckets import Batch, Size, plan_batches, plan_buckets
+from corrclip_jax.inference.photo_reading import or_error, read_photo_of_size, read_photo_sizes
 from corrclip_jax.inference.photo_regions import Regions
 from corrclip_jax.inference.programs import BatchLimit, Piece, Programs
 from corrclip_jax.inference.stream import padded_batch, sizes_of
+from corrclip_jax.io.photos import PhotoError
 from corrclip_jax.regions.sources import SOURCES, can_find, score_regions
+
+Failure: TypeAlias = PhotoError | jax.errors.JaxRuntimeError
 
 _LIMIT = BatchLimit(images=16, pixels=1 << 24)
 _MOST_BUCKETS = 4  # for the images of one call
@@ -37,30 +41,34 @@ class RegionRunner:
         network = {} if source.tower is None else {source.tower: params[source.tower]}
         self.programs = Programs(network, _LIMIT)
 
-    def stream(
-        self, sizes: Sequence[Size], read: Callable[[int], np.ndarray | Exception]
-    ) -> Iterator[tuple[int, Regions | Exception]]:
-        """Find the regions of images of known sizes.
+    def stream(self, photos: Sequence[Any]) -> Iterator[tuple[int, Regions | Failure]]:
+        """Find the regions of any number of photos with bounded memory: the next ones are read while some run.
 
         Args:
-          sizes: height and width of every image.
-          read: reads an image by its index, in threads; an error that it returns is passed on.
+          photos: paths, PIL images, arrays uint8 [H, W, 3] or [H, W], of any sizes.
 
         Yields:
-          An image's index and its regions; or, in their place, `read`'s error or the `JaxRuntimeError` of a device
-          that failed. Where memory runs out, batches are halved first.
+          A photo's index and its regions, in the order that needs few programs; or, in place of the regions, a
+          `PhotoError`, or JAX's RESOURCE_EXHAUSTED for a photo too large for the memory.
         """
+        sizes, failures = read_photo_sizes(photos)
+        yield from failures.items()
+        indices = list(sizes)
 
-        def start(batch: Batch, images: list[np.ndarray | Exception]) -> Any:
-            good = [image for image in images if not isinstance(image, Exception)]
+        def read(position: int) -> np.ndarray:
+            index = indices[position]
+            return read_photo_of_size(photos[index], sizes[index])
+
+        def start(batch: Batch, images: list[np.ndarray | PhotoError]) -> Any:
+            good = [image for image in images if isinstance(image, np.ndarray)]
             if not good:
                 return None
             arrays = jax.device_put((padded_batch(good, batch), sizes_of(good, batch)))
             return self.programs("regions", lambda: partial(score_regions, self.config), *arrays)
 
-        for pieces in self.programs.run(self._plan(sizes), read, start):
+        for pieces in self.programs.run(self._plan(list(sizes.values())), or_error(read), start):
             for piece in pieces:
-                yield from _found(piece)
+                yield from ((indices[position], found) for position, found in _found(piece))
 
     def _plan(self, sizes: Sequence[Size]) -> list[Batch]:
         if not sizes:
@@ -71,7 +79,7 @@ class RegionRunner:
         )
 
 
-def _found(piece: Piece) -> Iterator[tuple[int, Regions | Exception]]:
+def _found(piece: Piece) -> Iterator[tuple[int, Regions | Failure]]:
     """Each image's regions, at its own size."""
     row = 0
     for index, image in zip(piece.batch.indices, piece.items, strict=True):

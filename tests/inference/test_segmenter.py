@@ -188,7 +188,7 @@ def test_the_background_threshold_gives_class_0(segmenter, folder):
         (np.zeros(SIZE), "must hold integers"),
         (
             np.arange(60 * 90).reshape(SIZE) % 66,
-            "65 regions besides the rest, and config.method.max_regions is 64",
+            "65 regions besides the unsegmented pixels, and config.method.max_regions is 64",
         ),
         ("nowhere.npz", "nowhere.npz does not exist"),
     ],
@@ -207,7 +207,7 @@ def test_the_largest_number_of_regions(segmenter):
 
 
 def test_as_many_region_maps_as_photos(segmenter):
-    with pytest.raises(RegionError, match=r"2 photos want as many region maps.* Got 1"):
+    with pytest.raises(RegionError, match=r"2 photos need as many region maps.* Got 1"):
         segmenter([picture(), picture()], CLASSES, regions=[region_map()])
 
 

@@ -1,5 +1,6 @@
 """`corrclip regions`: the regions of photos as files, made once for many runs."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -145,51 +146,32 @@ def _model(
     return with_fields(config, regions=changes), params
 
 
-def _work(config: Config, params: dict[str, Any], todo: dict[Path, Path], finish: Any) -> list[str]:
-    """Write every photo's regions; why there are none, for those that have none, in the photos' order."""
-    from concurrent.futures import ThreadPoolExecutor
-
+def _work(
+    config: Config, params: dict[str, Any], todo: dict[Path, Path], on_done: Callable[[], object]
+) -> list[str]:
+    """Write every photo's regions, calling `on_done` after each; why some have none, in the photos' order."""
     from corrclip_jax.inference.photo_regions import Regions
     from corrclip_jax.inference.region_runner import RegionRunner
-    from corrclip_jax.io.photos import PhotoError, photo_size, read_photo
+    from corrclip_jax.io.photos import PhotoError
     from corrclip_jax.io.region_maps import RegionError
     from corrclip_jax.runtime.memory import exhausted
 
-    def attempt(function: Any, photo: Path) -> Any:
-        try:
-            return function(photo)
-        except PhotoError as error:
-            return error
-
     photos = list(todo)
-    finder = RegionRunner(config, params)
-    with ThreadPoolExecutor() as pool:
-        sizes = list(pool.map(lambda photo: attempt(photo_size, photo), photos))
-    failures = {place: str(size) for place, size in enumerate(sizes) if isinstance(size, PhotoError)}
-    good = [place for place in range(len(photos)) if place not in failures]
-
-    def read(index: int) -> Any:
-        place = good[index]
-        pixels = attempt(read_photo, photos[place])
-        if not isinstance(pixels, PhotoError) and pixels.shape[:2] != sizes[place]:
-            return PhotoError(f"{photos[place]} was changed while the photos were read. Start again.")
-        return pixels
-
-    for index, found in finder.stream([sizes[place] for place in good], read):
-        place = good[index]
+    failures: dict[int, str] = {}
+    for index, found in RegionRunner(config, params).stream(photos):
         try:
             if isinstance(found, Regions):
-                found.save(todo[photos[place]])
+                found.save(todo[photos[index]])
             elif isinstance(found, PhotoError):
-                failures[place] = str(found)
+                failures[index] = str(found)
             elif exhausted(found):
-                failures[place] = f"{photos[place]} is too large for the memory. Make it smaller."
+                failures[index] = f"{photos[index]} is too large for the memory. Make it smaller."
             else:
                 raise found
         except RegionError as error:
-            failures[place] = f"{photos[place]}: {error}"
-        finish()
-    return [failures[place] for place in sorted(failures)]
+            failures[index] = f"{photos[index]}: {error}"
+        on_done()
+    return [failures[index] for index in sorted(failures)]
 
 
 def _sheet(places: dict[Path, Path], out: Path) -> int:
