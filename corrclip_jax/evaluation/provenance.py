@@ -1,4 +1,4 @@
-"""What made a score, as plain JSON types: settings, weights, versions, hardware."""
+"""Provenance of a score, as plain JSON types: settings and digests of the weights."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from corrclip_jax._version import __version__
 from corrclip_jax.config import Config, PartsConfig, to_dict
 from corrclip_jax.datasets.dataset import Dataset
 
-# Numbers that bound memory and never change a result, and a path.
+# Fields that bound memory and never change a result.
 _NO_SETTINGS = {"method": ("windows_per_chunk", "rows_per_chunk"), "regions": ("points_per_chunk",)}
 
 
@@ -22,9 +22,14 @@ def settings(
     variants: Sequence[PartsConfig],
     regions: str,
 ) -> dict[str, Any]:
-    """Everything that the counts of an evaluation depend on; where it is the same, a run may go on.
+    """Everything that the counts of an evaluation depend on; a run resumes counts of equal settings.
 
-    `weights` are those of `weights_sha256`, `regions` says where region maps come from.
+    Args:
+      config: the model and the method.
+      weights: the digests of `weights_sha256`.
+      dataset: what is scored.
+      variants: the variants of the method.
+      regions: where region maps come from.
     """
     model = {key: value for key, value in to_dict(config).items() if key not in ("vocabulary", "parts")}
     for part, names in _NO_SETTINGS.items():
@@ -46,7 +51,7 @@ def settings(
 
 
 def weights_sha256(params: Mapping[str, Any]) -> dict[str, str]:
-    """A digest of every tower's parameters: names, types, shapes and values, in the order of their names."""
+    """A digest of every network's parameters: names, types, shapes and values, in the order of their names."""
     digests = {}
     for tower, tree in sorted(params.items()):
         digest = hashlib.sha256()

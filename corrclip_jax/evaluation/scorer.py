@@ -12,15 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Int, UInt32
 
 from corrclip_jax.config import Config, PartsConfig, RegionSource, with_fields
 from corrclip_jax.datasets.dataset import Dataset, Example
 from corrclip_jax.evaluation import metrics
+from corrclip_jax.evaluation.batch_counts import BatchCounts, counts_of, joined
 from corrclip_jax.evaluation.loading import Unreadable, padded_examples, read_example, read_sizes
 from corrclip_jax.inference.buckets import Batch, Size, plan_batches, plan_buckets
 from corrclip_jax.inference.label_runner import region_cap
-from corrclip_jax.inference.programs import BatchLimit, Piece, Programs
+from corrclip_jax.inference.programs import BatchLimit, Programs
 from corrclip_jax.io.region_maps import count_regions
 from corrclip_jax.method.segment import make_segment
 from corrclip_jax.regions.sources import SOURCES, can_find, find_regions
@@ -32,24 +32,6 @@ FROM_DATASET = "truth"
 
 _LIMIT = BatchLimit(images=16, pixels=1 << 25)
 _READ_AHEAD = 32  # images, but two batches at least
-
-
-class BatchCounts(NamedTuple):
-    """The counts of one batch.
-
-    Attributes:
-      indices: the images that were counted.
-      matrices: pixels by class (see `metrics`), one matrix for each variant of the method.
-      areas: those of every image, by the first variant.
-      boundary: the boundaries' areas by the first variant, summed over the batch.
-      labels: the first variant's, at the images' own sizes; None unless they were asked for.
-    """
-
-    indices: tuple[int, ...]
-    matrices: UInt32[np.ndarray, "V K K1"]
-    areas: UInt32[np.ndarray, "B 3 K"]
-    boundary: UInt32[np.ndarray, "3 K"]
-    labels: list[Int[np.ndarray, "H W"]] | None
 
 
 class Scorer:
@@ -128,8 +110,8 @@ class Scorer:
         ahead = max(2, _READ_AHEAD // max((batch.batch_size for batch in batches), default=1))
         for pieces in self.programs.run(batches, read, start, ahead=ahead):
             yield from (item for piece in pieces for item in piece.items if isinstance(item, Unreadable))
-            if counts := [_counts(piece) for piece in pieces if piece.out is not None]:
-                yield _joined(counts)
+            if counts := [counts_of(piece) for piece in pieces if piece.out is not None]:
+                yield joined(counts)
 
     def _start(self, batch: Batch, items: list[Example | Unreadable], keep_labels: bool) -> list | None:
         """Hand a batch to the devices without waiting for them: one outcome a variant."""
@@ -195,43 +177,6 @@ def _step(
     matrices, areas, boundary = jax.lax.map(one, (labels, truth, distances))
     total = partial(jnp.sum, axis=0, keepdims=True, dtype=jnp.uint32)
     return _Outcome(total(matrices), areas, total(boundary), labels)
-
-
-def _counts(piece: Piece) -> BatchCounts:
-    """The counts of a piece, summed over the devices.
-
-    Raises:
-      jax.errors.JaxRuntimeError: the piece's own.
-    """
-    if isinstance(piece.out, Exception):
-        raise piece.out
-    pairs = zip(piece.batch.indices, piece.items, strict=True)
-    good = {index: item for index, item in pairs if isinstance(item, Example)}
-    labels, areas, boundary = piece.out[0].labels, piece.out[0].areas, piece.out[0].boundary
-    if labels is not None:
-        shapes = (example.labels.shape for example in good.values())
-        labels = [each[:height, :width] for each, (height, width) in zip(labels, shapes, strict=False)]
-    return BatchCounts(
-        tuple(good),
-        np.stack([outcome.matrix.sum(axis=0, dtype=np.uint32) for outcome in piece.out]),
-        areas[: len(good)],
-        boundary.sum(axis=0, dtype=np.uint32),
-        labels,
-    )
-
-
-def _joined(counts: Sequence[BatchCounts]) -> BatchCounts:
-    """The counts of a batch from those of its pieces."""
-    if len(counts) == 1:
-        return counts[0]
-    labels = [each.labels for each in counts if each.labels is not None]
-    return BatchCounts(
-        tuple(index for each in counts for index in each.indices),
-        np.stack([each.matrices for each in counts]).sum(axis=0, dtype=np.uint32),
-        np.concatenate([each.areas for each in counts]),
-        np.stack([each.boundary for each in counts]).sum(axis=0, dtype=np.uint32),
-        [one for each in labels for one in each] if labels else None,
-    )
 
 
 def _planned(sizes: dict[int, Size], config: Config, programs: Programs) -> list[Batch]:
