@@ -53,11 +53,11 @@ def settings(
 def weights_sha256(params: Mapping[str, Any]) -> dict[str, str]:
     """A digest of every network's parameters: names, types, shapes and values, in the order of their names."""
     digests = {}
-    for tower, tree in sorted(params.items()):
+    for network, tree in sorted(params.items()):
         digest = hashlib.sha256()
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             array = np.ascontiguousarray(leaf)
             digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
             digest.update(array.reshape(-1).view(np.uint8).data)
-        digests[tower] = digest.hexdigest()
+        digests[network] = digest.hexdigest()
     return digests
