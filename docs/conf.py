@@ -34,6 +34,8 @@ myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autoclass_content = "both"
+default_role = "code"  # `name` in a docstring, as in Markdown
 python_maximum_signature_line_length = 90
 napoleon_numpy_docstring = False
 

@@ -288,7 +288,7 @@ branches = {
 }
 
 # %% [markdown]
-# Labels: each patch takes the class with the most similar text embedding. Windows are stitched together and upsampled
+# Labels: each patch takes the class with the most similar text embedding. Windows are stitched and upsampled
 # to the image's size; the next cell shows each branch alone, and their sum.
 
 # %%

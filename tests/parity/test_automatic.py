@@ -18,7 +18,7 @@ from corrclip_jax.config import SAM_AUTOMATIC, Config, SAM1Config, with_fields
 from corrclip_jax.conversion.families import convert_state_dict
 from corrclip_jax.models.sam.sam1 import resized_extent
 from corrclip_jax.regions.crop_layout import count_masks, crop_layers, layer_points
-from corrclip_jax.regions.sam_adapter import network
+from corrclip_jax.regions.sam_adapter import sam_adapter
 from corrclip_jax.regions.sam_crops import LayerMasks, automatic_masks, regions_from_layers
 from corrclip_jax.regions.sources import find_regions, score_regions
 
@@ -106,7 +106,7 @@ def test_the_masks_are_the_pipelines(multimask, crop_layers_, height, width):
     found = [
         LayerMasks(*map(jnp.asarray, parts)) for parts in zip(*(np.split(x, ends) for x in flat), strict=True)
     ]
-    sam = network(Config(sam1=SMALL, regions=settings), {})
+    sam = sam_adapter(Config(sam1=SMALL, regions=settings), {})
     run = jax.jit(partial(regions_from_layers, sam, layers, height=height, width=width, config=settings))
     regions, facts = jax.tree.map(np.asarray, run(found=found))
 
