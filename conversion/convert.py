@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from corrclip_jax.config import Config, from_dict, with_fields
-from corrclip_jax.conversion.families import FAMILIES, TITLES, convert_state_dict
+from corrclip_jax.config import FAMILIES, Config, NetworkConfig, families, from_dict, networks_of, with_fields
+from corrclip_jax.conversion.families import convert_state_dict
 from corrclip_jax.conversion.find import Found, find, find_all, find_vocabulary, published_beside
 from corrclip_jax.conversion.published import Published, recognise
 from corrclip_jax.conversion.readers import sha256
@@ -19,9 +19,9 @@ from corrclip_jax.params.model_folder import (
     VOCABULARY,
     read_description,
     write_description,
-    write_tower,
+    write_network,
 )
-from corrclip_jax.params.structure import REGION_TOWERS, Params, TowerConfig, expected_params, towers_of
+from corrclip_jax.params.structure import Params, expected_params
 from corrclip_jax.params.trees import shapes_by_path
 from corrclip_jax.text.tokenizer import Tokenizer
 
@@ -34,39 +34,50 @@ def to_stderr(line: str) -> None:
 
 
 def convert(
-    clip: str | Path,
-    dino: str | Path,
-    sam2: str | Path | None,
+    checkpoints: Mapping[str, str | Path],
     out: str | Path,
     *,
-    sam1: str | Path | None = None,
-    eomt: str | Path | None = None,
-    mask2former: str | Path | None = None,
     vocabulary: str | Path | None = None,
     name: str | None = None,
     quick_gelu: bool | None = None,
-    configs: Mapping[str, TowerConfig] | None = None,
+    configs: Mapping[str, NetworkConfig] | None = None,
     force: bool = False,
     report: Report = to_stderr,
 ) -> Path:
-    """Convert published checkpoints into the folder `out`, which is returned.
-
-    Each source is a file of a published layout, the `.index.json` of a sharded one, or a folder that holds it (a
-    repository's). `sam2`, `sam1`, `eomt` and `mask2former` find regions; the first of them that is there is the
-    configured source. Without any the model is for given region maps. `vocabulary` is looked for beside the CLIP
-    checkpoint; `name` is the folder's by default. `quick_gelu` and `configs` (by family: "clip", "dino" ...) say
-    what tensor shapes do not show, where nothing beside the files does.
+    """Convert published checkpoints into the folder `out`.
 
     An `out` that holds a conversion of the same files with the same settings is left as it is. It appears whole or
-    not at all. One tower at a time is in memory, in float32.
+    not at all. One network at a time is in memory, in float32.
+
+    Args:
+      checkpoints: by family ("clip", "dino", "sam2" ...), a file of a published layout, the `.index.json` of a
+        sharded one, or a folder that holds it (a repository's). A CLIP and a backbone for similarities are needed.
+        Of the networks that find regions, the first in the table of families is the configured source; without any
+        the model is for given region maps.
+      out: the model folder to make.
+      vocabulary: CLIP's vocabulary; looked for beside the CLIP checkpoint by default.
+      name: the model's name; the folder's by default.
+      quick_gelu: CLIP's activation, where no file next to the checkpoint says it.
+      configs: configurations by family, which say what tensor shapes do not show.
+      force: whether to replace an `out` that holds something else.
+      report: takes a line of progress.
+
+    Returns:
+      `out`.
 
     Raises:
       ConversionError: for a source that cannot be converted, with all that is wrong with it; for an `out` that
-        holds something else, unless `force`.
+        holds something else, unless `force`; for a family that is missing or unknown.
       OSError: where `out` cannot be written.
     """
-    paths = {"clip": clip, "dino": dino, "sam2": sam2, "sam1": sam1, "eomt": eomt, "mask2former": mask2former}
-    found = {family: find(Path(path), family) for family, path in paths.items() if path is not None}
+    if unknown := sorted(set(checkpoints) - set(FAMILIES)):
+        raise ConversionError(f"No family {', '.join(unknown)}. There are: {', '.join(FAMILIES)}.")
+    backbones = families("similarity")
+    if "clip" not in checkpoints or not any(name in checkpoints for name in backbones):
+        needed = " or ".join(FAMILIES[name].title for name in backbones)
+        given = ", ".join(checkpoints) or "none"
+        raise ConversionError(f"Name a checkpoint of CLIP and one of {needed}. Got: {given}.")
+    found = {family: find(Path(checkpoints[family]), family) for family in FAMILIES if family in checkpoints}
     if vocabulary is None:
         vocabulary = find_vocabulary(found["clip"].path.parent)
     return _convert(found, Path(out), vocabulary, name, quick_gelu, configs or {}, force, report)
@@ -82,12 +93,12 @@ def convert_folder(
     force: bool = False,
     report: Report = to_stderr,
 ) -> Path:
-    """As `convert`, for a folder with a CLIP, a DINO and what finds regions, told apart by their content.
+    """As `convert`, for a folder of checkpoints, which are told apart by their content.
 
     The files may lie in folders of their own, down to the third level.
     """
     folder = Path(folder)
-    found = find_all(folder, ("clip", "dino"), REGION_TOWERS)
+    found = find_all(folder, ("clip",), families("regions"), one_of=families("similarity"))
     if vocabulary is None:
         vocabulary = find_vocabulary(found["clip"].path.parent, folder, folder / VOCABULARY)
     return _convert(
@@ -101,18 +112,20 @@ def _convert(
     vocabulary: str | Path | None,
     name: str | None,
     quick_gelu: bool | None,
-    configs: Mapping[str, TowerConfig],
+    configs: Mapping[str, NetworkConfig],
     force: bool,
     report: Report,
 ) -> Path:
-    towers = {family: configs.get(family) or _configure(one, quick_gelu) for family, one in found.items()}
-    config = with_fields(Config(name=name or out.name), **({"sam2": None} | towers))
-    if finders := [family for family in REGION_TOWERS if family in towers]:
+    networks = {family: configs.get(family) or _configure(one, quick_gelu) for family, one in found.items()}
+    nothing = dict.fromkeys(families("similarity") + families("regions"))
+    config = with_fields(Config(name=name or out.name), **(nothing | networks))
+    config = with_fields(config, similarity=next(name for name in families("similarity") if name in networks))
+    if finders := [family for family in families("regions") if family in networks]:
         config = with_fields(config, regions={"source": finders[0]})
     if vocabulary is None:
         report("No CLIP vocabulary beside the checkpoint: class names cannot be embedded with this model.")
     else:
-        Tokenizer.load(vocabulary)  # a damaged one is told now, not at the first class name
+        Tokenizer.load(vocabulary)  # a damaged one fails here, not at the first class name
         config = with_fields(config, vocabulary=str(vocabulary))
     sources = {family: _describe(one) for family, one in found.items()}
     if not force and _is_there(out, config, sources):
@@ -120,33 +133,35 @@ def _convert(
         return out
     _check_space(out, config)
     with atomic_folder(out) as folder:
-        for family, tower in towers_of(config).items():
+        for family, network in networks_of(config).items():
             report(
-                f"Converting {TITLES[family]} from {found[family].path} ({found[family].layout} layout) ..."
+                f"Converting {FAMILIES[family].title} from {found[family].path} ({found[family].layout} layout) ..."
             )
-            # No name for the parameters here: it would keep one tower in memory while the next is converted.
-            write_tower(folder, family, _convert_tower(found[family], tower))
+            # No name for the parameters here: it would keep one network in memory while the next is converted.
+            write_network(folder, family, _convert_network(found[family], network))
         write_description(folder, config, sources)
     report(f"Converted: {out}")
     return out
 
 
-def _convert_tower(found: Found, config: TowerConfig) -> Params:
+def _convert_network(found: Found, config: NetworkConfig) -> Params:
     try:
         return convert_state_dict(found.family, found.checkpoint, config, found.layout)
     except ConversionError as error:
         raise ConversionError(f"{found.path}: {error}", error.faults) from error
 
 
-def _configure(found: Found, quick_gelu: bool | None) -> TowerConfig:
-    """The configuration of a checkpoint: from its shapes, from what the register or its repository says."""
+def _configure(found: Found, quick_gelu: bool | None) -> NetworkConfig:
+    """The configuration of a checkpoint: from its shapes, from what the registry or its repository says."""
     published, known = published_beside(found), _recognise(found)
     more: dict[str, Any] = {}
     if found.family == "clip":
         more["quick_gelu"] = known.quick_gelu if quick_gelu is None and known else quick_gelu
     try:
-        config = FAMILIES[found.family].config_from_shapes(
-            found.checkpoint.shapes, found.layout, published, **more
+        config = (
+            FAMILIES[found.family]
+            .conversion_table()
+            .config_from_shapes(found.checkpoint.shapes, found.layout, published, **more)
         )
     except ConversionError as error:
         raise ConversionError(f"{found.path}: {error}") from error
@@ -161,7 +176,7 @@ def _recognise(found: Found) -> Published | None:
 
 
 def _describe(found: Found) -> dict[str, Any]:
-    """Where a tower comes from, for `corrclip.json`."""
+    """Where a network comes from, for `corrclip.json`."""
     known = _recognise(found)
     files = [
         {"name": file.name, "size": file.stat().st_size, "sha256": sha256(file)}

@@ -1,23 +1,12 @@
-"""The families: which one a file is of, which layout it has, and conversion in memory."""
+"""Families of checkpoints: which one a file is of, which layout it has, and conversion in memory."""
 
 from collections.abc import Iterable, Mapping
-from types import ModuleType
 from typing import Any
 
+from corrclip_jax.config import FAMILIES, NetworkConfig, families
 from corrclip_jax.conversion.rules import ConversionError, apply_table
-from corrclip_jax.conversion.tables import clip, dino, eomt, mask2former, sam1, sam2
-from corrclip_jax.params.structure import TowerConfig, expected_tower
+from corrclip_jax.params.structure import expected_network
 from corrclip_jax.params.trees import collapse
-
-# Each module has SIGNATURES (layout -> a name that no layout after it has), table and config_from_shapes. EoMT, a
-# ViT itself, has names of DINO's, so it is looked for first.
-FAMILIES: dict[str, ModuleType] = {
-    "eomt": eomt, "clip": clip, "dino": dino, "sam2": sam2, "sam1": sam1, "mask2former": mask2former,
-}  # fmt: skip
-
-TITLES = {
-    "clip": "CLIP", "dino": "DINO", "sam2": "SAM 2", "sam1": "SAM", "eomt": "EoMT", "mask2former": "Mask2Former",
-}  # fmt: skip
 
 # Relatives that would pass for one of ours at a glance; a name in them, and what to say.
 _RELATIVES = {
@@ -33,8 +22,9 @@ def detect(names: Iterable[str]) -> tuple[str, str] | None:
     names = set(names)
     if any(relative in names for relative in _RELATIVES):
         return None
-    for family, module in FAMILIES.items():
-        for layout, signature in module.SIGNATURES.items():
+    # A network of regions may hold a backbone, with the backbone's names: it is looked for first.
+    for family in families("regions") + families("clip") + families("similarity"):
+        for layout, signature in FAMILIES[family].conversion_table().SIGNATURES.items():
             if signature in names:
                 return family, layout
     return None
@@ -44,7 +34,7 @@ def describe(names: Iterable[str]) -> str:
     """What tensor names look like, for messages: "CLIP (open_clip layout)", or some of the names."""
     names = list(names)
     if (found := detect(names)) is not None:
-        return f"{TITLES[found[0]]} ({found[1]} layout)"
+        return f"{FAMILIES[found[0]].title} ({found[1]} layout)"
     if (relative := next((text for name, text in _RELATIVES.items() if name in names), None)) is not None:
         return relative
     shown = collapse(names)
@@ -61,17 +51,19 @@ def layout_of(family: str, names: Iterable[str], what: str) -> str:
     found = detect(names)
     if found is None or found[0] != family:
         way_on = "" if found is None else f" Give it as {found[0]} instead."
-        raise ConversionError(f"{what} must be {TITLES[family]}. It looks like {describe(names)}.{way_on}")
+        raise ConversionError(
+            f"{what} must be {FAMILIES[family].title}. It looks like {describe(names)}.{way_on}"
+        )
     return found[1]
 
 
 def convert_state_dict(
-    family: str, state_dict: Mapping[str, Any], config: TowerConfig, layout: str | None = None
+    family: str, state_dict: Mapping[str, Any], config: NetworkConfig, layout: str | None = None
 ) -> dict[str, Any]:
     """Convert tensors in memory: `convert_state_dict("clip", model.state_dict(), CLIPConfig(...))`.
 
     `family` is one of `FAMILIES`; `state_dict` maps published names to NumPy arrays or torch tensors, and
-    may read them when they are looked up; `layout` is detected when None. Returns the tower's parameters, nested
+    may read them when they are looked up; `layout` is detected when None. Returns the network's parameters, nested
     dicts of float32 NumPy arrays, which may share memory with the source.
 
     Raises:
@@ -79,7 +71,7 @@ def convert_state_dict(
     """
     if layout is None:
         layout = layout_of(family, state_dict, "The state dict")
-    table = FAMILIES[family].table(config, layout)
+    table = FAMILIES[family].conversion_table().table(config, layout)
     found = detect(state_dict)
     hint = "" if found in ((family, layout), None) else f"The file looks like {describe(state_dict)}."
-    return apply_table(table, state_dict, expected_tower(config), hint)
+    return apply_table(table, state_dict, expected_network(config), hint)

@@ -1,4 +1,4 @@
-"""Which file of a folder is which: checkpoints by their content, and what was published beside them."""
+"""Checkpoints in folders: which file is which by its content, and the settings published next to it."""
 
 import json
 from collections.abc import Iterator
@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corrclip_jax.conversion.families import FAMILIES, TITLES, describe, detect, layout_of
+from corrclip_jax.config import FAMILIES
+from corrclip_jax.conversion.families import describe, detect, layout_of
 from corrclip_jax.conversion.readers import INDEX_SUFFIX, SUFFIXES, Checkpoint, is_pickle, open_checkpoint
 from corrclip_jax.conversion.rules import ConversionError
 
 _DEPTH = 3
-_MODEL_TYPES = {
-    "clip": {"clip"}, "dino": {"vit"}, "sam2": {"sam2", "sam2_video"}, "sam1": {"sam"}, "eomt": {"eomt"},
-    "mask2former": {"mask2former"},
-}  # fmt: skip
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "*bpe_simple_vocab_16e6.txt.gz")
 
 
@@ -47,9 +44,14 @@ def find(path: Path, family: str) -> Found:
 
 
 def find_all(
-    folder: Path, needed: tuple[str, ...], optional: tuple[str, ...] = (), depth: int = _DEPTH
+    folder: Path,
+    needed: tuple[str, ...],
+    optional: tuple[str, ...] = (),
+    *,
+    one_of: tuple[str, ...] = (),
+    depth: int = _DEPTH,
 ) -> dict[str, Found]:
-    """The checkpoints in a folder and `depth - 1` levels below it, by family.
+    """The checkpoints in a folder and `depth - 1` levels below it, by family: all `needed`, some of `one_of`.
 
     Of the same model in several forms, safetensors come before pickles, and the first layout of a family before
     the second.
@@ -62,7 +64,7 @@ def find_all(
     others: list[str] = []
     # Pickles last: they need torch, and often hold again what a .safetensors file has.
     for path in sorted(checkpoint_files(folder, depth), key=lambda path: (is_pickle(path), path)):
-        if is_pickle(path) and {*needed, *optional} <= {one.family for one in found}:
+        if is_pickle(path) and {*needed, *one_of, *optional} <= {one.family for one in found}:
             break
         try:
             checkpoint = open_checkpoint(path)
@@ -73,8 +75,14 @@ def find_all(
             others.append(f"{path} looks like {describe(checkpoint)}.")
         else:
             found.append(Found(*what, checkpoint))
-    chosen = {family: _choose([one for one in found if one.family == family]) for family in needed + optional}
-    if missing := [TITLES[family] for family in needed if chosen[family] is None]:
+    chosen = {
+        family: _choose([one for one in found if one.family == family])
+        for family in (*needed, *one_of, *optional)
+    }
+    missing = [FAMILIES[family].title for family in needed if chosen[family] is None]
+    if one_of and not any(chosen[family] for family in one_of):
+        missing.append(" or ".join(FAMILIES[family].title for family in one_of))
+    if missing:
         seen = "\n".join(f"  {line}" for line in others) or "  no other checkpoint"
         raise ConversionError(f"No checkpoint of {' and '.join(missing)} in {folder}. It holds:\n{seen}")
     return {family: one for family, one in chosen.items() if one is not None}
@@ -96,7 +104,7 @@ def published_beside(found: Found) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(file.read_text("utf-8"))
-        fits = open_clip or content.get("model_type") in _MODEL_TYPES[found.family]
+        fits = open_clip or content.get("model_type") in FAMILIES[found.family].hub_types
     except (ValueError, AttributeError) as error:
         raise ConversionError(f"{file} is no JSON object ({error}). Repair it, or take it away.") from error
     return content if fits else {}
@@ -111,7 +119,7 @@ def _choose(candidates: list[Found]) -> Found | None:
     """The candidate to take, all being of one family; None of none."""
     if not candidates:
         return None
-    layouts = list(FAMILIES[candidates[0].family].SIGNATURES)
+    layouts = list(FAMILIES[candidates[0].family].conversion_table().SIGNATURES)
 
     def rank(one: Found) -> tuple[bool, int]:
         return is_pickle(one.path), layouts.index(one.layout)
@@ -121,7 +129,8 @@ def _choose(candidates: list[Found]) -> Found | None:
     if more:
         listed = ", ".join(str(one.path) for one in (first, *more))
         raise ConversionError(
-            f"Several checkpoints of {TITLES[first.family]}: {listed}. Name the one you mean, or leave only one."
+            f"Several checkpoints of {FAMILIES[first.family].title}: {listed}. Name the one you "
+            "mean, or leave only one."
         )
     return first
 

@@ -1,4 +1,4 @@
-"""The register of published files, `weights/registry.json`: where they are, under which licence."""
+"""Registry of published files, `weights/registry.json`: where they are and under which licence."""
 
 import itertools
 import json
@@ -32,7 +32,7 @@ class Published:
 
     @property
     def family(self) -> str:
-        """ "clip", "dino", or what finds regions, "sam2" for one."""
+        """The network family, such as "clip", "dino" or "sam2"."""
         return self.key.split("/")[0]
 
 

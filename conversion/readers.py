@@ -56,7 +56,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
       ConversionError: for what is none of these, is cut short or damaged, or holds code; and for a pickle where
-        torch is not installed. The message says how to go on.
+        torch is not installed. The message says what to install.
     """
     if path.name.endswith(INDEX_SUFFIX):
         return _open_shards(path)

@@ -203,7 +203,7 @@ def heads_of(width: int, what: str) -> int:
     if width % 64:
         raise ConversionError(
             f"{what} is {width} wide, no multiple of 64, and its tensors do not show how many heads it has. "
-            "Put the config.json of its repository beside the file, or give the tower's configuration yourself."
+            "Put the config.json of its repository beside the file, or give the network's configuration yourself."
         )
     return width // 64
 
@@ -220,7 +220,7 @@ class Sizes:
         if shape is None or len(shape) != axes:
             came = "nothing" if shape is None else f"a tensor of shape {shape}"
             raise ConversionError(
-                f"The file looks like {self._what}, but {target}, which shows the model's size, wants a tensor "
+                f"The file looks like {self._what}, but {target}, which shows the model's size, needs a tensor "
                 f"with {axes} axes and the file has {came} for it."
             )
         return shape

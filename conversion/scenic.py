@@ -21,7 +21,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from corrclip_jax.config import CLIPConfig, SAM1Config
 from corrclip_jax.conversion.rules import ConversionError
 from corrclip_jax.io.files import atomic_file
-from corrclip_jax.params.structure import expected_tower
+from corrclip_jax.params.structure import expected_network
 from corrclip_jax.params.trees import Shape, differences, shapes_by_path
 
 _BLOCK = re.compile(r"resblocks[._](\d+)")
@@ -106,7 +106,7 @@ def sam1_settings(config: SAM1Config) -> dict[str, dict[str, Any]]:
         if getattr(config, name) != fixed
     ]
     if config.layers < 2:
-        faults.append(f"scenic's encoder wants two blocks or more, this SAM has {config.layers}")
+        faults.append(f"scenic's encoder needs two blocks or more, this SAM has {config.layers}")
     if faults:
         raise ConversionError(f"scenic's modules cannot be this SAM: {'; '.join(faults)}.")
     grid, image = (config.embed_size,) * 2, (config.image_size,) * 2
@@ -159,7 +159,7 @@ def sam1_from_scenic(variables: Mapping[str, Any], config: SAM1Config) -> dict[s
     """
     sam1_settings(config)
     theirs = flatten_dict(dict(variables.get("params", variables)), sep="/")
-    shapes, paths = shapes_by_path(expected_tower(config)), _sam1_paths(config)
+    shapes, paths = shapes_by_path(expected_network(config)), _sam1_paths(config)
     wanted: dict[str, Shape] = {
         path: (*shapes[own[0]][:-1], sum(shapes[name][-1] for name in own)) for path, own in paths.items()
     }
@@ -177,7 +177,7 @@ def sam1_from_scenic(variables: Mapping[str, Any], config: SAM1Config) -> dict[s
 def _sam1_paths(config: SAM1Config) -> dict[str, list[str]]:
     """Our paths, by scenic's: one, or those of queries, keys and values, in this order."""
     paths = {}
-    for ours in shapes_by_path(expected_tower(config)):
+    for ours in shapes_by_path(expected_network(config)):
         theirs = f"/{ours}"
         for pattern, replacement in _SAM1_NAMES:
             theirs = re.sub(pattern, replacement, theirs)
@@ -228,7 +228,7 @@ def _renamed(tree: Mapping[str, Any], spelling: str) -> dict[str, Any]:
 
 
 def _check(tree: Mapping[str, Any], config: CLIPConfig | SAM1Config, what: str) -> None:
-    _compare(shapes_by_path(expected_tower(config)), shapes_by_path(tree), config, what)
+    _compare(shapes_by_path(expected_network(config)), shapes_by_path(tree), config, what)
 
 
 def _compare(

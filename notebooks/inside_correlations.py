@@ -174,7 +174,7 @@ show({"the picture": scene.image, "SAM's regions": region_colours[regions[0]], "
 # %%
 from corrclip_jax.method.branches import window_step
 
-pixels = jax.vmap(lambda image: windows.cut_photo(image, plan))(images)
+pixels = jax.vmap(lambda image: windows.cut_image(image, plan))(images)
 ids = jax.vmap(lambda one: windows.cut_regions(one, plan))(regions)
 pixels, ids = pixels.reshape(-1, *pixels.shape[2:]), ids.reshape(-1, *ids.shape[2:])
 cap = int(regions.max()) + 2  # more than the ids in any window, of which padding may be one
@@ -198,7 +198,7 @@ for name, value in stages._asdict().items():
 # one row of `S`: how similar every patch is to ours (bright: similar). DINO was trained without labels.
 
 # %%
-features = stages.dino_features[window].reshape(-1, config.dino.width)
+features = stages.similarity_features[window].reshape(-1, config.dino.width)
 similarity = np.asarray(features @ features.T)
 show({"the window": picture[inside], "similarity": similarity[cell].reshape(grid)}, mark=(row, column))
 
@@ -288,14 +288,15 @@ branches = {
 }
 
 # %% [markdown]
-# Labels: each patch takes the class with the most similar text embedding. Windows are stitched and upsampled
-# to the image's size; the next cell shows each branch alone, and their sum.
+# Labels: each patch takes the class with the most similar text embedding. Windows are stitched together and
+# upsampled to the image's size; the next cell shows each branch alone, and their sum.
 
 # %%
 from functools import partial
 
 from corrclip_jax.method.correlation import normalise
-from corrclip_jax.method.segment import label_photos
+from corrclip_jax.method.segment import label_images
+from corrclip_jax.method.sliding_windows import sliding_windows
 
 text_emb = cc.embed_text(config, params, words.CLASSES)
 
@@ -305,7 +306,8 @@ def label(features, correction=False):
     """Features of all windows to labels of all pictures."""
     by_window = normalise(features).reshape(len(images), len(plan.y.starts), len(plan.x.starts), *grid, -1)
     switched = cc.with_fields(config, parts={"correction": correction})
-    return label_photos(switched, by_window, text_emb, regions, cap).labels
+    layout = sliding_windows(images.shape[1:3], None, switched)
+    return label_images(switched, by_window, text_emb, regions, cap, layout).labels
 
 
 show_labels({title: np.asarray(label(one))[0] for title, one in branches.items()}, scene.labels)

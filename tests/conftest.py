@@ -1,30 +1,132 @@
-"""Shared set-up: import paths, compiled programs that are kept, and the goldens, where their files are."""
+"""Set-up of the test session: how programs are compiled and kept, marks, strictness, memory, what is collected."""
 
+import ctypes
+import gc
+import importlib.util
 import os
+import re
+import resource
 import shutil
 import sys
+import tempfile
+from collections import Counter
 from pathlib import Path
 
+# Two workers share two cores, and each has the threads of XLA, torch and BLAS; processes that tests start inherit
+# these. Every program is kept on disk, for many tests and processes compile the same.
+os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+}
+
 import jax
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from tests_shared import GOLDENS  # needs the path
 
-MOST_BYTES = 1 << 30  # of compiled programs, before the next run begins anew
-
-collect_ignore_glob = [] if GOLDENS else ["goldens/*"]
+TESTS = Path(__file__).parent
+MOST_KEPT = 1 << 30  # bytes of compiled programs on disk, before the next run begins anew
+MOST_RESIDENT = 3 << 29  # bytes of a worker, before it drops its programs
+TORCH = importlib.util.find_spec("torch") is not None
+NEEDS_TORCH = re.compile(
+    r"^(import torch|from torch|import reference|from reference|from parity)\b", re.MULTILINE
+)
+PEAKS: dict[str, int] = {}
 
 
 def pytest_configure(config):
     """What one test or process compiles serves the others, and the next run (`--cache-clear` forgets it)."""
-    folder = config.cache.mkdir("compiled")
-    first = not hasattr(config, "workerinput")
-    if first and sum(file.stat().st_size for file in folder.iterdir()) > MOST_BYTES:
-        shutil.rmtree(folder)
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = getattr(config, "cache", None)  # None under -p no:cacheprovider
+        folder = cache.mkdir("compiled") if cache else Path(tempfile.mkdtemp(prefix="compiled-"))
+        if sum(file.stat().st_size for file in folder.iterdir()) > MOST_KEPT:
+            shutil.rmtree(folder)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)  # of the workers, too
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def pytest_report_header():
-    return f"goldens of the authors' program: {GOLDENS or 'not here, tests/goldens is not collected'}"
+    torch = "here" if TORCH else "not here, tests that need it are not collected"
+    goldens = GOLDENS or "not here, tests/goldens is not collected"
+    return [f"goldens of the authors' program: {goldens}", f"torch: {torch}"]
+
+
+# --- what is collected, in which order, under which marks ---
+
+
+def pytest_ignore_collect(collection_path):
+    """Leave out what needs the goldens or torch where they are not."""
+    if collection_path == TESTS / "goldens" and not GOLDENS:
+        return True
+    if not TORCH and collection_path.suffix == ".py":
+        return bool(NEEDS_TORCH.search(collection_path.read_text("utf-8"))) or None
+    return None
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what needs torch or goldens; files with slow tests begin first, so that workers end together."""
+    slow: Counter[Path] = Counter()
+    for item in items:
+        if (TESTS / "goldens") in item.path.parents:
+            item.add_marker("golden")
+        if (TESTS / "parity") in item.path.parents or {"torch", "reference"} & vars(item.module).keys():
+            item.add_marker("parity")
+        slow[item.path] += item.get_closest_marker("slow") is not None
+    items.sort(key=lambda item: -slow[item.path])
+
+
+# --- programs and memory ---
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs(request):
+    """Compile with LLVM's optimisations where goldens or torch judge the numbers, elsewhere without, in half the time.
+
+    A worker that has grown large drops its compiled programs between modules; the disk has them.
+    """
+    judged = any(TESTS / room in request.path.parents for room in ("goldens", "parity"))
+    if jax.config.read("jax_disable_most_optimizations") is judged:
+        jax.clear_caches()
+        jax.config.update("jax_disable_most_optimizations", not judged)
+    yield
+    if resident() > MOST_RESIDENT:
+        jax.clear_caches()
+        gc.collect()
+        if sys.platform == "linux":
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    if sys.platform != "linux":
+        return peak()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def peak() -> int:
+    """The most bytes of memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["peak"] = peak()
+    else:
+        PEAKS["main"] = peak()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    PEAKS[node.gateway.id] = getattr(node, "workeroutput", {}).get("peak", 0)
+
+
+def pytest_terminal_summary(terminalreporter):
+    held = ", ".join(f"{name} {size / (1 << 30):.2f} GiB" for name, size in sorted(PEAKS.items()))
+    terminalreporter.write_line(f"memory at most: {held}")

@@ -16,7 +16,7 @@ from corrclip_jax import Segmenter, embed_text, make_segment, with_fields
 from corrclip_jax.inference.buckets import Batch, Bucket
 from corrclip_jax.inference.stream import on_canvas, sizes_of
 from corrclip_jax.params.structure import init_params
-from corrclip_jax.runtime.sharding import fetch_batch, over_photos, put_batch, put_params
+from corrclip_jax.runtime.sharding import fetch_batch, over_images, put_batch, put_params
 
 CLASSES = ["cat", "sky", "grass", "water"]
 CANVAS = (60, 90)
@@ -60,7 +60,7 @@ def one_process():
     assert wanted[2].max() > 1
 
     mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(4, 2), ("a", "b"))
-    parts = put_params(params, mesh, parts=True)
+    parts = put_params(params, mesh, shard=True)
     stored = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(parts))
     assert stored < 0.2 * sum(x.nbytes for x in jax.tree.leaves(params))
     result = jax.jit(make_segment(config, mesh=mesh))(parts, put_batch(images, mesh), text, sizes=sizes)
@@ -71,13 +71,13 @@ def one_process():
     wanted = jax.device_get(tuple(jax.jit(make_segment(plain))(params, images, text, sizes=sizes)))
     explicit = jax.make_mesh((8,), ("photos",), axis_types=(jax.sharding.AxisType.Explicit,))
     result = jax.jit(make_segment(plain, mesh=explicit))(
-        put_params(params, explicit, parts=True), put_batch(images, explicit), text, sizes=sizes
+        put_params(params, explicit, shard=True), put_batch(images, explicit), text, sizes=sizes
     )
     assert_equal([np.asarray(array) for array in result], wanted)
     segment = make_segment(plain)
     divided = jax.jit(
         lambda params, text, images, sizes: segment(params, images, text, sizes=sizes),
-        in_shardings=(None, None, over_photos(mesh), over_photos(mesh)),
+        in_shardings=(None, None, over_images(mesh), over_images(mesh)),
     )
     result = divided(*put_params((params, text), mesh), images, sizes)
     assert_equal([np.asarray(array) for array in result], wanted)
@@ -106,7 +106,7 @@ def two_processes(process, port):
     text = put_params(text, mesh)
     for parts in (False, True):
         result = jax.jit(make_segment(config, mesh=mesh))(
-            put_params(params, mesh, parts=parts),
+            put_params(params, mesh, shard=parts),
             put_batch(images[own], mesh),
             text,
             sizes=put_batch(sizes[own], mesh),

@@ -130,7 +130,7 @@ def config_from_shapes(
         raise ConversionError(
             "Nothing says which activation this CLIP was trained with, and its tensors do not show it. Give "
             "quick_gelu=True (on the command line --quick-gelu) for weights by OpenAI, MetaCLIP or DFN, "
-            "quick_gelu=False (--no-quick-gelu) for LAION's, or put its "
+            "quick_gelu=False (--exact-gelu) for LAION's, or put its "
             f"{'open_clip_config.json' if layout == 'open_clip' else 'config.json'} beside it."
         )
     return CLIPConfig(

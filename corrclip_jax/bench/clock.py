@@ -1,4 +1,4 @@
-"""What a device can do: seconds of a program, its rate of matrix products."""
+"""Timing of programs, and the device's peak rate of matrix products."""
 
 import time
 from collections.abc import Callable
@@ -11,24 +11,27 @@ from corrclip_jax.config import Dtype
 
 
 def seconds(function: Callable[[], Any]) -> float:
-    """How long one call takes, its results' arrival on the device included."""
+    """Wall time of one call, until its results are ready on the device."""
     start = time.perf_counter()
     jax.block_until_ready(function())
     return time.perf_counter() - start
 
 
 def matmul_rate(dtype: Dtype, *, side: int | None = None, repeat: int = 3) -> float:
-    """The device's floating-point operations a second in products of square matrices, the best of `repeat`.
+    """The device's floating-point operations per second in products of square matrices.
 
-    The precision is that of the towers: float32 in full ("highest"), or bfloat16 summed in float32. The default
-    `side` is 8192 on accelerators, 1536 on a CPU.
+    Args:
+      dtype: of the matrices. As in the networks, float32 is multiplied in full precision ("highest"), and bfloat16
+        is summed in float32.
+      side: rows and columns; by default 8192 on accelerators, 1536 on a CPU.
+      repeat: runs, of which the fastest counts.
     """
     on_cpu = jax.default_backend() == "cpu"
     side = side or (1536 if on_cpu else 8192)
     products = 2 if on_cpu else 32
-    scale = side**-0.5  # keeps the products' values where they are
+    scale = side**-0.5  # keeps the magnitude of the products constant
 
-    def chain(x, w):
+    def chain(x: jax.Array, w: jax.Array) -> jax.Array:
         for _ in range(products):
             x = (jnp.dot(x, w, preferred_element_type=jnp.float32)).astype(x.dtype)
         return x

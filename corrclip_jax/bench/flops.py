@@ -1,7 +1,7 @@
-"""Count the arithmetic of a program from its jaxpr: matrix products and convolutions, loops and all.
+"""Floating-point operations of a program, counted in its jaxpr: matrix products and convolutions, also in loops.
 
-XLA's own cost analysis counts a loop's body once and custom calls not at all; here a body counts as often as
-it runs.
+XLA's own cost analysis counts the body of a loop once and custom calls not at all; here the body of a loop
+counts as often as it runs.
 """
 
 import math
@@ -13,11 +13,17 @@ from jax.extend import core
 
 
 def count_flops(function: Callable, *args: Any, platform: str | None = None, **kwargs: Any) -> int:
-    """Floating-point operations of the matrix products and convolutions of one call; nothing is computed.
+    """Count the floating-point operations of matrix products and convolutions in one call; nothing is computed.
 
-    A multiplication and its addition are two. Of a choice between platforms the branch of `platform` (default: the
-    one in use) counts, of any other choice the costliest. A loop whose length depends on data counts once, as
-    where regions are painted. Leaves need a shape and a dtype only.
+    A multiplication and its addition count as two. Of a choice between platforms, the branch of `platform`
+    counts; of any other choice, the most expensive branch. A loop whose length depends on data (such as the
+    painting of regions) counts once.
+
+    Args:
+      function: the program.
+      *args: its arguments; their leaves need only a shape and a dtype.
+      platform: "cpu", "gpu" or "tpu"; by default the one in use.
+      **kwargs: its keyword arguments.
 
     >>> from jax import ShapeDtypeStruct as Spec
     >>> count_flops(lambda a, b: a @ b, Spec((2, 3), "float32"), Spec((3, 5), "float32"))
@@ -40,7 +46,7 @@ def _equation(equation: core.JaxprEqn, platform: str) -> int:
             return 2 * math.prod(_shape(equation.outvars[0])) * math.prod(left[axis] for axis in contracted)
         case "conv_general_dilated":
             kernel, out = _shape(equation.invars[1]), _shape(equation.outvars[0])
-            # Every output value is a product with one output channel's kernel.
+            # Each output value is the product of a patch with the kernel of one output channel.
             channel = params["dimension_numbers"].rhs_spec[0]
             return 2 * math.prod(out) * math.prod(kernel) // kernel[channel]
         case "scan":

@@ -1,9 +1,10 @@
-"""How fast a folder goes: equal sizes beside mixed ones, few photos beside many, one device beside several.
+"""Throughput over a folder of images: equal or mixed sizes, few or many images, one device or several.
 
-`python -m corrclip_jax.bench.folder [--photos 50 200] [--model tiny]` writes JPEG photos, all of 500 x 375 and of
-sizes as PASCAL VOC has them, and labels both folders with `Segmenter.stream`, in turns. Reading and decoding belong
-to the time, compilation does not: photos of all sizes run once before. A photo has windows by its shape, so that
-rates of equal and of mixed sizes are compared by the window. For simulated devices:
+`python -m corrclip_jax.bench.folder [--photos 50 200] [--model tiny]` writes two folders of JPEG files, one
+with images of 500 x 375 only and one with the sizes of PASCAL VOC, and labels both with `Segmenter.stream`,
+alternately. The time includes reading and decoding but not compilation: images of all sizes run once before.
+The number of windows depends
+on an image's shape, so equal and mixed sizes are compared by windows per second. With simulated devices:
 
     XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m corrclip_jax.bench.folder --devices 8
 """
@@ -29,12 +30,12 @@ MIXED: tuple[Size, ...] = (
     *((375, 500),) * 8, *((500, 375),) * 4, *((333, 500),) * 3, (500, 333), (334, 500), (332, 500), (281, 500),
     (500, 281), (400, 500), (354, 500), (500, 400), (500, 500), (360, 480), (480, 360), (240, 320), (206, 500),
 )  # fmt: skip
-"""Height and width, as often as VOC has the like; any 28 photos in a row hold all of them."""
+"""Height and width, with the frequencies of PASCAL VOC; any 28 images in a row contain all of them."""
 _CLASSES = ["red disc", "blue star", ["sky", "cloud"], "grass", "water"]
 
 
-class Taken(NamedTuple):
-    """What a number of photos took: seconds, processor seconds of all threads, and how many windows they have."""
+class Timing(NamedTuple):
+    """Wall time and processor time (of all threads) in seconds, for so many images with so many windows."""
 
     photos: int
     windows: int
@@ -43,7 +44,7 @@ class Taken(NamedTuple):
 
 
 def write(folder: Path, sizes: Sequence[Size], count: int) -> list[Path]:
-    """Photos of these sizes (height, width), over and over."""
+    """Write `count` JPEG files, cycling through these sizes (height, width)."""
     folder.mkdir()
     paths = [folder / f"{index:05d}.jpg" for index in range(count)]
     for index, (path, (height, width)) in enumerate(zip(paths, itertools.cycle(sizes), strict=False)):
@@ -51,24 +52,24 @@ def write(folder: Path, sizes: Sequence[Size], count: int) -> list[Path]:
     return paths
 
 
-def label(segmenter: Segmenter, paths: Sequence[Path]) -> Taken:
-    """Label photos once.
+def label(segmenter: Segmenter, paths: Sequence[Path]) -> Timing:
+    """Label images once and time it.
 
     Raises:
-      RuntimeError: for a photo that could not be labelled.
+      RuntimeError: if an image could not be labelled.
     """
     start, cpu = time.perf_counter(), time.process_time()
     windows = 0
-    for place, result in segmenter.stream(paths, _CLASSES):
+    for index, result in segmenter.stream(paths, _CLASSES):
         if not isinstance(result, Segmentation):
-            raise RuntimeError(f"{paths[place]} could not be labelled.") from result
+            raise RuntimeError(f"{paths[index]} could not be labelled.") from result
         height, width = result.labels.shape
         windows += windows_of((height, width), segmenter.config.method)
-    return Taken(len(paths), windows, time.perf_counter() - start, time.process_time() - cpu)
+    return Timing(len(paths), windows, time.perf_counter() - start, time.process_time() - cpu)
 
 
-def compare(segmenter: Segmenter, folder: Path, counts: Sequence[int]) -> Iterator[tuple[str, Taken]]:
-    """Each number of photos of equal and of mixed sizes, in turns; programs are compiled before."""
+def compare(segmenter: Segmenter, folder: Path, counts: Sequence[int]) -> Iterator[tuple[str, Timing]]:
+    """Time each number of images with equal and with mixed sizes, alternately, after compilation."""
     kinds = {
         name: write(folder / name, sizes, max(counts)) for name, sizes in (("equal", EQUAL), ("mixed", MIXED))
     }
@@ -80,7 +81,7 @@ def compare(segmenter: Segmenter, folder: Path, counts: Sequence[int]) -> Iterat
 
 
 def main() -> None:
-    """Write, label, print."""
+    """Write the images, label them, print the rates."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -88,24 +89,24 @@ def main() -> None:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--regions", default=None)
     parser.add_argument("--devices", type=int, default=1)
-    wish = parser.parse_args()
+    options = parser.parse_args()
     mesh = None
-    if wish.devices > 1:
-        mesh = jax.sharding.Mesh(np.array(jax.devices()[: wish.devices]), ("photos",))
-    segmenter = Segmenter(wish.model, regions=wish.regions, mesh=mesh)
+    if options.devices > 1:
+        mesh = jax.sharding.Mesh(np.array(jax.devices()[: options.devices]), ("photos",))
+    segmenter = Segmenter(options.model, regions=options.regions, mesh=mesh)
     rates: dict[int, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
-        for kind, taken in compare(segmenter, Path(name), wish.photos):
-            rate = rates.setdefault(taken.photos, {})[kind] = taken.windows / taken.seconds
+        for kind, timing in compare(segmenter, Path(name), options.photos):
+            rate = rates.setdefault(timing.photos, {})[kind] = timing.windows / timing.seconds
             print(
-                f"{taken.photos} photos, {kind} sizes, {wish.devices} devices: "
-                f"{1000 * taken.seconds / taken.photos:.0f} ms and "
-                f"{1000 * taken.processor_seconds / taken.photos:.0f} ms of processor time a photo, "
-                f"{taken.windows / taken.photos:.2f} windows a photo, {rate:.2f} windows a second"
+                f"{timing.photos} photos, {kind} sizes, {options.devices} devices: "
+                f"{1000 * timing.seconds / timing.photos:.0f} ms and "
+                f"{1000 * timing.processor_seconds / timing.photos:.0f} ms of processor time a photo, "
+                f"{timing.windows / timing.photos:.2f} windows a photo, {rate:.2f} windows a second"
             )
             if kind == "mixed":
-                share = rate / rates[taken.photos]["equal"]
-                print(f"{taken.photos} photos: mixed sizes reach {share:.3f} of equal ones")
+                share = rate / rates[timing.photos]["equal"]
+                print(f"{timing.photos} photos: mixed sizes reach {share:.3f} of equal ones")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
-"""Measure a configuration: every stage, the whole program, the device beside them; a report of plain JSON types."""
+"""Report of `corrclip bench`: every stage, the whole program and the device, as plain JSON types."""
 
-import importlib.metadata
-import platform
 import resource
 import statistics
 import sys
@@ -14,9 +12,10 @@ import jax
 
 from corrclip_jax.bench.clock import matmul_rate, seconds
 from corrclip_jax.bench.flops import count_flops
-from corrclip_jax.bench.stages import draw_photos, draw_text, take_apart
+from corrclip_jax.bench.stages import draw_photos, draw_text, split_stages
 from corrclip_jax.config import Config
 from corrclip_jax.method.segment import make_segment
+from corrclip_jax.runtime.environment import versions
 from corrclip_jax.runtime.memory import device_bytes, windows_at_once
 from corrclip_jax.text.embedding import TextEmbedding, pad_queries, query_bucket
 
@@ -32,31 +31,41 @@ def measure(
     batch: int = 1,
     classes: int = 21,
     repeat: int = 5,
-    announce: Callable[[str], None] = lambda step: None,
+    progress: Callable[[str], None] = lambda step: None,
 ) -> Report:
-    """Time every stage and the whole program on drawn photos [batch, height, width].
+    """Time every stage and the whole program on random images.
 
-    A stage's `seconds` are those of a whole batch (median of `repeat`), its `share` that of the sum of the stages.
-    `flops` are counted from the program (see `count_flops`), `rate_share` compares flops a second with the device's
-    measured rate of matrix products in the towers' precision. Bytes: what XLA plans for arguments, results and
-    temporaries, and the most that the device and this process ever held, where they say so.
+    Args:
+      config: the model.
+      params: its parameters.
+      height: of the images, in pixels.
+      width: of the images, in pixels.
+      batch: number of images in a call.
+      classes: number of classes, with one name each.
+      repeat: runs of every program; the median counts.
+      progress: called with the name of each step as it begins.
 
-    `announce` hears of each step.
+    Returns:
+      For every stage: `seconds` for a whole batch, `share` of the sum of all stages, `flops` counted in the program
+      (see `count_flops`), `rate_share`, which compares flops per second with the device's measured rate of matrix
+      products in the same precision, and the bytes that XLA plans for arguments, results and temporaries. The
+      same for the whole program; the peak memory of the device and of this process, where known; device and
+      versions.
     """
     images = draw_photos(batch, height, width)
     text = pad_queries(draw_text(classes, config.clip.embed_dim), query_bucket(classes))
-    announce("Matrix products")
+    progress("Matrix products")
     rate = matmul_rate(config.dtype)
-    announce("Inputs of the stages")
+    progress("Inputs of the stages")
     rows = []
-    for stage in take_apart(config, params, images, text):
-        announce(f"Stage: {stage.name}")
+    for stage in split_stages(config, params, images, text):
+        progress(f"Stage: {stage.name}")
         row = _program(stage.function, stage.arguments, rate, stage.times, repeat)
         rows.append({"name": stage.name, **row})
     total = sum(row["seconds"] for row in rows)
     for row in rows:
         row["share"] = row["seconds"] / total
-    announce("The whole program")
+    progress("The whole program")
     segment = make_segment(config)
 
     def program(params: dict, images: jax.Array, text: TextEmbedding) -> tuple[jax.Array, ...]:
@@ -64,7 +73,7 @@ def measure(
 
     whole = _program(program, (params, images, text), rate, 1.0, repeat)
     whole["images_per_second"] = batch / whole["seconds"]
-    # Another program, or a busy machine, changes the rate while we measure: the better of two counts.
+    # Other programs on the machine may lower the rate while it is measured: the higher of two counts.
     again = matmul_rate(config.dtype)
     for row in (*rows, whole):
         row["rate_share"] *= rate / max(rate, again)
@@ -90,25 +99,23 @@ def measure(
 
 
 def environment() -> Report:
-    """Device, versions, and on Linux who gets huge pages: without them large arrays cost a CPU much time."""
+    """Device, versions, and the Linux setting of huge pages, without which a CPU is slow on large arrays."""
     device = jax.devices()[0]
-    packages = ("jax", "jaxlib", "flax", "numpy")
     return {
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in packages},
+        "versions": versions("python", "jax", "jaxlib", "flax", "numpy"),
         "huge_pages": _huge_pages(),
     }
 
 
 def _huge_pages() -> str | None:
-    """Linux's setting, the word in brackets of "always [madvise] never"; None elsewhere."""
+    """The setting on Linux: the word in brackets of "always [madvise] never"; None elsewhere."""
     setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     return setting.read_text("utf-8").split("[")[1].split("]")[0] if setting.is_file() else None
 
 
 def peak_bytes() -> dict[str, int | None]:
-    """The most memory that the first device and this process have held so far; None where that is not known."""
+    """Peak memory so far, in bytes, of the first device and of this process; None if unknown."""
     statistics = jax.devices()[0].memory_stats() or {}
     unit = 1 if sys.platform == "darwin" else 1024
     return {
@@ -120,8 +127,8 @@ def peak_bytes() -> dict[str, int | None]:
 def _program(
     function: Callable[..., Any], arguments: tuple[Any, ...], rate: float, times: float, repeat: int
 ) -> Report:
-    """Compile and time one program, `times` of which make a batch."""
-    jax.clear_caches()  # what was compiled for the stages' inputs
+    """Compile and time one program, which runs `times` times in a batch."""
+    jax.clear_caches()  # of programs that were compiled for the inputs of the stages
     start = time.perf_counter()
     compiled = jax.jit(function).lower(*arguments).compile()
     compile_seconds = time.perf_counter() - start
@@ -129,12 +136,12 @@ def _program(
     runs = [seconds(lambda: compiled(*arguments)) * times for _ in range(repeat)]
     flops = count_flops(function, *arguments) * times
     memory: Any = compiled.memory_analysis()
-    taken = statistics.median(runs)
+    median = statistics.median(runs)
     return {
-        "seconds": taken,
+        "seconds": median,
         "seconds_of_each": runs,
         "flops": flops,
-        "rate_share": flops / taken / rate,
+        "rate_share": flops / median / rate,
         "compile_seconds": compile_seconds,
         "bytes": {
             "arguments": memory.argument_size_in_bytes,

@@ -1,7 +1,7 @@
-"""How fast the host feeds an evaluation: photos decoded, labels mapped, batches laid on canvases; no model.
+"""Throughput of the host in an evaluation: decoding images, mapping labels, padding batches; without a model.
 
-`python -m corrclip_jax.bench.reading [--photos 400]` writes JPEG photos and label files of PASCAL VOC's size
-(500 x 375), as large as VOC's in bytes, and reads them as `corrclip evaluate` does.
+`python -m corrclip_jax.bench.reading [--photos 400]` writes JPEG images and label files of PASCAL VOC's size
+(500 x 375, and as many bytes) and reads them in the same way as `corrclip evaluate`.
 """
 
 import argparse
@@ -21,7 +21,7 @@ _BATCH = 16
 
 
 def write(folder: Path, count: int) -> None:
-    """Photos of smooth noise with grain, and label files of a few classes."""
+    """Write images of smooth noise with grain, and label files with 21 classes."""
     for name in ("photos", "labels"):
         (folder / name).mkdir()
     for index in range(count):
@@ -32,7 +32,7 @@ def write(folder: Path, count: int) -> None:
 
 
 def draw_photo(seed: int, size: tuple[int, int]) -> Image.Image:
-    """A photo (width, height) of smooth noise with grain, which as a JPEG has as many bytes as a real one."""
+    """An image (width, height) of smooth noise with grain: its JPEG is about as large as that of a real photo."""
     rng = np.random.default_rng(seed)
     width, height = size
     coarse = Image.fromarray(rng.integers(0, 256, (height // 12, width // 12, 3), dtype=np.uint8))
@@ -42,7 +42,7 @@ def draw_photo(seed: int, size: tuple[int, int]) -> Image.Image:
 
 
 def main() -> None:
-    """Write, read three times, print."""
+    """Write the files, read them three times, print the rates."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=int, default=400)
     count = parser.parse_args().photos

@@ -1,6 +1,6 @@
-"""The method taken apart into stages, each a program of its own, with the inputs that it has in the whole.
+"""Stages of the method as separate programs, each with the inputs that it gets in the whole program.
 
-Shapes: B photos [H0, W0], N windows of all photos, n of them a chunk.
+Shapes: B images [H0, W0], N windows of all images, n windows in a chunk.
 """
 
 from collections.abc import Callable
@@ -11,19 +11,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from corrclip_jax.config import Config
+from corrclip_jax.config import FAMILIES, Config
 from corrclip_jax.method import branches, windows
 from corrclip_jax.method.correlation import normalise
-from corrclip_jax.method.segment import label_photos
+from corrclip_jax.method.segment import label_images
+from corrclip_jax.method.similarity import patch_features
+from corrclip_jax.method.sliding_windows import sliding_windows
 from corrclip_jax.regions.sources import find_regions
 from corrclip_jax.runtime.memory import device_bytes, windows_at_once
 from corrclip_jax.text.embedding import TextEmbedding
 
 
 class Stage(NamedTuple):
-    """A part of the program: a function of arrays, what it is called with, and how often one batch needs it.
+    """A part of the program.
 
-    `times` is 1 for what sees the whole batch; window stages see one chunk, so that it is N / n there.
+    Attributes:
+      name: as the report has it.
+      function: of arrays.
+      arguments: its inputs.
+      times: how often one batch needs it: 1 for a stage that runs on the whole batch, N / n for one that runs on a
+        chunk of windows.
     """
 
     name: str
@@ -32,11 +39,17 @@ class Stage(NamedTuple):
     times: float
 
 
-def take_apart(config: Config, params: dict, images: jax.Array, text: TextEmbedding) -> list[Stage]:
-    """The stages in the order of the program: regions, DINO, correlation, CLIP, labels.
+def split_stages(config: Config, params: dict, images: jax.Array, text: TextEmbedding) -> list[Stage]:
+    """Split the method into its stages, in order: regions, DINO, correlation, CLIP, labels.
 
-    Each one's inputs are what those before it make of the photos, the window stages' of the first chunk. Cutting
-    windows belongs to the whole program alone; the regions' stage is left out where their source is "none".
+    The inputs of each stage are computed from the images by the stages before it; those of the window stages
+    are the first chunk. Cutting windows is not a stage: it is only in the whole program.
+
+    Args:
+      config: the model; with `regions.source` "none" there is no stage of regions.
+      params: its parameters.
+      images: uint8 [B, H0, W0, 3].
+      text: embeddings of the classes.
     """
     find = jax.jit(exactly(partial(find_regions, config)))
     regions, cap = find(params, images)
@@ -48,28 +61,30 @@ def take_apart(config: Config, params: dict, images: jax.Array, text: TextEmbedd
     chunk = min(count, windows_at_once(config, device_bytes()))
     pixels, ids = _first_windows(plan, images, regions, chunk)
 
-    def dino(params, pixels):
-        return branches.dino_features(config, params, pixels)
+    def similarity(params: Any, pixels: jax.Array) -> Any:
+        return patch_features(config, params, pixels)
 
-    def correlation(dino, ids):
-        return branches.correlate(config, dino, ids, cap + 1)
+    def correlation(similar: Any, ids: jax.Array) -> Any:
+        return branches.correlate(config, similar, ids, cap + 1)
 
-    def clip(params, pixels, dino, merged, attention):
-        return normalise(branches.clip_features(config, params, pixels, dino, merged, attention, cap + 1))
+    def clip(params: Any, pixels: jax.Array, similar: Any, merged: Any, attention: Any) -> jax.Array:
+        return normalise(branches.clip_features(config, params, pixels, similar, merged, attention, cap + 1))
 
-    def labels(features, text, regions):
-        return label_photos(config, features, text, regions, cap)
+    def labels(features: jax.Array, text: TextEmbedding, regions: jax.Array) -> Any:
+        layout = sliding_windows(images.shape[1:3], None, config)
+        return label_images(config, features, text, regions, cap, layout)
 
-    cells = jax.jit(exactly(dino))(params["dino"], pixels)
+    backbone = {config.similarity: params[config.similarity]}
+    cells = jax.jit(exactly(similarity))(backbone, pixels)
     correlated = jax.jit(exactly(correlation))(cells, ids)
     some = jax.jit(exactly(clip))(params["clip"], pixels, cells, *correlated)
-    # Labels take the same time whatever they are: the first window's features stand for all.
+    # The time for labels does not depend on the features: those of the first window are used for all.
     features = jnp.broadcast_to(
         some[0].reshape(*cells.shape[1:3], -1), (len(images), *grid, *cells.shape[1:3], some.shape[-1])
     )
     times = count / chunk
     stages = [
-        Stage("DINO", exactly(dino), (params["dino"], pixels), times),
+        Stage(FAMILIES[config.similarity].title, exactly(similarity), (backbone, pixels), times),
         Stage("correlation", exactly(correlation), (cells, ids), times),
         Stage("CLIP", exactly(clip), (params["clip"], pixels, cells, *correlated), times),
         Stage("labels", exactly(labels), (features, text, regions), 1.0),
@@ -80,7 +95,7 @@ def take_apart(config: Config, params: dict, images: jax.Array, text: TextEmbedd
 
 
 def exactly(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with float32 products in full precision, as `make_segment` has them."""
+    """The function with float32 products in full precision, as in `make_segment`."""
 
     def exact(*args: Any) -> Any:
         with jax.default_matmul_precision("highest"):
@@ -90,7 +105,7 @@ def exactly(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def draw_photos(batch: int, height: int, width: int) -> jax.Array:
-    """Photos uint8 [B, H0, W0, 3] of coloured patches with some noise: regions to find, nothing to read."""
+    """Random images, uint8 [B, H0, W0, 3]: coloured patches with some noise, so that there are regions to find."""
     rng = np.random.default_rng(0)
     patches = rng.integers(0, 200, (batch, 5, 7, 3))
     rows, columns = np.arange(height) * 5 // height, np.arange(width) * 7 // width
@@ -100,7 +115,7 @@ def draw_photos(batch: int, height: int, width: int) -> jax.Array:
 
 
 def draw_text(queries: int, width: int) -> TextEmbedding:
-    """One random unit vector a class."""
+    """Text embeddings with one random unit vector per class, [queries, width]."""
     vectors = np.random.default_rng(1).standard_normal((queries, width)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return TextEmbedding(jnp.asarray(vectors), jnp.arange(queries, dtype=jnp.int32), queries)
@@ -109,9 +124,9 @@ def draw_text(queries: int, width: int) -> TextEmbedding:
 def _first_windows(
     plan: windows.WindowPlan, images: jax.Array, regions: jax.Array, count: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Pixels and region maps of the batch's first `count` windows."""
+    """Pixels and region maps of the first `count` windows of the batch."""
     photos = -(-count // (len(plan.y.starts) * len(plan.x.starts)))
-    cut = jax.jit(lambda images: jax.vmap(lambda photo: windows.cut_photo(photo, plan))(images))
+    cut = jax.jit(lambda images: jax.vmap(lambda photo: windows.cut_image(photo, plan))(images))
     cut_regions = jax.jit(lambda maps: jax.vmap(lambda ids: windows.cut_regions(ids, plan))(maps))
     pixels, ids = cut(images[:photos]), cut_regions(regions[:photos])
     return pixels.reshape(-1, *pixels.shape[2:])[:count], ids.reshape(-1, *ids.shape[2:])[:count]

@@ -1,6 +1,7 @@
-"""The command line, `corrclip`: one module a command.
+"""The program `corrclip`: one module per command in `commands`, its work in `runs`, what they share in `shared`.
 
-Nothing here imports JAX before a command needs it, so that help and refusals come at once.
+May import everything. Nothing here imports JAX before a command needs it, so that `--help` and errors in the
+options appear immediately. Begin with `commands/segment.py`.
 """
 
 from typing import Annotated
@@ -23,10 +24,11 @@ from corrclip_jax.cli.shared.console import Program
 app = typer.Typer(
     name="corrclip",
     cls=Program,
-    help="Labels every pixel of a photo with one of any list of class names, without training.",
-    epilog="[bold]corrclip COMMAND --help[/bold] shows a command's options and examples.",
+    help="Open-vocabulary segmentation: label every pixel of a photo with one of your class names, "
+    "without training.",
+    epilog="[bold]corrclip COMMAND --help[/bold] shows the options of a command and examples.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -42,13 +44,13 @@ app.command(help=export.HELP)(export.export)
 app.command(help=bench.HELP)(bench.bench)
 
 
-def _version(wanted: bool) -> bool:
-    if wanted:
+def _version(show: bool) -> bool:
+    if show:
         from corrclip_jax._version import __version__
 
         typer.echo(f"corrclip {__version__}")
         raise typer.Exit
-    return wanted
+    return show
 
 
 @app.callback()
@@ -58,10 +60,10 @@ def _program(
     ] = False,
     debug: Annotated[
         bool,
-        typer.Option("--debug", envvar="CORRCLIP_DEBUG", help="Show where in the program an error arose."),
+        typer.Option("--debug", envvar="CORRCLIP_DEBUG", help="Show the traceback of an error."),
     ] = False,
 ) -> None:
-    """Take the options that stand before a command; `Program` reads `debug`."""
+    """Declare the options before a command; `Program` reads `debug`."""
 
 
 def main() -> None:

@@ -4,7 +4,15 @@ Imports nothing of the package. Begin with `base.py`; `networks.py` describes th
 of regions, `method.py` the method.
 """
 
-from corrclip_jax.config.base import Config, Dtype, source_tower
+from corrclip_jax.config.base import (
+    Config,
+    Dtype,
+    networks_of,
+    select_regions,
+    similarity_network,
+    source_network,
+)
+from corrclip_jax.config.families import FAMILIES, Family, families, family_of
 from corrclip_jax.config.fields import from_dict, to_dict, with_fields
 from corrclip_jax.config.method import MethodConfig, PartsConfig
 from corrclip_jax.config.networks import (
@@ -14,12 +22,21 @@ from corrclip_jax.config.networks import (
     DINOConfig,
     EoMTConfig,
     Mask2FormerConfig,
+    NetworkConfig,
     SAM1Config,
     SAM2Config,
 )
-from corrclip_jax.config.regions import SAM_AUTOMATIC, PanopticConfig, RegionConfig, RegionSource, SLICConfig
+from corrclip_jax.config.regions import (
+    SAM_AUTOMATIC,
+    PanopticConfig,
+    RegionConfig,
+    RegionSource,
+    SLICConfig,
+    region_sources,
+)
 
 __all__ = [
+    "FAMILIES",
     "SAM_AUTOMATIC",
     "CLIPConfig",
     "CLIPTextConfig",
@@ -28,8 +45,10 @@ __all__ = [
     "DINOConfig",
     "Dtype",
     "EoMTConfig",
+    "Family",
     "Mask2FormerConfig",
     "MethodConfig",
+    "NetworkConfig",
     "PanopticConfig",
     "PartsConfig",
     "RegionConfig",
@@ -37,8 +56,14 @@ __all__ = [
     "SAM1Config",
     "SAM2Config",
     "SLICConfig",
+    "families",
+    "family_of",
     "from_dict",
-    "source_tower",
+    "networks_of",
+    "region_sources",
+    "select_regions",
+    "similarity_network",
+    "source_network",
     "to_dict",
     "with_fields",
 ]

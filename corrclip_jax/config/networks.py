@@ -1,6 +1,10 @@
-"""Frozen, hashable descriptions of the networks; `config` gathers them."""
+"""Networks: frozen, hashable descriptions of CLIP, similarity backbones and networks that find regions."""
 
 from dataclasses import dataclass
+
+
+class NetworkConfig:
+    """What all descriptions of a network are: frozen dataclasses whose defaults are a published size."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class CLIPTextConfig:
 
 
 @dataclass(frozen=True)
-class CLIPConfig:
+class CLIPConfig(NetworkConfig):
     """A CLIP: two towers with one joint space. `quick_gelu` is True for OpenAI, MetaCLIP and DFN weights."""
 
     embed_dim: int = 512
@@ -43,7 +47,7 @@ class CLIPConfig:
 
 
 @dataclass(frozen=True)
-class DINOConfig:
+class DINOConfig(NetworkConfig):
     """A DINO v1 ViT."""
 
     image_size: int = 224
@@ -55,7 +59,7 @@ class DINOConfig:
 
 
 @dataclass(frozen=True)
-class SAM2Config:
+class SAM2Config(NetworkConfig):
     """SAM 2 or 2.1 for images: Hiera trunk, FPN neck, prompt encoder, two-way mask decoder.
 
     `width` and `heads` are those of the first stage; both double from stage to stage. `window_sizes` holds one
@@ -100,7 +104,7 @@ class SAM2Config:
 
 
 @dataclass(frozen=True)
-class SAM1Config:
+class SAM1Config(NetworkConfig):
     """The first Segment Anything: ViT with windowed attention, neck, prompt encoder, two-way mask decoder.
 
     Blocks attend in windows of `window` patches a side, `global_blocks` to the whole grid. The decoder's fields
@@ -131,7 +135,7 @@ class SAM1Config:
 
 
 @dataclass(frozen=True)
-class EoMTConfig:
+class EoMTConfig(NetworkConfig):
     """EoMT: a DINOv2 ViT with registers, whose last `query_blocks` blocks see queries too, and two heads.
 
     `upscale_blocks` double the grid of patches for the masks; `labels` are classes without "nothing". `swiglu` is
@@ -163,7 +167,7 @@ class EoMTConfig:
 
 
 @dataclass(frozen=True)
-class Mask2FormerConfig:
+class Mask2FormerConfig(NetworkConfig):
     """Mask2Former: Swin, a pixel decoder of deformable attention, a decoder with masked attention.
 
     Swin's `embed_dim` is that of the first stage and doubles from stage to stage; `depths` and `heads` are those

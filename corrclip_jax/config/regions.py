@@ -1,9 +1,18 @@
 """Where regions come from: settings of SAM's automatic masks, panoptic networks and superpixels."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TypeAlias
 
-RegionSource = Literal["sam2", "sam1", "eomt", "mask2former", "slic", "none"]
+from corrclip_jax.config.families import families
+
+# A family of networks that find regions, or one of those that need no weights.
+RegionSource: TypeAlias = str
+_WITHOUT_WEIGHTS = ("slic", "none")
+
+
+def region_sources() -> tuple[RegionSource, ...]:
+    """The names that `RegionConfig.source` may have."""
+    return *families("regions"), *_WITHOUT_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -18,7 +27,7 @@ class SLICConfig:
         if self.segments < 1 or self.iterations < 0 or not self.compactness > 0:
             wanted = "segments of 1 or more, iterations of 0 or more and a compactness above 0"
             raise ValueError(
-                f"SLIC wants {wanted}. Got {self.segments}, {self.iterations}, {self.compactness}."
+                f"SLIC needs {wanted}. Got {self.segments}, {self.iterations}, {self.compactness}."
             )
 
 
@@ -29,7 +38,7 @@ class PanopticConfig:
     A query counts whose best class is not "nothing" and has a probability above `threshold` (None: as published,
     0.8 for EoMT and 0.5 for Mask2Former). It is dropped unless the pixels that it wins are more than
     `overlap_threshold` of those where its own mask is `mask_threshold` or more. `fuse` are classes, by number, of
-    which all regions become one ("stuff", COCO's 80 to 132); published programs fuse none unless told to.
+    which all regions become one ("stuff", COCO's 80 to 132); the published programs fuse none by default.
     """
 
     threshold: float | None = None
@@ -67,8 +76,8 @@ class RegionConfig:
     panoptic: PanopticConfig = PanopticConfig()
 
     def __post_init__(self):
-        if self.source not in get_args(RegionSource):
-            known = ", ".join(get_args(RegionSource))
+        if self.source not in region_sources():
+            known = ", ".join(region_sources())
             raise ValueError(f"regions.source must be one of {known}. Got {self.source!r}.")
 
 

@@ -1,4 +1,4 @@
-"""What made a score, as plain JSON types: settings, weights, versions, hardware."""
+"""Provenance of a score, as plain JSON types: settings and digests of the weights."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from corrclip_jax._version import __version__
 from corrclip_jax.config import Config, PartsConfig, to_dict
 from corrclip_jax.datasets.dataset import Dataset
+from corrclip_jax.runtime.environment import versions
 
-# Numbers that bound memory and never change a result, and a path.
+# Fields that limit memory and do not change results.
 _NO_SETTINGS = {"method": ("windows_per_chunk", "rows_per_chunk"), "regions": ("points_per_chunk",)}
 
 
@@ -22,9 +22,14 @@ def settings(
     variants: Sequence[PartsConfig],
     regions: str,
 ) -> dict[str, Any]:
-    """Everything that the counts of an evaluation depend on; where it is the same, a run may go on.
+    """Everything that the counts of an evaluation depend on; only a run with equal settings is resumed.
 
-    `weights` are those of `weights_sha256`, `regions` says where region maps come from.
+    Args:
+      config: the model.
+      weights: digests from `weights_sha256`.
+      dataset: the images and classes.
+      variants: parts of the method that are scored.
+      regions: the source of region maps.
     """
     model = {key: value for key, value in to_dict(config).items() if key not in ("vocabulary", "parts")}
     for part, names in _NO_SETTINGS.items():
@@ -41,12 +46,12 @@ def settings(
         "model": model,
         "weights_sha256": dict(weights),
         "variants": [to_dict(parts) for parts in variants],
-        "corrclip_jax": __version__,
+        **versions("corrclip_jax"),
     }
 
 
 def weights_sha256(params: Mapping[str, Any]) -> dict[str, str]:
-    """A digest of every tower's parameters: names, types, shapes and values, in the order of their names."""
+    """A digest of the parameters of every network: names, dtypes, shapes and values, in the order of names."""
     digests = {}
     for tower, tree in sorted(params.items()):
         digest = hashlib.sha256()

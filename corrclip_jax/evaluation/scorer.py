@@ -6,7 +6,7 @@ Pictures of like size share a canvas (see `batching`). Shapes: B pictures, canva
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int, UInt32
 
-from corrclip_jax.config import Config, PartsConfig, RegionSource, with_fields
+from corrclip_jax.config import Config, PartsConfig, with_fields
 from corrclip_jax.datasets.dataset import Dataset
 from corrclip_jax.evaluation import metrics
 from corrclip_jax.evaluation.loading import Broken, Loaded, load_batches, read_sizes
@@ -87,7 +87,7 @@ class Scorer:
         self.variants = tuple(dict.fromkeys([config.parts] if variants is None else variants))
         self.compiling = 0.0
         self._mesh = Mesh(np.array(devices), ("photos",))
-        self._split = sharding.over_photos(self._mesh)
+        self._split = sharding.over_images(self._mesh)
         text = embed_text(config, params, dataset.classes)
         self._text, self._params = (sharding.put_params(tree, self._mesh) for tree in (text, dict(params)))
         self._programs: dict[tuple, Callable] = {}
@@ -231,7 +231,7 @@ def _checked(config: Config, params: dict[str, Any], regions: str, size: int) ->
         raise ValueError(f"batch_size must be 1 or more. Got {size}.")
     if regions == GIVEN:
         return config
-    config = with_fields(config, regions={"source": cast(RegionSource, regions)})
+    config = with_fields(config, regions={"source": regions})
     if not can_find(config, params):
         raise ValueError(
             f"the model {config.name!r} has no {SOURCES[config.regions.source].title} to find regions with. Take "

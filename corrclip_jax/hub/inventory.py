@@ -1,4 +1,4 @@
-"""Which published files there are, and what of them is here: the register beside what has been converted."""
+"""Inventory of published files: the registry, and which of them are converted here."""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from corrclip_jax.params.model_folder import DESCRIPTION, read_description
 class Listed(NamedTuple):
     """A published model: the presets it is part of, the names of the conversions made from it, and its files.
 
-    `size` (bytes) and `sha256` are the register's or, where that has none, those of the file that was converted
+    `size` (bytes) and `sha256` are the registry's or, where that has none, those of the file that was converted
     here; None where neither knows.
     """
 
@@ -22,7 +22,7 @@ class Listed(NamedTuple):
 
 
 def published_here() -> tuple[list[Listed], list[str]]:
-    """All published models of the register, and what is wrong with conversions that cannot be read."""
+    """All published models of the registry, and what is wrong with conversions that cannot be read."""
     presets = {name: preset_models(name) for name in PRESETS}
     conversions, faults = _conversions()
     listed = []

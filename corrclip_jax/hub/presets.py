@@ -9,7 +9,16 @@ from typing import NamedTuple
 
 from huggingface_hub import snapshot_download
 
-from corrclip_jax.config import CLIPConfig, CLIPTextConfig, CLIPVisionConfig, Config, Dtype, with_fields
+from corrclip_jax.config import (
+    CLIPConfig,
+    CLIPTextConfig,
+    CLIPVisionConfig,
+    Config,
+    Dtype,
+    networks_of,
+    select_regions,
+    with_fields,
+)
 from corrclip_jax.conversion.convert import convert, convert_folder, to_stderr
 from corrclip_jax.conversion.find import checkpoint_files, find_vocabulary
 from corrclip_jax.conversion.published import Published, preset_models, vocabulary_repository
@@ -21,7 +30,7 @@ from corrclip_jax.params.structure import Params
 HOME_VARIABLE = "CORRCLIP_HOME"
 
 EMBEDDED = "tiny"
-"""The model that comes with the package: small towers trained on generated scenes (weights/tiny)."""
+"""The model that comes with the package: small networks trained on generated scenes (weights/tiny)."""
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "weights" / EMBEDDED
 
 _L14 = CLIPConfig(
@@ -36,14 +45,14 @@ _H14 = CLIPConfig(
     text=CLIPTextConfig(width=1024, heads=16, layers=24),
 )
 
-# DINO ViT-B/8 and SAM 2 Hiera-L, the defaults, with a CLIP of each size. The register says where each comes from.
+# DINO ViT-B/8 and SAM 2 Hiera-L, the defaults, with a CLIP of each size. The registry says where each comes from.
 PRESETS: dict[str, Config] = {
     "vit-b": Config(name="vit-b"),
     "vit-l": Config(name="vit-l", clip=_L14),
     "vit-h": Config(name="vit-h", clip=_H14),
 }
 
-# What a repository holds beside the weights and is wanted here.
+# Files of a repository that are read besides its weights.
 _SMALL_FILES = ["config.json", "open_clip_config.json", "tokenizer.json", "vocab.json", "merges.txt"]
 
 
@@ -68,21 +77,32 @@ def available_models() -> list[Model]:
     return models
 
 
-def load(model: str | Path, *, dtype: Dtype | None = None, sam2: bool = True) -> tuple[Config, Params]:
+def load(
+    model: str | Path, *, dtype: Dtype | None = None, region_network: str | None = "all"
+) -> tuple[Config, Params]:
     """Configuration and parameters of a model: a name of `available_models`, or a folder.
 
     "tiny" is part of the package. Other models are downloaded by name (huggingface_hub: resumed, cached) and
     converted at first use; their licences are printed then. A folder is a converted one, or holds checkpoints of
-    published layout, which are converted once. Conversions are kept in `weights_home()`. `dtype` is the towers'
-    compute type; `sam2` False leaves SAM 2 out, for given region maps.
+    published layout, which are converted once. Conversions are kept in `weights_home()`.
+
+    Args:
+      model: the name or the folder.
+      dtype: the networks' compute type, in place of the configuration's.
+      region_network: the one network of regions to load, "sam2" for instance, which becomes the source of regions;
+        None loads none, for given region maps or superpixels; "all" loads every network that the model has.
+
+    Returns:
+      The configuration and the parameters, nested dicts of JAX arrays with a subtree a network.
 
     Raises:
-      ValueError: for what is neither; for checkpoints that cannot be converted (`ConversionError`).
+      ValueError: for what is neither; for checkpoints that cannot be converted (`ConversionError`); for a
+        network of regions that the model does not have.
       FileNotFoundError: where weights are not here and cannot be downloaded: which files to place where; where the
         embedded weights are missing or damaged.
     """
     if model == EMBEDDED:
-        config, params = _read_embedded(sam2)
+        config, params = _read_embedded(region_network)
         return (config if dtype is None else with_fields(config, dtype=dtype)), params
     if model in PRESETS:
         folder = _prepare_preset(str(model))
@@ -93,7 +113,7 @@ def load(model: str | Path, *, dtype: Dtype | None = None, sam2: bool = True) ->
             f"model must be one of {', '.join([EMBEDDED, *PRESETS])}, or a folder that holds a converted model or "
             f"checkpoints in published layout. Got {str(model)!r}."
         )
-    config, params = read(folder, sam2=sam2)
+    config, params = read(folder, region_network=region_network)
     return (config if dtype is None else with_fields(config, dtype=dtype)), params
 
 
@@ -111,15 +131,19 @@ def weights_home() -> Path:
     return Path.home() / ".cache" / "corrclip_jax"
 
 
-def _read_embedded(sam2: bool) -> tuple[Config, Params]:
+def _read_embedded(region_network: str | None) -> tuple[Config, Params]:
     try:
-        return read(EMBEDDED_FOLDER, sam2=sam2)
+        config, params = read(EMBEDDED_FOLDER)
     except (OSError, ValueError) as error:
         state = "damaged" if _is_converted(EMBEDDED_FOLDER) else "missing"
         raise FileNotFoundError(
             f"The weights of the embedded model are {state} ({EMBEDDED_FOLDER}): this installation is broken. "
             "Install corrclip-jax again; in a checkout, restore weights/tiny and the link corrclip_jax/weights."
         ) from error
+    if region_network == "all":
+        return config, params
+    config = select_regions(config, region_network)
+    return config, {name: params[name] for name in networks_of(config)}
 
 
 def _converted(name: str) -> Path:
@@ -178,9 +202,9 @@ def _prepare_preset(name: str) -> Path:
     for part in parts.values():
         note = " (no commercial use)" if "-NC" in part.licence else ""
         to_stderr(f"{part.title}: licence {part.licence}{note}, {_url(part.repository)}")
-    towers = {family: getattr(PRESETS[name], family) for family in parts}
-    clip, dino, sam2 = folders["clip"], folders["dino"], folders.get("sam2")
-    return convert(clip, dino, sam2, out, vocabulary=folders["vocabulary"], name=name, configs=towers)
+    networks = {family: getattr(PRESETS[name], family) for family in parts}
+    vocabulary = folders.pop("vocabulary")
+    return convert(folders, out, vocabulary=vocabulary, name=name, configs=networks)
 
 
 def _placed_or_downloaded(part: Published) -> Path:
@@ -221,7 +245,7 @@ def _how_to_place(name: str, parts: dict[str, Published], failures: dict[str, Ex
         [
             f"The weights of {name} are not all here, and could not be downloaded:",
             *reasons,
-            "With a network, load again: a download goes on where it stopped. Without one, place these files:",
+            "With a network, load again: a broken download is resumed. Without one, place these files:",
             *places,
             f"and load again. {HOME_VARIABLE} names another place than {weights_home()}.",
         ]

@@ -4,9 +4,7 @@ An exported program is the folder of a converted model (see `checkpoint`), so `l
 lowered program (`program.bin`), the class names' embeddings (`text.npz`) and a description (`export.json`).
 """
 
-import importlib.metadata
 import json
-import platform as host
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from corrclip_jax.config import Config, to_dict, with_fields
+from corrclip_jax.config import Config, families, networks_of, to_dict, with_fields
 from corrclip_jax.io.files import atomic_folder
 from corrclip_jax.method.segment import Result, make_segment
 from corrclip_jax.ops.cudnn_attention import EXPORT_CHECKS
-from corrclip_jax.params.model_folder import read, write_description, write_tower
-from corrclip_jax.params.structure import REGION_TOWERS, towers_of
-from corrclip_jax.runtime.memory import fill
+from corrclip_jax.params.model_folder import read, write_description, write_network
+from corrclip_jax.runtime.environment import versions
+from corrclip_jax.runtime.memory import with_memory_defaults
 from corrclip_jax.text.embedding import TextEmbedding, as_text_embedding
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -116,8 +114,8 @@ def export(
         raise ValueError(f"platforms must be some of {', '.join(PLATFORMS)}. Got {unknown or 'none'}.")
     text = as_text_embedding(text_emb)
     # A tower that finds regions may be left out where none are to be found.
-    config = with_fields(config, **{name: None for name in REGION_TOWERS if name not in params})
-    filled = fill(config, _MEMORY, queries=text.features.shape[0], width=width)
+    config = with_fields(config, **{name: None for name in families("regions") if name not in params})
+    filled = with_memory_defaults(config, _MEMORY, queries=text.features.shape[0], width=width)
     program = _lower(filled, params, text, (batch, height, width), given_regions, platforms)
     description = {
         "format": FORMAT,
@@ -135,14 +133,13 @@ def export(
         "classes": None if classes is None else [list(names) for names in classes],
         "queries": text.features.shape[0],
         "versions": {
-            "python": host.python_version(),
+            **versions("python", "jax", "jaxlib", "flax", "numpy"),
             "calling_convention": program.calling_convention_version,
-        }
-        | {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "numpy")},
+        },
     }
     with atomic_folder(path) as folder:
-        for name in towers_of(config):
-            write_tower(folder, name, params[name])
+        for name in networks_of(config):
+            write_network(folder, name, params[name])
         write_description(folder, config, {})
         (folder / PROGRAM).write_bytes(program.serialize())
         np.savez(
@@ -213,7 +210,7 @@ def _lower(
         )
 
     inputs = [
-        {name: params[name] for name in towers_of(config)},
+        {name: params[name] for name in networks_of(config)},
         jax.ShapeDtypeStruct((*shape, 3), jnp.uint8),
         text.features,
         text.query_to_class,

@@ -15,7 +15,7 @@ from corrclip_jax.inference.buckets import Batch, Bucket, Size
 from corrclip_jax.io.region_maps import count_regions
 from corrclip_jax.method.segment import make_segment
 from corrclip_jax.runtime.memory import exhausted
-from corrclip_jax.runtime.sharding import over_photos
+from corrclip_jax.runtime.sharding import over_images
 from corrclip_jax.text.embedding import TextEmbedding
 
 # Photos go through the accelerator together, as many as have about this many pixels.
@@ -107,7 +107,7 @@ class LabelRunner:
             started[batch] = time.perf_counter(), compiles
             self._compiled.add(key)
             host = stream.on_canvas(photos, batch), stream.sizes_of(photos, batch), regions
-            images, true_sizes, regions = jax.device_put(host, self._mesh and over_photos(self._mesh))
+            images, true_sizes, regions = jax.device_put(host, self._mesh and over_images(self._mesh))
             program = self._program(cap, batch.bucket.windows)
             return tuple(program(self._params, images, text, sizes=true_sizes, regions=regions))
 

@@ -29,11 +29,11 @@ class RegionRunner:
         source = SOURCES[config.regions.source]
         if not can_find(config, params):
             raise ValueError(
-                f"no {source.title} to find regions with: config.{source.tower} or params[{source.tower!r}] is "
+                f"no {source.title} to find regions with: config.{source.network} or params[{source.network!r}] is "
                 "missing. Load a model that has it, or take another source."
             )
         self.config = config
-        self._params = {} if source.tower is None else {source.tower: params[source.tower]}
+        self._params = {} if source.network is None else {source.network: params[source.network]}
         self._program = jax.jit(partial(score_regions, config))
 
     def stream(

@@ -24,7 +24,7 @@ from corrclip_jax.inference.region_runner import RegionRunner
 from corrclip_jax.inference.segmentation import Segmentation
 from corrclip_jax.io.photos import PhotoError, photo_size, read_photo
 from corrclip_jax.io.region_maps import RegionError, as_regions, count_regions, read_regions
-from corrclip_jax.regions.sources import SOURCES, can_find
+from corrclip_jax.regions.sources import SOURCES, can_find, network_to_load
 from corrclip_jax.runtime.sharding import put_params
 from corrclip_jax.text.classes import normalise_classes
 from corrclip_jax.text.embedding import TextEmbedding, pad_queries, query_bucket
@@ -75,7 +75,9 @@ class Segmenter:
           FileNotFoundError: where a model's weights are not here and cannot be downloaded.
         """
         _check_settings(points, background_threshold)
-        config, params = model if isinstance(model, tuple) else load(_name(model), sam2=_wants_sam2(regions))
+        config, params = (
+            model if isinstance(model, tuple) else load(_name(model), region_network=network_to_load(regions))
+        )
         if dtype is not None:
             config = with_fields(config, dtype=dtype)
         if regions is not None:
@@ -93,7 +95,7 @@ class Segmenter:
         self._params = (
             jax.device_put(dict(params))
             if mesh is None
-            else put_params(dict(params), mesh, parts=shard_params)
+            else put_params(dict(params), mesh, shard=shard_params)
         )
         self._texts: OrderedDict[tuple, TextEmbedding] = OrderedDict()
         self._runner = LabelRunner(config, self._params, mesh)
@@ -269,10 +271,6 @@ def _or_error(function: Callable) -> Callable:
 
 def _name(model: str | os.PathLike) -> str | Path:
     return model if isinstance(model, str) else Path(model)
-
-
-def _wants_sam2(regions: RegionSource | None) -> bool:
-    return regions not in SOURCES or SOURCES[regions].tower == "sam2"  # without a choice, the model's own
 
 
 def _check_settings(points: int | None, background_threshold: float | None) -> None:

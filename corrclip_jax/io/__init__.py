@@ -1,4 +1,4 @@
-"""Files in and out: photos, region maps, COCO RLE, atomic writes. No JAX.
+"""Files: reading photos, region maps and COCO RLE; atomic writes. No JAX.
 
-May import `viz` and `config`. Begin with `photos.py`.
+May import `viz`. Begin with `photos.py`.
 """

@@ -1,8 +1,9 @@
-"""COCO's run-length encoding of masks, both its forms: plain counts, and the compressed string.
+"""COCO RLE, the run-length encoding of masks (pycocotools): uncompressed counts and the compressed string.
 
-A mask is read column by column; counts are the lengths of its runs, beginning with one of zeros (maybe of length
-0). The string writes each count, from the fourth on its difference to the one two before, in groups of five bits,
-the lowest first, as the characters "0" to "o"; the sixth bit says that more follow, the last group has the sign.
+Counts are the lengths of runs in column-major order, starting with a run of zeros (possibly of length 0). The
+string encodes each count (from the fourth on, its difference to the count two before) in groups of five bits,
+lowest first, as the characters "0" to "o". The sixth bit is set if another group follows; the last group
+carries the sign.
 """
 
 from collections.abc import Sequence
@@ -13,11 +14,11 @@ from jaxtyping import Bool, Integer
 
 
 class RLEError(ValueError):
-    """An encoded mask that is no mask."""
+    """An invalid encoding of a mask."""
 
 
 def encode(mask: Bool[np.ndarray, "H W"]) -> dict[str, Any]:
-    """A mask as COCO's {"size": [H, W], "counts": string}.
+    """Encode a mask as {"size": [H, W], "counts": string}, the compressed form.
 
     >>> encode(np.array([[False, True], [True, True]]))
     {'size': [2, 2], 'counts': '13'}
@@ -31,7 +32,7 @@ def encode(mask: Bool[np.ndarray, "H W"]) -> dict[str, Any]:
 
 
 def encode_map(regions: Integer[np.ndarray, "H W"]) -> dict[int, dict[str, Any]]:
-    """Every region of a map but 0, by its id, as `encode` has it; the map is gone through once."""
+    """Encode every region of a map by its id, as `encode` does, in one pass; id 0 is left out."""
     flat = regions.ravel(order="F")
     starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
     ends, ids = np.append(starts[1:], flat.size), flat[starts]
@@ -48,10 +49,10 @@ def encode_map(regions: Integer[np.ndarray, "H W"]) -> dict[int, dict[str, Any]]
 
 
 def decode(segmentation: Any) -> Bool[np.ndarray, "H W"]:
-    """The mask of {"size": [H, W], "counts": string or list of counts}.
+    """Decode {"size": [H, W], "counts": string or list of counts}.
 
     Raises:
-      RLEError: for anything else, and for counts that do not add up to the size.
+      RLEError: if it has another form, or the counts do not add up to the size.
     """
     try:
         height, width = (int(side) for side in segmentation["size"])
@@ -73,7 +74,7 @@ def decode(segmentation: Any) -> Bool[np.ndarray, "H W"]:
 
 
 def compress(counts: Sequence[int]) -> str:
-    """Counts as COCO's string.
+    """Encode counts as COCO's compressed string.
 
     >>> compress([6, 1, 40, 4, 5, 4, 5, 4, 21])
     '61X13mN000`0'
@@ -91,17 +92,17 @@ def compress(counts: Sequence[int]) -> str:
 
 
 def expand(text: str) -> list[int]:
-    """The counts of COCO's string, the inverse of `compress`.
+    """Decode COCO's compressed string to counts: the inverse of `compress`.
 
     Raises:
-      RLEError: for a character that it does not have, or a string that ends within a number.
+      RLEError: for an invalid character, or if the string ends within a number.
     """
     counts: list[int] = []
     value = shift = 0
     for character in text:
         group = ord(character) - 48
         if not 0 <= group < 64:
-            raise RLEError(f"the compressed counts of an RLE mask hold '0' to 'o'. Got {character!r}.")
+            raise RLEError(f"the compressed counts of an RLE mask consist of '0' to 'o'. Got {character!r}.")
         value |= (group & 31) << shift
         shift += 5
         if group & 32:

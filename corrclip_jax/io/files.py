@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all."""
+"""Atomic writes of files and folders, and a check that a folder is writable."""
 
 import os
 import platform
@@ -11,10 +11,12 @@ from pathlib import Path
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary sibling of `path` that takes its place when the block ends well, and vanishes when it fails.
+    """A temporary folder next to `path`, renamed to `path` if the block succeeds and deleted if it fails.
+
+    An existing folder at `path` is replaced. Temporary folders of processes that were killed are deleted.
 
     Raises:
-      OSError: where it cannot be written, with what to do about it.
+      OSError: if it cannot be written; the message says what to do.
     """
     mark = f".{path.name}.partial-{platform.node()}-"
     temporary = path.parent / f"{mark}{os.getpid()}"
@@ -25,7 +27,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 shutil.rmtree(stale)
         temporary.mkdir()
         yield temporary
-        _take_place(temporary, path)
+        _replace(temporary, path)
     except OSError as error:
         reason = error.strerror or error
         raise OSError(f"{path} cannot be written: {reason}. Choose another folder, or make room.") from error
@@ -33,8 +35,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _take_place(folder: Path, path: Path) -> None:
-    """Rename `folder` to `path`; what stood there goes once the new one stands."""
+def _replace(folder: Path, path: Path) -> None:
+    """Rename `folder` to `path`; an existing folder there is deleted afterwards."""
     old = folder.with_name(folder.name + "-old")
     if path.exists():
         path.rename(old)
@@ -43,7 +45,8 @@ def _take_place(folder: Path, path: Path) -> None:
 
 
 def _is_running(process: str) -> bool:
-    if os.name != "posix":  # elsewhere signal 0 is no harmless question
+    """Whether a process with this id may be running."""
+    if os.name != "posix":  # elsewhere os.kill(process, 0) is not a harmless check
         return True
     try:
         os.kill(int(process), 0)
@@ -55,20 +58,22 @@ def _is_running(process: str) -> bool:
 
 
 RESULT_SUFFIXES = (".png", ".overlay.jpg", ".json")
-"""What the files of a photo's result end in: label map, overlay, description."""
+"""Suffixes of the files of a result: label map, overlay, description."""
 
 _PROBE = bytes(1 << 16)
 
 
 class OutputError(OSError):
-    """A place that results cannot be written to."""
+    """A file or folder that cannot be written."""
 
 
 def check_writable(folder: str | os.PathLike) -> None:
-    """Try a folder out with a small file, before hours are spent on what belongs there; nothing stays behind.
+    """Check that files can be written to a folder, by writing a small one and deleting it.
+
+    To be called before a long computation. A folder that did not exist is deleted again.
 
     Raises:
-      OutputError: it cannot be made or written: a file of that name, no permission, a full disk ...
+      OutputError: if the folder cannot be created or written: a file has its name, no permission, a full disk ...
     """
     folder = Path(folder)
     missing: list[Path] = []
@@ -89,12 +94,12 @@ def check_writable(folder: str | os.PathLike) -> None:
 
 @contextmanager
 def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
-    """A path beside `path` to write to, which takes its name when all went well and vanishes otherwise.
+    """A temporary file next to `path`, renamed to `path` if the block succeeds and deleted if it fails.
 
-    Folders on the way are made.
+    Missing parent folders are created.
 
     Raises:
-      OutputError: the file cannot be written.
+      OutputError: if the file cannot be written.
     """
     path = Path(path)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")

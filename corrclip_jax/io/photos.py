@@ -1,8 +1,8 @@
-"""Reading photos: whatever a person has, as uint8 RGB pixels the right way up.
+"""Photos: reading image files of many kinds as upright uint8 RGB arrays.
 
-Like the authors' program, which reads with OpenCV: EXIF rotation is applied, transparency is dropped (the
-colour under a transparent pixel counts), colour profiles are ignored, and 16-bit pixels keep their upper
-eight bits.
+As in the authors' implementation, which uses OpenCV: EXIF rotation is applied, transparency is dropped (the
+colour of a transparent pixel is used), colour profiles are ignored, and 16-bit pixels are reduced to their
+upper eight bits.
 """
 
 import os
@@ -20,14 +20,14 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 MAX_PIXELS = 100_000_000
-"""Photos with more pixels are refused: a small file can unpack to more memory than there is."""
+"""Limit on the pixels of a photo, since a small file can decode to more memory than there is."""
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif"}
 )
-"""What counts as a photo in a folder; a file named on its own may have any suffix."""
+"""Suffixes of photos in a folder; a file that is given by name may have any suffix."""
 
-# How to turn a picture upright, by the value of its EXIF tag "Orientation" (1 is upright).
+# The rotation that makes an image upright, by its EXIF orientation (1 is upright).
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -37,16 +37,16 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What Pillow's decoders raise on damaged files.
+# Exceptions of Pillow's decoders for damaged files.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error)
 
 
 class PhotoError(ValueError):
-    """A photo that cannot be read, or an array that is no photo."""
+    """A photo that cannot be read, or an array of another shape or dtype."""
 
 
 class _Quiet:
-    """Who reads at present, in whatever thread: Python's filters of warnings are one for all of them."""
+    """Number of threads that read at present, which share Python's warning filters."""
 
     lock = threading.Lock()
     readers = 0
@@ -55,7 +55,8 @@ class _Quiet:
 
 @contextmanager
 def _quiet_pillow() -> Iterator[None]:
-    # It warns of EXIF that it cannot parse, which does not matter, and of large pictures, which we refuse.
+    # Pillow warns about EXIF that it cannot parse, which is harmless, and about large images, which are refused
+    # here.
     with _Quiet.lock:
         if _Quiet.readers == 0:
             _Quiet.filters = warnings.catch_warnings()
@@ -73,17 +74,22 @@ def _quiet_pillow() -> Iterator[None]:
 
 @_quiet_pillow()
 def read_photo(photo: str | os.PathLike | Image.Image | Any) -> UInt8[np.ndarray, "H W 3"]:
-    """The pixels of a photo: uint8 RGB [H, W, 3], turned upright.
+    """Read a photo.
 
-    `photo` is a path, a PIL image of any mode, or an array: uint8 [H, W, 3], or [H, W] for grey. Grey,
-    palette and CMYK pictures become RGB; of an animation the first frame counts.
+    Args:
+      photo: a path, a PIL image of any mode, or an array: uint8 [H, W, 3], or [H, W] for grey.
+
+    Returns:
+      Upright RGB pixels, uint8 [H, W, 3]. Grey, palette and CMYK images are converted to RGB; of an animation the
+      first frame is taken.
 
     Raises:
-      PhotoError: for a missing, damaged, empty or foreign file, more than `MAX_PIXELS` pixels, pixels of 32
-        bits, or an array of another type or rank. It names the photo, what was found, and how to go on.
+      PhotoError: for a file that is missing, damaged, empty or no image, more than `MAX_PIXELS` pixels, pixels
+        of 32 bits, or an array of another dtype or rank. The message names the photo, what was found, and what
+        to do.
     """
     if isinstance(photo, Image.Image):
-        return _pixels(photo, f"the picture ({photo.mode}, {photo.width}x{photo.height})")
+        return _pixels(photo, f"the image ({photo.mode}, {photo.width}x{photo.height})")
     if isinstance(photo, str | os.PathLike):
         return _read_file(Path(photo))
     return _from_array(np.asarray(photo))
@@ -91,30 +97,30 @@ def read_photo(photo: str | os.PathLike | Image.Image | Any) -> UInt8[np.ndarray
 
 @_quiet_pillow()
 def photo_size(photo: str | os.PathLike | Image.Image | Any) -> tuple[int, int]:
-    """Height and width of what `read_photo` gives, of a file mostly from its header alone.
+    """Height and width of the array that `read_photo` returns; of a file usually from its header alone.
 
     Raises:
-      PhotoError: for what cannot be opened; what is damaged further on shows in `read_photo` only.
+      PhotoError: if the photo cannot be opened. Damage after the header is found by `read_photo` only.
     """
     if not isinstance(photo, str | os.PathLike):
         return read_photo(photo).shape[:2]
     try:
         with Image.open(photo) as image:
-            if image.format == "TIFF":  # turns upright as it loads
+            if image.format == "TIFF":  # Pillow applies the orientation while it loads
                 return read_photo(photo).shape[:2]
-            sides = image.height, image.width
-            return sides if _orientation(image) < 5 else sides[::-1]
+            size = image.height, image.width
+            return size if _orientation(image) < 5 else size[::-1]
     except (*_DAMAGED, Image.DecompressionBombError):
-        return read_photo(photo).shape[:2]  # which says what is wrong
+        return read_photo(photo).shape[:2]  # raises an error with the reason
 
 
 def find_photos(paths: Iterable[str | os.PathLike]) -> list[Path]:
-    """The photos that paths stand for: a folder means the pictures in it, sorted by name, no deeper.
+    """List the photos at `paths`: files, and the images in folders, sorted by name, without subfolders.
 
-    A file is listed whatever it is called, and once only. Nothing is opened.
+    A file that is given by name is listed whatever its suffix; every file is listed once. No file is opened.
 
     Raises:
-      PhotoError: for a path that does not exist, and for a folder without pictures.
+      PhotoError: for a path that does not exist, or a folder without images.
     """
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
@@ -122,12 +128,12 @@ def find_photos(paths: Iterable[str | os.PathLike]) -> list[Path]:
             inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
             if not inside:
                 raise PhotoError(
-                    f"{path} is a folder without pictures. Looked for {', '.join(sorted(SUFFIXES))}."
+                    f"{path} is a folder without images. Looked for {', '.join(sorted(SUFFIXES))}."
                 )
         elif path.exists():
             inside = [path]
         else:
-            raise PhotoError(f"{path} does not exist. Name photos, or folders of photos.")
+            raise PhotoError(f"{path} does not exist. Give photos, or folders of photos.")
         for file in inside:
             found.setdefault(file.resolve(), file)
     return list(found.values())
@@ -135,7 +141,7 @@ def find_photos(paths: Iterable[str | os.PathLike]) -> list[Path]:
 
 def _read_file(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     if path.is_dir():
-        raise PhotoError(f"{path} is a folder. Name the photos in it one by one.")
+        raise PhotoError(f"{path} is a folder. Give the photos in it one by one.")
     try:
         with Image.open(path) as image:
             return _pixels(image, str(path))
@@ -170,7 +176,7 @@ def _pixels(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        # Pillow's own conversion clips at 255. The upper byte is what it and OpenCV take of 16-bit colour.
+        # Pillow's own conversion clips at 255. For 16-bit colour, Pillow and OpenCV use the upper byte.
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise PhotoError(
@@ -180,7 +186,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode in (
         "RGBa",
         "La",
-    ):  # colours multiplied by alpha, which Pillow converts by way of straight alpha
+    ):  # premultiplied alpha, which Pillow converts only to straight alpha
         image = image.convert(image.mode.replace("a", "A"))
     try:
         return image.convert("RGB")
@@ -194,7 +200,7 @@ def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except _DAMAGED:
-        return 1  # EXIF that nobody can read turns no picture, as in every viewer
+        return 1  # as in image viewers, EXIF that cannot be read is ignored
 
 
 def _from_array(array: np.ndarray) -> UInt8[np.ndarray, "H W 3"]:
@@ -207,9 +213,11 @@ def _from_array(array: np.ndarray) -> UInt8[np.ndarray, "H W 3"]:
             hint = " Channels come last: np.moveaxis(photo, 0, -1)."
         elif array.ndim == 4:
             hint = " Pass several photos as a list, or one of them: photo[0]."
-        raise PhotoError(f"{found}; wanted uint8 [height, width, 3], or [height, width] for grey.{hint}")
+        raise PhotoError(f"{found}; expected uint8 [height, width, 3], or [height, width] for grey.{hint}")
     if array.dtype != np.uint8:
-        raise PhotoError(f"{found}; wanted uint8, 0..255. {_TO_UINT8.get(array.dtype.kind, _TO_UINT8['i'])}")
+        raise PhotoError(
+            f"{found}; expected uint8, 0..255. {_TO_UINT8.get(array.dtype.kind, _TO_UINT8['i'])}"
+        )
     if array.size == 0:
         raise PhotoError(f"{found}, which is empty. It needs at least one pixel.")
     if array.shape[0] * array.shape[1] > MAX_PIXELS:
@@ -217,11 +225,11 @@ def _from_array(array: np.ndarray) -> UInt8[np.ndarray, "H W 3"]:
     return np.ascontiguousarray(array if array.ndim == 3 else np.repeat(array[..., None], 3, axis=2))
 
 
-_TOO_LARGE = f"The limit is {MAX_PIXELS:,} (100 megapixels): make it smaller, or cut it into pieces."
+_TOO_LARGE = f"The limit is {MAX_PIXELS:,} (100 megapixels): scale it down, or cut it into tiles."
 _TO_UINT8 = {
     "f": "For values of 0..1: np.rint(photo * 255).clip(0, 255).astype(np.uint8);"
     " for 0..255: np.rint(photo).clip(0, 255).astype(np.uint8).",
-    "b": "np.uint8(255) * photo makes black and white of it.",
+    "b": "np.uint8(255) * photo makes it black and white.",
     "u": "For 16 bits: (photo >> 8).astype(np.uint8).",
     "i": "Where all values are 0..255: photo.astype(np.uint8).",
 }
@@ -233,5 +241,5 @@ def _foreign(path: Path) -> str:
     if not start:
         return f"{path} is an empty file, not an image. Copy or download it again."
     if start[4:8] == b"ftyp":
-        return f"{path} is a HEIC picture or a film, which is not read here. Convert it to JPEG or PNG."
+        return f"{path} is a HEIC image or a video, which cannot be read. Convert it to JPEG or PNG."
     return f"{path} is not an image of a known kind: it begins with {start!r}. Convert it to JPEG or PNG."

@@ -1,8 +1,8 @@
-"""Region maps in files, each named for its photo's stem: `.npz`, `.png` or `.json`.
+"""Region maps in files, named by the stem of their photo: `.npz`, `.png` or `.json`.
 
-.npz   array `instance_mask` [H, W], as the authors' program keeps them
+.npz   array `instance_mask` [H, W], as in the authors' implementation
 .png   an index map: 8 or 16 bits, grey or with a palette
-.json  COCO RLE, a list of masks as SAM's own program writes it; masks may overlap
+.json  COCO RLE: a list of masks, which may overlap, as written by facebookresearch/segment-anything
 """
 
 import json
@@ -23,21 +23,21 @@ from corrclip_jax.viz.palette import palette
 
 KEY = "instance_mask"
 SUFFIXES = (".npz", ".png", ".json")
-"""The kinds of region files, in the order in which they are looked for."""
+"""Suffixes of region maps, in the order in which they are looked for."""
 
 _MAP_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
-_REGION = "region"  # the id in the map, beside what SAM's program writes of a mask
+_REGION = "region"  # the id in the map, in addition to the fields that SAM writes
 
 
 class RegionError(ValueError):
-    """A region map that cannot be read or does not fit its photo."""
+    """A region map that cannot be read, or whose size is not that of its photo."""
 
 
 def region_file(folder: str | os.PathLike, photo: str | os.PathLike) -> Path:
-    """The file in a folder that holds a photo's region map, by the photo's stem.
+    """Find the region map of a photo in a folder, by the photo's stem.
 
     Raises:
-      RegionError: there is none.
+      RegionError: if there is none.
     """
     paths = [Path(folder) / f"{Path(photo).stem}{suffix}" for suffix in SUFFIXES]
     found = next((path for path in paths if path.is_file()), None)
@@ -50,12 +50,12 @@ def region_file(folder: str | os.PathLike, photo: str | os.PathLike) -> Path:
 
 
 def read_regions(path: str | os.PathLike, height: int, width: int) -> Int32[np.ndarray, "{height} {width}"]:
-    """The region map [height, width] of a photo of that size: 0 what belongs to no region, 1.. otherwise.
+    """Read the region map of a photo of this size: 0 for unsegmented pixels, ids from 1 for regions.
 
-    What a file holds is told by its suffix, `.png` and `.json`; any other is read as `.npz`.
+    The suffix says the format, `.png` or `.json`; all others are read as `.npz`.
 
     Raises:
-      RegionError: no such file, not of its kind, damaged, or a map that `as_regions` refuses.
+      RegionError: if the file is missing, damaged or of another format, or `as_regions` rejects the map.
     """
     path = Path(path)
     try:
@@ -74,10 +74,10 @@ def read_regions(path: str | os.PathLike, height: int, width: int) -> Int32[np.n
 def as_regions(
     regions: Any, height: int, width: int, *, name: str = "The region map"
 ) -> Int32[np.ndarray, "{height} {width}"]:
-    """Check a region map: integers of 0 and above, [height, width].
+    """Check a region map: integers from 0 on, [height, width].
 
     Raises:
-      RegionError: another type or size, or an id below 0 or of more than 31 bits.
+      RegionError: for another dtype or size, or an id below 0 or of more than 31 bits.
     """
     regions = np.asarray(regions)
     if regions.dtype.kind not in "iu":
@@ -90,14 +90,14 @@ def as_regions(
         )
     if regions.min() < 0 or regions.max() > np.iinfo(np.int32).max:
         raise RegionError(
-            f"{name} must hold ids of 0 (belongs to no region) and above, of at most 31 bits."
+            f"{name} must hold ids of 0 (unsegmented) and above, of at most 31 bits."
             f" It holds {regions.min()} to {regions.max()}."
         )
     return regions.astype(np.int32)
 
 
 def count_regions(regions: Integer[np.ndarray, "*shape"]) -> int:
-    """Distinct ids, 0 and above; the smallest, which is the rest, is not counted.
+    """Number of distinct ids (from 0 on) without the smallest, which is that of unsegmented pixels.
 
     >>> count_regions(np.array([[0, 7], [7, 2]]))
     2
@@ -111,21 +111,25 @@ def write_regions(
     regions: Integer[np.ndarray, "H W"],
     details: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Write a region map so that `read_regions` reads the same; an existing file is replaced in one step.
+    """Write a region map for `read_regions`; an existing file is replaced in one step.
 
-    `details`, by id, are added to the masks of a `.json` file ("predicted_iou" ...); the other kinds have no place
-    for them.
+    Args:
+      path: the file; its suffix is one of `SUFFIXES`.
+      regions: the map.
+      details: by id, fields for the masks of a `.json` file ("predicted_iou" ...); not written to the other
+        formats.
 
     Raises:
-      RegionError: for another suffix; ids above 65,535 in a `.png`.
-      OutputError: the file cannot be written.
+      RegionError: for another suffix, or ids above 65,535 in a `.png`.
+      OutputError: if the file cannot be written.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise RegionError(f"A region map ends in {', '.join(SUFFIXES)}. Got {path.name}.")
     if path.suffix == ".png" and regions.max() > 0xFFFF:
         raise RegionError(
-            f"A PNG holds ids of at most 16 bits, the region map has {regions.max()}. Take .npz, or renumber it."
+            f"A PNG holds ids of at most 16 bits, the region map has {regions.max()}. Use .npz, or renumber "
+            "the regions."
         )
     with atomic_file(path) as partial:
         if path.suffix == ".png":
@@ -138,7 +142,7 @@ def write_regions(
 
 
 def map_image(regions: Integer[np.ndarray, "H W"]) -> Image.Image:
-    """A region map as a picture that keeps the ids: 8 bits with a palette (0 is black), 16 bits grey above 255."""
+    """A region map as an index image: 8 bits with a palette (0 is black), or 16 bits grey for ids above 255."""
     if regions.max() > 0xFF:
         return Image.fromarray(regions.astype(np.uint16))
     image = Image.fromarray(regions.astype(np.uint8))
@@ -149,9 +153,9 @@ def map_image(regions: Integer[np.ndarray, "H W"]) -> Image.Image:
 def to_annotations(
     regions: Integer[np.ndarray, "H W"], details: Mapping[int, Mapping[str, Any]] | None = None
 ) -> list[dict[str, Any]]:
-    """A region map as SAM's program lists masks: segmentation, area, bbox (x0, y0, x1 - x0, y1 - y0).
+    """A region map as a list of masks like SAM's: segmentation, area, bbox (x0, y0, x1 - x0, y1 - y0).
 
-    Boxes are in pixel indices, ends included. Ids are kept under "region"; `details` are added by id.
+    Boxes are in pixel indices, with the ends included. "region" is the id; `details` are added by id.
     """
     found = []
     for id, segmentation in coco_rle.encode_map(regions).items():
@@ -170,16 +174,16 @@ def to_annotations(
 
 
 def from_annotations(annotations: Any, height: int, width: int) -> Int32[np.ndarray, "{height} {width}"]:
-    """The region map of a list of masks; none gives a map of zeros.
+    """The region map of a list of masks; an empty list gives zeros.
 
-    Ids are those under "region" where every mask has one. Else masks are painted as the method paints SAM's: sorted
-    by area, the smallest is 1 and the largest is painted last.
+    Ids are those under "region" if every mask has one. Otherwise masks are painted like those of SAM in the method:
+    sorted by area, with ids from 1 for the smallest, and the largest painted last.
 
     Raises:
-      RegionError: for what is no list of masks of that size.
+      RegionError: if this is no list of masks of this size.
     """
     if not isinstance(annotations, list) or not all(isinstance(one, dict) for one in annotations):
-        raise RegionError('a list of masks is wanted, each with its "segmentation".')
+        raise RegionError('expected a list of masks, each with a "segmentation".')
     masks = []
     for index, one in enumerate(annotations):
         try:
@@ -187,7 +191,7 @@ def from_annotations(annotations: Any, height: int, width: int) -> Int32[np.ndar
         except coco_rle.RLEError as error:
             raise RegionError(f"mask {index}: {error}") from error
         if mask.shape != (height, width):
-            raise RegionError(f"mask {index} has the size {mask.shape}, wanted {(height, width)}.")
+            raise RegionError(f"mask {index} has the size {mask.shape}, expected {(height, width)}.")
         masks.append(mask)
     regions = np.zeros((height, width), np.int32)
     known = [one.get(_REGION) for one in annotations]
@@ -225,13 +229,13 @@ def _read_png(path: Path) -> np.ndarray:
         with Image.open(path) as image:
             if image.mode not in _MAP_MODES:
                 raise RegionError(
-                    f"{path} is a picture in {image.mode}, no index map. Save ids as 8 or 16 bits, one channel."
+                    f"{path} is an image in {image.mode}, no index map. Save ids as 8 or 16 bits, one channel."
                 )
             return np.asarray(image).astype(np.int32)
     except (FileNotFoundError, RegionError):
         raise
     except (*_DAMAGED, UnidentifiedImageError, SyntaxError) as e:
-        raise RegionError(f"{path} is no readable picture: {e}.") from e
+        raise RegionError(f"{path} is no readable image: {e}.") from e
 
 
 def _read_json(path: Path, height: int, width: int) -> np.ndarray:
@@ -242,7 +246,7 @@ def _read_json(path: Path, height: int, width: int) -> np.ndarray:
     except (OSError, ValueError) as e:
         raise RegionError(f"{path} is no readable JSON file: {e}.") from e
     try:
-        # One photo of SA-1B holds the list under a key; a list of no masks is a photo in which nothing was found.
+        # Files of SA-1B have the list under a key. An empty list means that nothing was found in the photo.
         return from_annotations(
             content["annotations"] if isinstance(content, dict) else content, height, width
         )

@@ -1,8 +1,9 @@
-"""Windows to features in CLIP's joint space: the DINO and CLIP towers around the correlations.
+"""Branches: windows to features in CLIP's joint space, by the correlations (METHOD.md, sections 4 to 7).
 
-This is the method's window step (METHOD.md, sections 4 to 7). Towers run on a batch of windows; what lies between
-them is written for one window and vmapped.
-Shapes: N windows, (h, w) padded window, (gh, gw) DINO grid of L cells, (th, tw) CLIP grid, C widths, D joint width.
+This is the method's window step. Networks run on a batch of windows; what lies between them is written for one
+window and vmapped.
+Shapes: N windows, (h, w) padded window, (gh, gw) similarity grid of L cells, (th, tw) CLIP grid, C widths, D joint
+width.
 """
 
 from functools import partial
@@ -10,21 +11,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from corrclip_jax.config import Config
 from corrclip_jax.method.correlation import attention_weights, compact, merge_regions, normalise, scope_mask
+from corrclip_jax.method.similarity import patch_features
 from corrclip_jax.models.clip.model import CLIP
-from corrclip_jax.models.dino import DINO
 from corrclip_jax.models.layers import run
 from corrclip_jax.ops import resize
-
-# DINO's pixels are CLIP's taken back to 0..1 and normalised again, with constants of its program's own.
-_FROM_MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
-_FROM_STD = np.array([0.26862954, 0.26130258, 0.27577711])
-_TO_MEAN = np.array([0.485, 0.456, 0.406])
-_TO_STD = np.array([0.229, 0.224, 0.225])
 
 _PUBLISHED_SPATIAL_LAYERS = {12: 5, 24: 12, 32: 28}
 
@@ -32,10 +26,10 @@ _PUBLISHED_SPATIAL_LAYERS = {12: 5, 24: 12, 32: 28}
 class WindowStages(NamedTuple):
     """What the window step computes on its way.
 
-    `dino_features` have unit length, `features` have not. `attention` is None where CLIP's own is kept.
+    `similarity_features` have unit length, `features` have not. `attention` is None where CLIP's own is kept.
     """
 
-    dino_features: Float[Array, "N gh gw Cd"]
+    similarity_features: Float[Array, "N gh gw Cd"]
     regions: Int[Array, "N gh gw"]
     attention: Float[Array, "N L L"] | None
     features: Float[Array, "N L D"]
@@ -65,65 +59,52 @@ def window_step(
 
     Args:
       config: the models and the method's numbers.
-      params: trees "dino" and "clip".
+      params: the tree of `load`: "clip" and the backbone of the similarities.
       pixels: CLIP-normalised windows.
       regions: their region maps, any ids.
       cap: at least the number of distinct ids in any one window.
     """
-    dino = dino_features(config, params["dino"], pixels)
-    merged, attention = correlate(config, dino, regions, cap)
-    features = clip_features(config, params["clip"], pixels, dino, merged, attention, cap)
-    return WindowStages(dino, merged, attention, features)
-
-
-def dino_features(config: Config, params: dict, pixels: Float[Array, "N h w 3"]) -> Float[Array, "N gh gw C"]:
-    """DINO's features of CLIP-normalised windows, of unit length."""
-    features = run(DINO(config.dino, jnp.dtype(config.dtype)), params, dino_pixels(pixels))
-    return normalise(features.astype(jnp.float32))
+    similar = patch_features(config, params, pixels)
+    merged, attention = correlate(config, similar, regions, cap)
+    features = clip_features(config, params["clip"], pixels, similar, merged, attention, cap)
+    return WindowStages(similar, merged, attention, features)
 
 
 def correlate(
-    config: Config, dino: Float[Array, "N gh gw C"], regions: Int[Array, "N h w"], cap: int
+    config: Config, similar: Float[Array, "N gh gw C"], regions: Int[Array, "N h w"], cap: int
 ) -> tuple[Int[Array, "N gh gw"], Float[Array, "N L L"] | None]:
-    """Merged regions on the DINO grid, and which cells look at which; None where CLIP's own attention is kept."""
-    merged = jax.vmap(partial(merged_regions, config, cap=cap))(dino, regions)
-    attention = jax.vmap(partial(correlations, config))(dino, merged) if config.parts.value else None
+    """Merged regions on the similarity grid, and how much cells look at each other (None: CLIP's own attention)."""
+    merged = jax.vmap(partial(merged_regions, config, cap=cap))(similar, regions)
+    attention = jax.vmap(partial(correlations, config))(similar, merged) if config.parts.value else None
     return merged, attention
 
 
-def dino_pixels(pixels: Float[Array, "N h w 3"]) -> Float[Array, "N h w 3"]:
-    """CLIP-normalised pixels to DINO's normalisation."""
-    scale = (_FROM_STD / _TO_STD).astype(np.float32)
-    shift = ((_FROM_MEAN - _TO_MEAN) / _TO_STD).astype(np.float32)
-    return pixels * scale + shift
-
-
 def merged_regions(
-    config: Config, dino: Float[Array, "gh gw C"], regions: Int[Array, "h w"], cap: int
+    config: Config, similar: Float[Array, "gh gw C"], regions: Int[Array, "h w"], cap: int
 ) -> Int[Array, "gh gw"]:
-    """One window's regions on the DINO grid, as ids below `cap`, alike ones joined; 0 is the rest."""
-    gh, gw, width = dino.shape
+    """One window's regions on the similarity grid, as ids below `cap`, alike ones joined; 0 is unsegmented."""
+    gh, gw, width = similar.shape
     cap = min(cap, gh * gw)
     ids = compact(resize.nearest(regions, gh, gw), cap)
     if not config.parts.merging:
         return ids
-    merged = merge_regions(dino.reshape(-1, width), ids.reshape(-1), cap, config.method.merge_distance)
+    merged = merge_regions(similar.reshape(-1, width), ids.reshape(-1), cap, config.method.merge_distance)
     return merged.reshape(gh, gw)
 
 
 def correlations(
-    config: Config, dino: Float[Array, "gh gw C"], regions: Int[Array, "gh gw"]
+    config: Config, similar: Float[Array, "gh gw C"], regions: Int[Array, "gh gw"]
 ) -> Float[Array, "L L"]:
     """One window's attention weights, of its merged regions."""
-    features = dino.reshape(-1, dino.shape[-1])
-    return attention_weights(features, _scope(config, dino, regions), config.method.similarity_scale)
+    features = similar.reshape(-1, similar.shape[-1])
+    return attention_weights(features, _scope(config, similar, regions), config.method.similarity_scale)
 
 
 def clip_features(
     config: Config,
     params: dict,
     pixels: Float[Array, "N h w 3"],
-    dino: Float[Array, "N gh gw C"],
+    similar: Float[Array, "N gh gw C"],
     regions: Int[Array, "N gh gw"],
     attention: Float[Array, "N L L"] | None,
     cap: int,
@@ -140,7 +121,7 @@ def clip_features(
     on_patches = jax.vmap(lambda ids: resize.nearest(ids, th, tw))(regions)
     own_scope = None
     if attention is None:
-        own_scope = jax.vmap(partial(_scope, config))(normalise(resize.bilinear(dino, th, tw)), on_patches)
+        own_scope = jax.vmap(partial(_scope, config))(normalise(resize.bilinear(similar, th, tw)), on_patches)
 
     token_of = jax.vmap(lambda ids: compact(ids, min(cap, th * tw)))(on_patches)
     inputs = run(
@@ -171,7 +152,7 @@ def clip_features(
 def attend(
     attention: Float[Array, "N L L"], values: Float[Array, "N th tw C"], grid: tuple[int, int]
 ) -> Float[Array, "N L C"]:
-    """What each cell of DINO's `grid` takes of values on CLIP's, as if those were first resized to it.
+    """What each cell of the similarity `grid` takes of values on CLIP's, as if those were first resized to it.
 
     The weights are taken back to CLIP's grid instead, which is coarser in all published models: (A U) V is A (U V).
     """
@@ -183,10 +164,10 @@ def attend(
 
 
 def _scope(
-    config: Config, dino: Float[Array, "height width C"], regions: Int[Array, "height width"]
+    config: Config, similar: Float[Array, "height width C"], regions: Int[Array, "height width"]
 ) -> Bool[Array, "cells cells"]:
     """One window's scope on any grid: everything, where that part of the method is off."""
     cells = regions.size
     if not config.parts.scope:
         return jnp.ones((cells, cells), bool)
-    return scope_mask(dino.reshape(cells, -1), regions.reshape(cells))
+    return scope_mask(similar.reshape(cells, -1), regions.reshape(cells))

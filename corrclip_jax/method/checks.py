@@ -30,11 +30,11 @@ def check_inputs(config: Config, params, images, text: TextEmbedding, sizes, reg
     source = SOURCES["none" if regions is not None else config.regions.source]
     if regions is None and not can_find(config, params):
         raise ValueError(
-            f"no {source.title} to find regions with: config.{source.tower} or params[{source.tower!r}] is "
+            f"no {source.title} to find regions with: config.{source.network} or params[{source.network!r}] is "
             "missing. Load a model that has it, give region maps (regions=), or set config.regions.source to "
             "'none'."
         )
-    check_params(config, params, region_tower=source.tower)
+    check_params(config, params, region_network=source.network)
     if sizes is not None:
         _check_sizes(config, images, sizes)
     if regions is not None:
@@ -44,20 +44,20 @@ def check_inputs(config: Config, params, images, text: TextEmbedding, sizes, reg
 def _check_sizes(config: Config, images, sizes) -> None:
     if sizes.shape != (len(images), 2) or not jnp.issubdtype(sizes.dtype, jnp.integer):
         raise ValueError(
-            f"sizes must be integers [{len(images)}, 2], height and width of each photo. Got {sizes.dtype} "
+            f"sizes must be integers [{len(images)}, 2], height and width of each image. Got {sizes.dtype} "
             f"{list(sizes.shape)}."
         )
     if isinstance(sizes, jax.core.Tracer):
-        return  # values are unknown here; `label_photos` marks what does not fit
+        return  # values are unknown here; `label_images` marks what does not fit
     side = images.shape[1:3]
     for index, (height, width) in enumerate(np.asarray(sizes).tolist()):
-        if (height, width) != (0, 0) and not windows_padded.fits_canvas(height, width, side, config.method):
+        if (height, width) != (0, 0) and not windows_padded.fits_padded(height, width, side, config.method):
             window, most = (
                 windows_padded.window_shape(side, config.method),
                 windows_padded.most_windows(config.method),
             )
             raise ValueError(
-                f"photo {index} of {height} x {width} does not fit into images of {side[0]} x {side[1]}: it must "
+                f"image {index} of {height} x {width} does not fit into images of {side[0]} x {side[1]}: it must "
                 f"be no larger, need windows of {window} pixels as they do, and at most {most} of them "
                 "(config.method.max_windows). "
                 "corrclip_jax.inference.buckets.plan_buckets chooses images that fit."
@@ -71,7 +71,7 @@ def _check_regions(config: Config, images, regions, sizes) -> None:
             f"Got {regions.dtype} {list(regions.shape)}."
         )
     if isinstance(regions, jax.core.Tracer) or isinstance(sizes, jax.core.Tracer):
-        return  # values are unknown here; `label_photos` marks what does not fit
+        return  # values are unknown here; `label_images` marks what does not fit
     for index, one in enumerate(regions):
         if sizes is not None:
             one = one[: int(sizes[index, 0]), : int(sizes[index, 1])]
@@ -79,6 +79,6 @@ def _check_regions(config: Config, images, regions, sizes) -> None:
             raise ValueError(f"regions must hold ids of 0 and above. Got {lowest}.")
         if (count := len(jnp.unique(one)) - 1) > config.method.max_regions:
             raise ValueError(
-                f"region map {index} has {count} regions besides the rest, config.method.max_regions is "
+                f"region map {index} has {count} regions besides unsegmented pixels, config.method.max_regions is "
                 f"{config.method.max_regions}. Raise it, or merge regions."
             )

@@ -1,7 +1,8 @@
 """Similarity, region merging and scope: which cells of one window look at which (METHOD.md, sections 4 to 6).
 
 Everything here is written for one window and vmapped outside. Region ids are compacted to 0 .. R-1 first, where R
-is a static cap, so that regions become rows of one-hot matrices; index 0, the smallest id present, is "the rest".
+is a static cap, so that regions become rows of one-hot matrices; index 0, the smallest id present, stands for
+unsegmented cells.
 Shapes: L grid cells, C feature width, R regions.
 """
 
@@ -13,8 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 def compact(ids: Int[Array, "*shape"], cap: int) -> Int[Array, "*shape"]:
     """Replace ids by their rank among the distinct ids present, ascending.
 
-    With more than `cap` distinct ids the largest ranks reach `cap` and beyond; whoever calls makes sure there are
-    not, or checks.
+    With more than `cap` distinct ids the largest ranks reach `cap` and beyond: callers rule that out or check.
     """
     _, ranks = jnp.unique(ids, return_inverse=True, size=cap, fill_value=jnp.iinfo(ids.dtype).max)
     return ranks.reshape(ids.shape).astype(jnp.int32)
@@ -28,7 +28,7 @@ def normalise(x: Float[Array, "*batch C"]) -> Float[Array, "*batch C"]:
 def merge_regions(
     features: Float[Array, "L C"], regions: Int[Array, " L"], cap: int, distance: float
 ) -> Int[Array, " L"]:
-    """Join regions whose mean features are alike; the rest (index 0) never joins.
+    """Join regions whose mean features are alike; unsegmented cells (index 0) never join.
 
     Regions linked by a chain of cosine distances of at most `distance`, measured from the largest similarity
     present, become one: connected components, the same as DBSCAN with one sample a core. A merged region goes by
@@ -61,15 +61,15 @@ def connected_components(linked: Bool[Array, "R R"]) -> Int[Array, " R"]:
 def scope_mask(features: Float[Array, "L C"], regions: Int[Array, " L"]) -> Bool[Array, "L L"]:
     """Which cells a cell may look at.
 
-    A cell sees its own region. Where one of the two cells lies in the rest, it sees what is more similar than the
-    mean over all pairs, which for S = F F^T is |sum F|^2 / L^2. A cell with nothing in scope, which the program
-    would turn into NaN (a picture of one colour), sees itself.
+    A cell sees its own region. Where one of two cells is unsegmented, they see each other if they are more similar
+    than the mean over all pairs, which for S = F F^T is |sum F|^2 / L^2. A cell with nothing in scope sees itself
+    (an image of one colour; the official implementation gives NaN there).
     """
     similarity = features @ features.T
     mean = jnp.square(features.mean(axis=0)).sum()
-    rest = regions == 0
+    unsegmented = regions == 0
     same = regions[:, None] == regions[None]
-    scope = jnp.where(rest[:, None] | rest[None], similarity > mean, same)
+    scope = jnp.where(unsegmented[:, None] | unsegmented[None], similarity > mean, same)
     return scope | (jnp.eye(len(regions), dtype=bool) & ~scope.any(axis=1, keepdims=True))
 
 

@@ -1,8 +1,8 @@
-"""Features to labels: logits of every query, the class of every pixel, majority votes (METHOD.md, section 8).
+"""Labels: features to logits of every query, the class of every pixel, majority votes (METHOD.md, section 8).
 
-Written for one photo. The logits of all queries never exist at full size: a block of the photo's rows is
+Written for one image. The logits of all queries never exist at full size: a block of the image's rows is
 up-sampled, decided and dropped before the next one.
-Shapes: (ny, nx) windows, (gh, gw) grid of a window, D joint width, Q queries, K classes, (H0, W0) photo.
+Shapes: (ny, nx) windows, (gh, gw) grid of a window, D joint width, Q queries, K classes, (H0, W0) image.
 """
 
 import jax
@@ -36,7 +36,7 @@ def upsample(
     rows: Float[Array, "h *n cells_y"] | Float[np.ndarray, "h *n cells_y"],
     columns: Float[Array, "W0 *n cells_x"] | Float[np.ndarray, "W0 *n cells_x"],
 ) -> Float[Array, "h Q W0"]:
-    """Logits at some of the photo's rows, by the stitching matrices: rows @ grid @ columns.T.
+    """Logits at some of the image's rows, by the stitching matrices: rows @ grid @ columns.T.
 
     The grid is that of all windows side by side, or there are n, whose shares are summed.
     """
@@ -79,9 +79,9 @@ def classify(
 def correct_by_region(
     labels: Int[Array, "H0 W0"], regions: Int[Array, "H0 W0"], cap: int, num_classes: int
 ) -> Int[Array, "H0 W0"]:
-    """Give every region its most frequent label, the smallest of several; the rest keeps its own.
+    """Give every region its most frequent label, the smallest of several; unsegmented pixels keep theirs.
 
-    `regions` are compacted ids below `cap`, of which 0 is the rest; pixels with the id `cap` have no vote.
+    `regions` are compacted ids below `cap`, of which 0 is unsegmented; pixels with the id `cap` have no vote.
     """
     votes = jnp.zeros((cap, num_classes), jnp.int32).at[regions, labels].add(1, mode="drop")
     return jnp.where(regions == 0, labels, votes.argmax(axis=1).astype(jnp.int32)[regions])

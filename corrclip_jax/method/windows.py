@@ -1,6 +1,6 @@
-"""Photo to windows and windows' grids back to the photo, as static plans (METHOD.md, sections 3 and 8).
+"""Windows: an image to its windows, and their grids back to the image (METHOD.md, sections 3 and 8).
 
-Shapes: (H0, W0) photo, (H, W) resized photo, N = rows * columns windows, (h, w) padded window, (gh, gw) grid of a
+Shapes: (H0, W0) image, (H, W) resized image, N = rows * columns windows, (h, w) padded window, (gh, gw) grid of a
 window.
 """
 
@@ -18,19 +18,19 @@ from corrclip_jax.ops import resize
 CLIP_MEAN = np.array([122.771, 116.746, 104.094], np.float32)
 CLIP_STD = np.array([68.501, 66.632, 70.323], np.float32)
 
-# The id of the padding's own region: the largest there is, so that it never is the smallest id of a window.
+# The id of the padding's own region: the largest integer, so that it is never the smallest id of a window.
 PADDING_REGION = int(np.iinfo(np.int32).max)
 
 
 @dataclass(frozen=True)
 class Axis:
-    """The windows along one axis of a photo.
+    """The windows along one axis of an image.
 
-    Every window is `window` pixels of the resized photo and begins at one of `starts`; `before` and `after` pixels
-    of padding bring it to a multiple that both towers can divide.
+    Every window is `window` pixels of the resized image and begins at one of `starts`; `before` and `after` pixels
+    of padding bring it to a multiple that the patches of both networks divide.
     """
 
-    photo: int
+    length: int
     resized: int
     window: int
     starts: tuple[int, ...]
@@ -45,7 +45,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """Where the windows of a photo of one size lie; windows are numbered row by row."""
+    """Where the windows of an image of one size lie; windows are numbered row by row."""
 
     y: Axis
     x: Axis
@@ -53,17 +53,17 @@ class WindowPlan:
 
 @lru_cache(maxsize=1024)
 def plan_windows(height: int, width: int, method: MethodConfig) -> WindowPlan:
-    """The windows of a photo [H0, W0], in pixels."""
+    """The windows of an image [H0, W0], in pixels."""
     return WindowPlan(
         *(
-            _plan_axis(photo, int(resized), method)
-            for photo, resized in zip((height, width), resized_sides(height, width, method), strict=True)
+            _plan_axis(length, int(resized), method)
+            for length, resized in zip((height, width), resized_sides(height, width, method), strict=True)
         )
     )
 
 
 def resized_sides(height: Any, width: Any, method: MethodConfig) -> tuple[Any, Any]:
-    """Sides of the resized photo, in the published program's double precision; numbers or NumPy arrays."""
+    """Sides of the resized image, in the official implementation's double precision; numbers or arrays."""
     shorter, longer = np.minimum(height, width), np.maximum(height, width)
     scale = np.minimum(method.resize_long / longer, method.resize_short / shorter)
     # A strip of thousands to one would round to no pixel at all.
@@ -77,18 +77,18 @@ def window_count(resized: Any, method: MethodConfig) -> Any:
     return beyond * (beyond > 0) // method.stride + 1
 
 
-def _plan_axis(photo: int, resized: int, method: MethodConfig) -> Axis:
+def _plan_axis(length: int, resized: int, method: MethodConfig) -> Axis:
     count = window_count(resized, method)
     ends = (min(index * method.stride + method.window, resized) for index in range(count))
     starts = tuple(max(end - method.window, 0) for end in ends)
     window = min(method.window, resized)
     padding = -window % method.window_multiple
-    return Axis(photo, resized, window, starts, padding // 2, padding - padding // 2)
+    return Axis(length, resized, window, starts, padding // 2, padding - padding // 2)
 
 
-def cut_photo(photo: UInt8[Array, "H0 W0 3"], plan: WindowPlan) -> Float[Array, "N h w 3"]:
-    """Resize a photo, normalise it for CLIP, cut it into windows; padding is 0 after normalisation."""
-    pixels = resize.photo(photo, plan.y.resized, plan.x.resized)
+def cut_image(image: UInt8[Array, "H0 W0 3"], plan: WindowPlan) -> Float[Array, "N h w 3"]:
+    """Resize an image, normalise it for CLIP, cut it into windows; padding is 0 after normalisation."""
+    pixels = resize.photo(image, plan.y.resized, plan.x.resized)
     return _cut(normalise_pixels(pixels), plan, 0.0)
 
 
@@ -118,11 +118,11 @@ def _cut(x: Array, plan: WindowPlan, fill: float | int) -> Array:
 
 
 @lru_cache(maxsize=256)
-def stitch_matrix(axis: Axis, grid: int) -> Float[np.ndarray, "photo cells"]:
-    """Matrix from the windows' grid cells, side by side along one axis, to the photo's pixels.
+def stitch_matrix(axis: Axis, grid: int) -> Float[np.ndarray, "length cells"]:
+    """Matrix from the windows' grid cells, side by side along one axis, to the image's pixels.
 
     Bilinear up-sampling to the padded window, cutting the padding off, the sum over windows, the division by the
-    number of windows over a pixel (a product of one count an axis) and the bilinear resize to the photo are all
+    number of windows over a pixel (a product of one count an axis) and the bilinear resize to the image are all
     linear and separable, so that together they are one matrix an axis.
     """
     up = resize.bilinear_matrix(grid, axis.padded)[axis.before : axis.before + axis.window]
@@ -132,7 +132,7 @@ def stitch_matrix(axis: Axis, grid: int) -> Float[np.ndarray, "photo cells"]:
         placed[start : start + axis.window, index] = up
         count[start : start + axis.window] += 1
     average = placed.reshape(axis.resized, -1) / count[:, None]
-    return resize.bilinear_matrix(axis.resized, axis.photo) @ average
+    return resize.bilinear_matrix(axis.resized, axis.length) @ average
 
 
 def grid_of(plan: WindowPlan, patch_size: int) -> tuple[int, int]:

@@ -1,10 +1,10 @@
-"""Photos of different sizes on one canvas: where each one's windows lie, as values instead of shapes.
+"""Padded windows: where the windows of images of different sizes lie, as values instead of shapes.
 
-The counterpart of `windows` where a batch is padded: a photo of `sizes` (height, width) fills the top left corner
-of its canvas. Static are the canvas, the side of a padded window and the most windows that a photo can have; the
-rest is data, so that one compiled program serves every photo that the canvas holds. All numbers are those of
-`windows.plan_windows` for the photo alone, to the last bit.
-Shapes: B photos, canvas [Hc, Wc], n the most windows of a photo, (h, w) padded window, (gh, gw) grid of a window.
+The counterpart of `windows` for a padded batch: an image of `sizes` (height, width) fills the top left corner of
+its array. Static are the array's shape, the sides of a padded window and the most windows that an image can have;
+all else is data, so that one compiled program serves every image that fits into the shape. All numbers are those
+of `windows.plan_windows` for the image alone, to the last bit.
+Shapes: B images, padded to [Hp, Wp], n the most windows of an image, (h, w) padded window, (gh, gw) its grid.
 """
 
 from collections.abc import Callable
@@ -21,39 +21,39 @@ from corrclip_jax.method import windows
 from corrclip_jax.ops import resize
 
 
-class CanvasAxis(NamedTuple):
-    """`windows.Axis` with values: one axis of one photo, or of each of B photos."""
+class PaddedAxis(NamedTuple):
+    """`windows.Axis` with values: one axis of one image, or of each of B images."""
 
-    photo: Int[Array, "*B"]
+    length: Int[Array, "*B"]
     resized: Int[Array, "*B"]
     window: Int[Array, "*B"]
     windows: Int[Array, "*B"]
     before: Int[Array, "*B"]
 
     def start(self, index: Shaped[Array, "*B"] | np.ndarray, method: MethodConfig) -> Int[Array, "*B"]:
-        """Where windows begin, in pixels of the resized photo."""
+        """Where windows begin, in pixels of the resized image."""
         end = jnp.minimum(index * method.stride + method.window, self.resized)
         return jnp.maximum(end - method.window, 0)
 
 
-class CanvasPlan(NamedTuple):
-    """Where the windows of each photo lie; a photo's windows are numbered row by row.
+class PaddedPlan(NamedTuple):
+    """Where the windows of each image lie; an image's windows are numbered row by row.
 
-    A photo that does not fit (see `plan_canvas`) has no windows.
+    An image that does not fit (see `plan_padded`) has no windows.
     """
 
-    y: CanvasAxis
-    x: CanvasAxis
+    y: PaddedAxis
+    x: PaddedAxis
     fits: Bool[Array, "*B"]
 
     @property
     def windows(self) -> Int[Array, "*B"]:
-        """How many windows each photo has."""
+        """How many windows each image has."""
         return jnp.where(self.fits, self.y.windows * self.x.windows, 0)
 
 
 def most_windows(method: MethodConfig) -> int:
-    """`method.max_windows`, by default as many as any photo can have."""
+    """`method.max_windows`, by default as many as any image can have."""
     if method.max_windows is not None:
         return method.max_windows
     return windows.window_count(method.resize_short, method) * windows.window_count(
@@ -61,40 +61,40 @@ def most_windows(method: MethodConfig) -> int:
     )
 
 
-def window_shape(canvas: tuple[int, ...], method: MethodConfig) -> tuple[int, int]:
-    """Sides of the padded window that all photos of a canvas of this size share: those of the canvas itself."""
-    plan = windows.plan_windows(canvas[0], canvas[1], method)
+def window_shape(shape: tuple[int, ...], method: MethodConfig) -> tuple[int, int]:
+    """Sides of the padded window that all images in arrays of this shape share: those of a full one."""
+    plan = windows.plan_windows(shape[0], shape[1], method)
     return plan.y.padded, plan.x.padded
 
 
-def fits_canvas(height: int, width: int, canvas: tuple[int, ...], method: MethodConfig) -> bool:
-    """Whether a photo can go on a canvas: it is no larger, its padded window is the canvas's, its windows are not
-    more than `method.max_windows`."""
-    if not (1 <= height <= canvas[0] and 1 <= width <= canvas[1]):
+def fits_padded(height: int, width: int, shape: tuple[int, ...], method: MethodConfig) -> bool:
+    """Whether an image can share a batch of this shape: it is no larger, its padded window is the same, its windows
+    are not more than `method.max_windows`."""
+    if not (1 <= height <= shape[0] and 1 <= width <= shape[1]):
         return False
     plan = windows.plan_windows(height, width, method)
     count = len(plan.y.starts) * len(plan.x.starts)
-    return (plan.y.padded, plan.x.padded) == window_shape(canvas, method) and count <= most_windows(method)
+    return (plan.y.padded, plan.x.padded) == window_shape(shape, method) and count <= most_windows(method)
 
 
-def plan_canvas(sizes: Int[Array, "B 2"], canvas: tuple[int, ...], method: MethodConfig) -> CanvasPlan:
-    """The windows of photos of traced `sizes` (height, width) on a canvas; `fits` as `fits_canvas` has it."""
-    inside = ((sizes > 0) & (sizes <= jnp.array(canvas))).all(axis=-1)
+def plan_padded(sizes: Int[Array, "B 2"], shape: tuple[int, ...], method: MethodConfig) -> PaddedPlan:
+    """The windows of images of traced `sizes` (height, width) padded to a shape; `fits` as `fits_padded` has it."""
+    inside = ((sizes > 0) & (sizes <= jnp.array(shape))).all(axis=-1)
     height, width = jnp.where(inside[:, None], sizes, 1).astype(jnp.int32).T
     y, x = (
-        _plan_axis(photo, resized, method)
-        for photo, resized in zip((height, width), _resized_sides(height, width, canvas, method), strict=True)
+        _plan_axis(length, resized, method)
+        for length, resized in zip((height, width), _resized_sides(height, width, shape, method), strict=True)
     )
     same_window = jnp.array(True)
-    for axis, padded in zip((y, x), window_shape(canvas, method), strict=True):
+    for axis, padded in zip((y, x), window_shape(shape, method), strict=True):
         same_window &= axis.window + (-axis.window % method.window_multiple) == padded
-    return CanvasPlan(y, x, inside & same_window & (y.windows * x.windows <= most_windows(method)))
+    return PaddedPlan(y, x, inside & same_window & (y.windows * x.windows <= most_windows(method)))
 
 
-def _plan_axis(photo: Int[Array, " B"], resized: Int[Array, " B"], method: MethodConfig) -> CanvasAxis:
+def _plan_axis(length: Int[Array, " B"], resized: Int[Array, " B"], method: MethodConfig) -> PaddedAxis:
     window = jnp.minimum(method.window, resized)
-    return CanvasAxis(
-        photo,
+    return PaddedAxis(
+        length,
         resized,
         window,
         windows.window_count(resized, method),
@@ -102,11 +102,11 @@ def _plan_axis(photo: Int[Array, " B"], resized: Int[Array, " B"], method: Metho
     )
 
 
-def _resized_sides(height, width, canvas, method) -> tuple[Int[Array, " B"], Int[Array, " B"]]:
+def _resized_sides(height, width, shape, method) -> tuple[Int[Array, " B"], Int[Array, " B"]]:
     """`windows.resized_sides` in whole numbers, but for the few that double precision rounds otherwise."""
     shorter, longer = jnp.minimum(height, width), jnp.maximum(height, width)
     small, large = _exact_sides(shorter, longer, method)
-    known = _rounded_otherwise(min(canvas), max(canvas), method)
+    known = _rounded_otherwise(min(shape), max(shape), method)
     hit = (shorter[:, None] == known[:, 0]) & (longer[:, None] == known[:, 1])
     small, large = (side + (hit * known[:, k]).sum(axis=1) for k, side in ((2, small), (3, large)))
     return jnp.where(height <= width, small, large), jnp.where(height <= width, large, small)
@@ -140,37 +140,37 @@ def _rounded_otherwise(shorter: int, longer: int, method: MethodConfig) -> Int[n
     return np.concatenate(found).astype(np.int32)
 
 
-def inside(sizes: Int[Array, "2"], canvas: tuple[int, ...]) -> Bool[Array, "Hc Wc"]:
-    """Which pixels of the canvas are one photo's."""
-    return (jnp.arange(canvas[0]) < sizes[0])[:, None] & (np.arange(canvas[1]) < sizes[1])
+def inside(sizes: Int[Array, "2"], shape: tuple[int, ...]) -> Bool[Array, "Hp Wp"]:
+    """Which pixels of the array are the image's."""
+    return (jnp.arange(shape[0]) < sizes[0])[:, None] & (np.arange(shape[1]) < sizes[1])
 
 
 def map_windows(
     function: Callable[[Float[Array, "N h w 3"], Int[Array, "N h w"]], Float[Array, "N ..."]],
-    images: UInt8[Array, "B Hc Wc 3"],
-    regions: Int[Array, "B Hc Wc"],
-    plan: CanvasPlan,
+    images: UInt8[Array, "B Hp Wp 3"],
+    regions: Int[Array, "B Hp Wp"],
+    plan: PaddedPlan,
     method: MethodConfig,
     size: int,
 ) -> Float[Array, "B n ..."]:
-    """Apply a function to the windows of all photos, up to `size` at a time.
+    """Apply a function to the windows of all images, up to `size` at a time.
 
     How many chunks there are is data: first whole chunks of `size`, then smaller ones (see `chunk_sizes`), so that
-    no window is computed that no photo has, but for the rest of the last chunk. Windows beyond a photo's number
-    hold zeros, or another photo's.
+    no window is computed that no image has, except for the rest of the last chunk. Windows beyond an image's number
+    hold zeros, or another image's.
     """
     most = most_windows(method)
-    shape = window_shape(images.shape[1:3], method)
+    window = window_shape(images.shape[1:3], method)
     ends = jnp.cumsum(plan.windows)
     total, first = ends[-1], ends - plan.windows
 
     def chunk(start, size):
         place = jnp.minimum(start + jnp.arange(size), jnp.maximum(total - 1, 0))
-        photo = jnp.minimum(jnp.searchsorted(ends, place, side="right"), len(images) - 1)
-        index = place - first[photo]
-        one = jax.tree.map(lambda x: x[photo], plan)
-        cut = jax.vmap(lambda image, ids, one, i: cut_window(image, ids, one, i, shape, method))
-        return function(*cut(images[photo], regions[photo], one, index))
+        image = jnp.minimum(jnp.searchsorted(ends, place, side="right"), len(images) - 1)
+        index = place - first[image]
+        one = jax.tree.map(lambda x: x[image], plan)
+        cut = jax.vmap(lambda image, ids, one, i: cut_window(image, ids, one, i, window, method))
+        return function(*cut(images[image], regions[image], one, index))
 
     large, small = chunk_sizes(len(images), most, size)
     out = jax.eval_shape(lambda start: chunk(start, small), jax.ShapeDtypeStruct((), jnp.int32))
@@ -191,33 +191,33 @@ def map_windows(
     return jax.vmap(lambda start: jax.lax.dynamic_slice_in_dim(buffer, start, most))(first)
 
 
-def chunk_sizes(photos: int, most: int, size: int) -> tuple[int, int]:
-    """Windows of a whole chunk, and of one of those that take what is left of a batch of `photos`.
+def chunk_sizes(images: int, most: int, size: int) -> tuple[int, int]:
+    """Windows of a whole chunk, and of the smaller ones for the rest of a batch of `images`.
 
-    The smaller is an eighth, and at most half the number of photos, each of which has one window or more: it bounds
-    what is computed in vain. Where no batch fills a whole chunk there are small ones only.
+    The smaller is an eighth, and at most half the number of images, each of which has one window or more: it bounds
+    the windows that are computed for nothing. Where no batch fills a whole chunk there are small ones only.
     """
-    small = max(1, min(size // 8, photos // 2))
-    return (size, small) if size <= photos * most else (small, small)
+    small = max(1, min(size // 8, images // 2))
+    return (size, small) if size <= images * most else (small, small)
 
 
 def cut_window(
-    image: UInt8[Array, "Hc Wc 3"],
-    regions: Int[Array, "Hc Wc"],
-    plan: CanvasPlan,
+    image: UInt8[Array, "Hp Wp 3"],
+    regions: Int[Array, "Hp Wp"],
+    plan: PaddedPlan,
     index: Int[Array, ""],
-    shape: tuple[int, ...],
+    window: tuple[int, ...],
     method: MethodConfig,
 ) -> tuple[Float[Array, "h w 3"], Int[Array, "h w"]]:
-    """Pixels and regions of one photo's window `index`, as `windows.cut_photo` and `cut_regions` have them."""
+    """Pixels and regions of one image's window `index`, as `windows.cut_image` and `cut_regions` have them."""
     placed, taps, nearest = [], [], []
     numbers = (index // plan.x.windows, index % plan.x.windows)
-    for axis, number, padded in zip((plan.y, plan.x), numbers, shape, strict=True):
+    for axis, number, padded in zip((plan.y, plan.x), numbers, window, strict=True):
         offset = np.arange(padded) - axis.before
         placed.append((offset >= 0) & (offset < axis.window))
         pixel = axis.start(number, method) + jnp.clip(offset, 0, axis.window - 1)
-        taps.append(resize.photo_taps(pixel, axis.photo, axis.resized))
-        nearest.append(resize.nearest_at(pixel, axis.photo, axis.resized))
+        taps.append(resize.photo_taps(pixel, axis.length, axis.resized))
+        nearest.append(resize.nearest_at(pixel, axis.length, axis.resized))
     within = placed[0][:, None] & placed[1]
     pixels = windows.normalise_pixels(resize.photo_at(image, *taps))
     ids = regions[nearest[0]][:, nearest[1]]
@@ -225,36 +225,36 @@ def cut_window(
 
 
 def stitch_matrices(
-    plan: CanvasPlan, canvas: tuple[int, ...], grid: tuple[int, ...], method: MethodConfig
-) -> tuple[Float[Array, "Hc n gh"], Float[Array, "Wc n gw"]]:
-    """One photo's `windows.stitch_matrix` of rows and of columns, the part of each window by itself.
+    plan: PaddedPlan, shape: tuple[int, ...], grid: tuple[int, ...], method: MethodConfig
+) -> tuple[Float[Array, "Hp n gh"], Float[Array, "Wp n gw"]]:
+    """One image's `windows.stitch_matrix` of rows and of columns, the part of each window by itself.
 
-    A window's logits [gh, gw] enter the photo's as rows @ logits @ columns.T; windows that the photo has not are 0.
+    A window's logits [gh, gw] enter the image's as rows @ logits @ columns.T; windows beyond its number are 0.
     """
     most = most_windows(method)
-    shape = window_shape(canvas, method)
+    window = window_shape(shape, method)
     index = np.arange(most)
     rows, columns = (
         _stitch_axis(*sides, most, method)
-        for sides in zip((plan.y, plan.x), canvas, shape, grid, strict=True)
+        for sides in zip((plan.y, plan.x), shape, window, grid, strict=True)
     )
     rows = jnp.where((index < plan.windows)[:, None], rows[:, index // plan.x.windows], 0.0)
     return rows, columns[:, index % plan.x.windows]
 
 
 def _stitch_axis(
-    axis: CanvasAxis, canvas: int, padded: int, grid: int, most: int, method: MethodConfig
-) -> Float[Array, "canvas n grid"]:
+    axis: PaddedAxis, extent: int, padded: int, grid: int, most: int, method: MethodConfig
+) -> Float[Array, "extent n grid"]:
     up = jnp.asarray(resize.bilinear_matrix(grid, padded))
     index = np.arange(most)
     starts = axis.start(index, method)
 
-    def at(pixel: Int[Array, " canvas"]) -> Float[Array, "canvas n grid"]:
+    def at(pixel: Int[Array, " extent"]) -> Float[Array, "extent n grid"]:
         offset = pixel[:, None] - starts
         covers = (offset >= 0) & (offset < axis.window) & (index < axis.windows)
         share = covers / jnp.maximum(covers.sum(axis=1, keepdims=True), 1)
         return up[jnp.clip(offset + axis.before, 0, padded - 1)] * share[..., None]
 
-    low, high, weight = resize.linear_taps(np.arange(canvas), axis.resized, axis.photo)
+    low, high, weight = resize.linear_taps(np.arange(extent), axis.resized, axis.length)
     weight = weight[:, None, None]
     return at(low) * (1 - weight) + at(high) * weight

@@ -1,33 +1,27 @@
 """Read, write and check parameter trees. No torch.
 
-A converted model is a folder: one Orbax tree a tower (`clip/`, `dino/`, what finds regions as `sam2/`), the CLIP
+A converted model is a folder: one Orbax tree per network (`clip/`, `dino/`, `sam2/`), the CLIP
 vocabulary (`vocabulary/`) and `corrclip.json`, which holds the configuration and where the weights come from.
 """
 
-import importlib.metadata
 import json
 import logging
-import platform
 import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from corrclip_jax.config import (
-    Config,
-    from_dict,
-    to_dict,
-    with_fields,
-)
+from corrclip_jax.config import Config, from_dict, networks_of, select_regions, to_dict, with_fields
 from corrclip_jax.io.files import atomic_folder
-from corrclip_jax.params.structure import Params, check_params, towers_of
+from corrclip_jax.params.structure import Params, check_params
+from corrclip_jax.runtime.environment import versions
 
 DESCRIPTION = "corrclip.json"
 VOCABULARY = "vocabulary"
@@ -39,7 +33,7 @@ def save(
 ) -> Path:
     """Write parameters and configuration as a converted model; `config.vocabulary` is copied into it.
 
-    `sources` says where each tower comes from (any JSON). The folder appears whole or not at all, and takes the
+    `sources` says where each network comes from (any JSON). The folder appears whole or not at all, and takes the
     place of one that is there.
 
     Raises:
@@ -48,16 +42,16 @@ def save(
     """
     check_params(config, params)
     with atomic_folder(Path(path)) as folder:
-        for name in towers_of(config):
-            write_tower(folder, name, params[name])
+        for name in networks_of(config):
+            write_network(folder, name, params[name])
         write_description(folder, config, sources or {})
     return Path(path)
 
 
-def write_tower(folder: Path, name: str, params: Mapping[str, Any]) -> None:
-    """Write one tower's tree into the folder of a converted model."""
+def write_network(folder: Path, name: str, params: Mapping[str, Any]) -> None:
+    """Write one network's tree into the folder of a converted model."""
     types = ocp.type_handlers
-    # Orbax's own handler first copies every array; nobody changes these meanwhile. Weights hardly compress.
+    # By default Orbax copies every array first, which is needless here; and weights hardly compress.
     registry = types.create_type_handler_registry(
         (np.ndarray, types.NumpyHandler(deepcopy_host_arrays=False)), (jax.Array, types.ArrayHandler())
     )
@@ -66,28 +60,27 @@ def write_tower(folder: Path, name: str, params: Mapping[str, Any]) -> None:
         with _quiet(), ocp.Checkpointer(handler) as checkpointer:
             tree = jax.tree.map(np.asarray, params)
             checkpointer.save((folder / name).absolute(), args=ocp.args.PyTreeSave(tree))
-    except (ValueError, RuntimeError) as error:  # tensorstore's own, for a full disk among others
+    except (ValueError, RuntimeError) as error:  # from tensorstore, for instance for a full disk
         reason = re.search(r"([^:]+) \[os_error_code", str(error))
         raise OSError(reason[1].strip() if reason else str(error).split("\n")[0]) from error
 
 
 def write_description(folder: Path, config: Config, sources: Mapping[str, Any]) -> None:
-    """Write `corrclip.json` and copy the vocabulary; the last step, without it a folder is no model."""
+    """Copy the vocabulary and write `corrclip.json`: the last step, which makes the folder a model folder."""
     if config.vocabulary is not None:
         copy_vocabulary(Path(config.vocabulary), folder / VOCABULARY)
         config = with_fields(config, vocabulary=VOCABULARY)
-    packages = ("corrclip-jax", "jax", "flax", "orbax-checkpoint", "numpy")
     content = {
         "format": FORMAT,
         "config": to_dict(config),
         "sources": dict(sources),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
+        "versions": versions("python", "corrclip-jax", "jax", "flax", "orbax-checkpoint", "numpy"),
     }
     (folder / DESCRIPTION).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 
 
 def copy_vocabulary(source: Path, target: Path) -> None:
-    """Copy a vocabulary (a file, or a repository's folder) so that `Tokenizer.load(target)` finds it."""
+    """Copy a vocabulary (a file, or the folder of a repository) so that `Tokenizer.load(target)` finds it."""
     target.mkdir()
     if source.is_dir():
         names = ("tokenizer.json", "vocab.json", "merges.txt")
@@ -106,8 +99,8 @@ def read_description(path: str | Path) -> dict[str, Any]:
     """The content of `corrclip.json`.
 
     Raises:
-      FileNotFoundError: where the folder holds no converted model.
-      ValueError: for a file that is damaged or of a format that this version does not know.
+      FileNotFoundError: if the folder holds no converted model.
+      ValueError: if the file is damaged, or its format is unknown to this version.
     """
     file = Path(path) / DESCRIPTION
     if not file.is_file():
@@ -126,40 +119,74 @@ def read_description(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def read(path: str | Path, *, sam2: bool = True) -> tuple[Config, Params]:
-    """Configuration and parameters (JAX arrays) of a converted model; with `sam2` False, without that tower.
+class Model(NamedTuple):
+    """A converted model: configuration, parameters (JAX arrays), and where each network's weights come from."""
+
+    config: Config
+    params: Params
+    sources: dict[str, Any]
+
+
+def read(path: str | Path, *, region_network: str | None = "all") -> tuple[Config, Params]:
+    """Configuration and parameters of a converted model; see `read_model`."""
+    model = read_model(path, region_network=region_network)
+    return model.config, model.params
+
+
+def sources_of(config: Config) -> dict[str, Any]:
+    """Where the weights of a model come from, by network, as `corrclip.json` says; {} where nothing is known.
+
+    Args:
+      config: as `read` gives it: its vocabulary lies in the model folder. A model without a vocabulary, or one
+        whose vocabulary lies elsewhere, has no known sources.
+    """
+    if config.vocabulary is None:
+        return {}
+    folder = Path(config.vocabulary).parent
+    return read_description(folder).get("sources", {}) if (folder / DESCRIPTION).is_file() else {}
+
+
+def read_model(path: str | Path, *, region_network: str | None = "all") -> Model:
+    """Read a converted model.
+
+    Args:
+      path: the model folder.
+      region_network: the region network to read, which becomes the source of regions; None for none, "all" for all
+        that the model has.
 
     Raises:
-      FileNotFoundError: where the folder holds no converted model.
-      ValueError: where what it holds is damaged, incomplete, or does not fit its own configuration.
+      FileNotFoundError: if the folder holds no converted model.
+      ValueError: if its files are damaged or incomplete, or do not fit its configuration; if it does not have this
+        network.
     """
     path = Path(path).absolute()
-    config = from_dict(Config, read_description(path)["config"])
+    description = read_description(path)
+    config = from_dict(Config, description["config"])
     if config.vocabulary is not None:
         config = with_fields(config, vocabulary=str(path / config.vocabulary))
-    if not sam2:
-        config = with_fields(config, sam2=None)
+    if region_network != "all":
+        config = select_regions(config, region_network)
     params = {}
-    for name in towers_of(config):
+    for name in networks_of(config):
         try:
-            params[name] = _read_tower(path / name)
+            params[name] = _read_network(path / name)
         except Exception as error:  # Orbax raises nothing narrower for a damaged file
             reason = str(error).split("\n")[0].split(". See full")[0]
             raise ValueError(
                 f"{path / name} is damaged or missing ({reason}). Convert the model again."
             ) from error
     check_params(config, params)
-    return config, params
+    return Model(config, params, description.get("sources", {}))
 
 
-def _read_tower(path: Path) -> Params:
+def _read_network(path: Path) -> Params:
     if not path.is_dir():
         raise FileNotFoundError("there is no such folder")
-    device = jnp.zeros(()).sharding  # the default one, whatever sets it
+    device = jnp.zeros(()).sharding  # the default device, however it was set
     with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         if (metadata := checkpointer.metadata(path).item_metadata) is None:
             raise ValueError("its metadata cannot be read")
-        # Restored as JAX arrays: NumPy arrays would be copied once more on their way to the device.
+        # Restored as JAX arrays, since NumPy arrays would be copied again to the device.
         arguments = jax.tree.map(
             lambda _: ocp.ArrayRestoreArgs(restore_type=jax.Array, sharding=device), metadata.tree
         )
@@ -168,7 +195,7 @@ def _read_tower(path: Path) -> Params:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Orbax's log, which prints what it raises as well, once a thread."""
+    """Silence the log of Orbax, which repeats in every thread the errors that it raises."""
     log = logging.getLogger("absl")
     level = log.level
     log.setLevel(logging.CRITICAL)
@@ -176,10 +203,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         log.setLevel(level)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # a plain checkout on the path
-        return None

@@ -12,77 +12,58 @@ import numpy as np
 from corrclip_jax.config import (
     CLIPConfig,
     Config,
-    DINOConfig,
-    EoMTConfig,
-    Mask2FormerConfig,
-    SAM1Config,
-    SAM2Config,
+    NetworkConfig,
+    families,
+    family_of,
+    networks_of,
     with_fields,
 )
-from corrclip_jax.models.clip.model import CLIP
-from corrclip_jax.models.dino import DINO
-from corrclip_jax.models.eomt import EoMT
-from corrclip_jax.models.mask2former.model import Mask2Former
-from corrclip_jax.models.sam.sam1 import SAM1
-from corrclip_jax.models.sam.sam2 import SAM2
 from corrclip_jax.params.trees import differences, shapes_by_path
 
-TowerConfig = CLIPConfig | DINOConfig | SAM2Config | SAM1Config | EoMTConfig | Mask2FormerConfig
 Params = dict[str, Any]
 
-REGION_TOWERS = ("sam2", "sam1", "eomt", "mask2former")  # what finds regions; a configuration may have none
-TOWERS = ("clip", "dino", *REGION_TOWERS)
 _CONSTANTS = {"scale": 1.0, "bias": 0.0, "lambda1": 1.0, "attn_mask_probs": 0.0}
 
 
 @lru_cache(maxsize=32)
-def expected_tower(config: TowerConfig) -> Params:
-    """The parameter tree of one tower as `jax.ShapeDtypeStruct` leaves; nothing is computed.
+def expected_network(config: NetworkConfig) -> Params:
+    """The parameter tree of one network as `jax.ShapeDtypeStruct` leaves; nothing is computed.
 
     Callers share the tree: do not change it.
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
-    match config:
-        case CLIPConfig():
-            tokens = jax.ShapeDtypeStruct((1, config.text.context_length), jnp.int32)
-            shapes = jax.eval_shape(CLIP(config).init, key, _images(config.vision.image_size), tokens)
-        case DINOConfig():
-            shapes = jax.eval_shape(DINO(config).init, key, _images(config.image_size))
-        case SAM2Config():
-            shapes = jax.eval_shape(SAM2(config).init, key, _images(config.image_size))
-        case SAM1Config():
-            shapes = jax.eval_shape(SAM1(config).init, key, _images(config.image_size))
-        case EoMTConfig():
-            shapes = jax.eval_shape(EoMT(config).init, key, _images(config.image_size))
-        case Mask2FormerConfig():
-            shapes = jax.eval_shape(Mask2Former(config).init, key, _images(config.image_size))
-    return shapes["params"]
+    inputs = [_images(config)]
+    if isinstance(config, CLIPConfig):
+        inputs.append(jax.ShapeDtypeStruct((1, config.text.context_length), jnp.int32))
+    network = family_of(config).network()(config, jnp.float32)
+    return jax.eval_shape(network.init, key, *inputs)["params"]
 
 
 def expected_params(config: Config) -> Params:
-    """The parameter tree of the whole program as `jax.ShapeDtypeStruct` leaves, a subtree a tower."""
-    return {name: expected_tower(tower) for name, tower in towers_of(config).items()}
+    """The parameter tree of the whole program as `jax.ShapeDtypeStruct` leaves, a subtree a network."""
+    return {name: expected_network(network) for name, network in networks_of(config).items()}
 
 
-def towers_of(config: Config) -> dict[str, TowerConfig]:
-    """The towers' configurations by name, of those that the configuration has."""
-    towers = {name: getattr(config, name) for name in TOWERS}
-    return {name: tower for name, tower in towers.items() if tower is not None}
-
-
-def check_params(config: Config, params: Mapping[str, Any], *, region_tower: str | None = "all") -> None:
+def check_params(config: Config, params: Mapping[str, Any], *, region_network: str | None = "all") -> None:
     """Check that a parameter tree is the configuration's.
 
-    `region_tower` is the one tower of `REGION_TOWERS` that must be there (None: not one), the others may be there
-    or not; "all": all that the configuration has, and no other. Leaves need a `shape` only: arrays, tracers and
-    `jax.ShapeDtypeStruct` will do.
+    Args:
+      config: the models.
+      params: the tree. Leaves need a `shape` only: arrays, tracers and `jax.ShapeDtypeStruct` will do.
+      region_network: the one network of regions that must be there (None: no such network); other networks of
+        regions and other backbones than `config.similarity` may be there or not. "all": all networks that the
+        configuration has, and no other.
 
     Raises:
       ValueError: lists every leaf that is missing, left over or of another shape.
     """
-    free = () if region_tower == "all" else tuple(name for name in REGION_TOWERS if name != region_tower)
-    got = shapes_by_path({name: tree for name, tree in params.items() if name not in free})
-    wanted = _expected_shapes(with_fields(config, **dict.fromkeys(free)))
+    optional: tuple[str, ...] = ()
+    if region_network != "all":
+        used = (region_network, config.similarity)
+        optional = tuple(name for name in families("regions") + families("similarity") if name not in used)
+    got = shapes_by_path({name: tree for name, tree in params.items() if name not in optional})
+    present = [name for name in optional if getattr(config, name, None) is not None]
+    wanted = _expected_shapes(with_fields(config, **dict.fromkeys(present)))
     if wanted != got:
         raise ValueError(
             "params do not fit config; load both from the same model.\n" + differences(wanted, got)
@@ -115,5 +96,6 @@ def init_params(config: Config, seed: int = 0) -> Params:
     return jax.tree_util.tree_map_with_path(draw, expected_params(config))
 
 
-def _images(size: int) -> jax.ShapeDtypeStruct:
+def _images(config: Any) -> jax.ShapeDtypeStruct:
+    size = config.vision.image_size if isinstance(config, CLIPConfig) else config.image_size
     return jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)

@@ -14,7 +14,7 @@ from corrclip_jax.ops import resize
 PIXELS_PER_CHUNK = 1 << 23  # what exists at once at the photo's size: 32 MB of logits
 
 
-Sides = Int[Array, "2"] | None
+Size = Int[Array, "2"] | None
 
 
 class MaskFacts(NamedTuple):
@@ -32,9 +32,9 @@ class MaskFacts(NamedTuple):
     stability: Float[Array, " N"]
 
 
-def point_grid(points_per_side: int, size: int) -> Float[np.ndarray, "N 2"]:
-    """Centres (x, y) of an n x n grid over a square of `size` pixels, row by row."""
-    ticks = (np.arange(points_per_side) + 0.5) / points_per_side * size
+def point_grid(points_per_side: int, length: int) -> Float[np.ndarray, "N 2"]:
+    """Centres (x, y) of an n x n grid over a square of `length` pixels, row by row."""
+    ticks = (np.arange(points_per_side) + 0.5) / points_per_side * length
     x, y = np.meshgrid(ticks, ticks)
     return np.stack([x.ravel(), y.ravel()], axis=-1).astype(np.float32)
 
@@ -45,7 +45,7 @@ def mask_facts(
     height: int,
     width: int,
     config: RegionConfig,
-    sides: Sides = None,
+    size: Size = None,
 ) -> MaskFacts:
     """Measure all masks of one photo and decide which are kept and in what order they are painted.
 
@@ -53,7 +53,7 @@ def mask_facts(
     `stability_threshold`, if `suppress` leaves them. They are ordered by area; among equal areas the one with the
     higher predicted IoU comes first, as the published program sorts what its NMS returns.
     """
-    measure = partial(_measure, height=height, width=width, config=config, sides=sides)
+    measure = partial(_measure, height=height, width=width, config=config, size=size)
     areas, boxes, stability = jax.lax.map(measure, logits, batch_size=_chunk(height, width, len(logits)))
     candidates = (iou > config.iou_threshold) & (stability >= config.stability_threshold)
     return decide(jnp.argsort(-iou, stable=True), candidates, areas, boxes, stability, config)
@@ -91,8 +91,8 @@ def suppress(boxes: Int[Array, "N 4"], candidates: Bool[Array, " N"], threshold:
     boxes = boxes.astype(jnp.float32)
     low, high = boxes[:, :2], boxes[:, 2:]
     area = jnp.prod(high - low, axis=-1)
-    sides = jnp.minimum(high[:, None], high) - jnp.maximum(low[:, None], low)
-    shared = jnp.prod(jnp.maximum(sides, 0), axis=-1)
+    extents = jnp.minimum(high[:, None], high) - jnp.maximum(low[:, None], low)
+    shared = jnp.prod(jnp.maximum(extents, 0), axis=-1)
     union = area[:, None] + area - shared
     overlap = shared / jnp.where(union > 0, union, 1)
     drops = jnp.triu((overlap > threshold) & candidates[:, None], k=1)
@@ -111,7 +111,7 @@ def paint(
     height: int,
     width: int,
     config: RegionConfig,
-    sides: Sides = None,
+    size: Size = None,
 ) -> Int[Array, "{height} {width}"]:
     """The region map: at each pixel the largest rank among the kept masks that cover it, else 0."""
     count = len(logits)
@@ -122,7 +122,7 @@ def paint(
         .set(jnp.arange(count))
     )
     kept = facts.keep.sum()
-    enlarge = partial(_enlarge, height=height, width=width, sides=sides)
+    enlarge = partial(_enlarge, height=height, width=width, size=size)
 
     def paint_chunk(i, canvas):
         indices = jax.lax.dynamic_slice(by_rank, (i * chunk,), (chunk,))
@@ -141,29 +141,29 @@ def _chunk(height: int, width: int, count: int) -> int:
 
 
 def _enlarge(
-    logits: Float[Array, "m m"], height: int, width: int, sides: Sides
+    logits: Float[Array, "m m"], height: int, width: int, size: Size
 ) -> Float[Array, "{height} {width}"]:
     """Logits at the photo's size; outside of the photo they are minus infinity."""
     # Full precision: a GPU's TF32 would move the outlines.
     with jax.default_matmul_precision("highest"):
-        if sides is None:
+        if size is None:
             rows, columns = (
                 resize.bilinear_matrix(*n) for n in zip(logits.shape, (height, width), strict=True)
             )
             return jnp.asarray(rows) @ logits @ jnp.asarray(columns).T
         rows, columns = (
-            resize.bilinear_rows(np.arange(canvas), n, side)
-            for n, canvas, side in zip(logits.shape, (height, width), sides, strict=True)
+            resize.bilinear_rows(np.arange(padded), n, length)
+            for n, padded, length in zip(logits.shape, (height, width), size, strict=True)
         )
         full = rows @ logits @ columns.T
-    within = (np.arange(height) < sides[0])[:, None] & (np.arange(width) < sides[1])
+    within = (np.arange(height) < size[0])[:, None] & (np.arange(width) < size[1])
     return jnp.where(within, full, -jnp.inf)
 
 
 def _measure(
-    logits: Float[Array, "m m"], height: int, width: int, config: RegionConfig, sides: Sides
+    logits: Float[Array, "m m"], height: int, width: int, config: RegionConfig, size: Size
 ) -> tuple[Int[Array, ""], Int[Array, "4"], Float[Array, ""]]:
-    return measure(_enlarge(logits, height, width, sides), config)
+    return measure(_enlarge(logits, height, width, size), config)
 
 
 def measure(

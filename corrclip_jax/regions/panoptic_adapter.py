@@ -1,6 +1,9 @@
-"""What making regions of queries asks of a network, and where the published programs of the networks differ.
+"""Adapter between `panoptic.py` and a network of queries: EoMT and Mask2Former behind one interface.
 
-Shapes: B photos [H, W], S side of the input, Q queries, m side of their masks.
+It holds where the two networks' processing differs (`EomtImageProcessor`, `Mask2FormerImageProcessor` of
+transformers).
+
+Shapes: B images [H, W], S side of the input, Q queries, K classes with "nothing" as the last, m side of the masks.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
-from corrclip_jax.config import Config, source_tower
+from corrclip_jax.config import Config, source_network
 from corrclip_jax.models.eomt import EoMT
 from corrclip_jax.models.mask2former.model import Mask2Former
 from corrclip_jax.ops import resize
@@ -20,85 +23,98 @@ from corrclip_jax.ops.resize import Length
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-_MASK2FORMER_MIDDLE = 384  # in its program, whatever the input's size
+_MASK2FORMER_SIZE = 384  # in its post-processing, whatever the input's size
 
 
-class Network(NamedTuple):
-    """A network of queries and the habits of its published program.
+class QueryNetworkAdapter(NamedTuple):
+    """A network of queries and the rules of its official post-processing.
 
-    `fill(height, width)` is how much of the input, a square of `size`, a photo of that size fills; sizes may be
-    traced. `predict` takes a batch to logits of classes and masks. A query counts if its best class has a
-    probability above `threshold`. Mask logits are enlarged to `middle`, then what is filled of that to the photo.
-    `by_probability` is Mask2Former's way: probabilities are enlarged to the photo, not logits; they are multiplied
-    by the query's score before they are compared with the mask threshold; a region is all that its query wins, not
-    only what lies within its own mask; and numbers go on from a fused region's, so that some may come twice.
+    Attributes:
+      image_size: side of the input, a square.
+      resized_extent: from an image's (height, width) to the height and width of the input that it covers; may be
+        traced.
+      predict: a batch of inputs to logits of classes and masks.
+      threshold: a query is a candidate if its best class has a probability above it.
+      intermediate_size: mask logits are first enlarged to a square of this side, then the part of it that the image
+        covers to the image.
+      mask2former_rules: Mask2Former's rules instead of EoMT's: probabilities, not logits, are enlarged to the
+        image; they are multiplied by the query's score before they are compared with the mask threshold; a region
+        is all that its query wins, not only what lies within its own mask; and `continue_numbering` holds, so that
+        two regions may have one id.
     """
 
-    size: int
-    fill: Callable[[Length, Length], tuple[Length, Length]]
+    image_size: int
+    resized_extent: Callable[[Length, Length], tuple[Length, Length]]
     predict: Callable[[Float[Array, "B S S 3"]], tuple[Float[Array, "B Q K"], Float[Array, "B Q m m"]]]
     threshold: float
-    middle: int
-    by_probability: bool
+    intermediate_size: int
+    mask2former_rules: bool
 
 
-def network(config: Config, params: Mapping[str, Any]) -> Network:
-    """The configured source's network; `params` is that tower's own tree.
+def query_adapter(config: Config, params: Mapping[str, Any]) -> QueryNetworkAdapter:
+    """The adapter of the configured source's network; `params` is that network's own tree.
 
     Raises:
-      ValueError: where the configuration does not have it.
+      ValueError: where the configuration does not have the network.
     """
-    name, tower = source_tower(config)
-    size, dtype = tower.image_size, jnp.dtype(config.dtype)
-    model = EoMT(tower, dtype) if name == "eomt" else Mask2Former(tower, dtype)
+    name, network = source_network(config)
+    image_size, dtype = network.image_size, jnp.dtype(config.dtype)
+    model = EoMT(network, dtype) if name == "eomt" else Mask2Former(network, dtype)
     predict: Callable[..., Any] = partial(model.apply, {"params": params})
     if name == "eomt":
-        return Network(size, partial(eomt_sides, size=size), predict, 0.8, size, False)
-    return Network(size, lambda height, width: (size, size), predict, 0.5, _MASK2FORMER_MIDDLE, True)
+        extent = partial(eomt_resized_extent, image_size=image_size)
+        return QueryNetworkAdapter(image_size, extent, predict, 0.8, image_size, False)
+    return QueryNetworkAdapter(
+        image_size, lambda height, width: (image_size, image_size), predict, 0.5, _MASK2FORMER_SIZE, True
+    )
 
 
 def preprocess(
-    network: Network, images: UInt8[Array, "B H W 3"], sides: Int[Array, "2"] | None = None
+    network: QueryNetworkAdapter, images: UInt8[Array, "B H W 3"], size: Int[Array, "2"] | None = None
 ) -> Float[Array, "B S S 3"]:
-    """Photos to the network's input: Pillow's resize to what they fill, black beyond, ImageNet's statistics.
+    """Images to the network's input: Pillow's resize to `resized_extent`, black beyond, ImageNet's statistics.
 
-    `sides`, maybe traced, are the height and width of photos that fill the top left corner of `images` only.
+    Args:
+      network: the adapter.
+      images: RGB, 0..255.
+      size: the true height and width of images in the top left corners of a padded batch; may be traced.
     """
-    height, width = images.shape[1:3] if sides is None else sides
-    fill = network.fill(height, width)
-    pixels = resize.pillow(images, (height, width), fill, network.size)
-    ticks = jnp.arange(network.size)
-    within = (ticks < fill[0])[:, None] & (ticks < fill[1])
+    height, width = images.shape[1:3] if size is None else size
+    extent = network.resized_extent(height, width)
+    pixels = resize.pillow(images, (height, width), extent, network.image_size)
+    ticks = jnp.arange(network.image_size)
+    within = (ticks < extent[0])[:, None] & (ticks < extent[1])
     return (jnp.where(within[:, :, None], pixels, 0) / 255 - jnp.array(MEAN)) / jnp.array(STD)
 
 
-def eomt_sides(height: Length, width: Length, size: int = 640) -> tuple[Length, Length]:
-    """Height and width that a photo has in EoMT's input: the longer side is `size`, as a rule.
+def eomt_resized_extent(height: Length, width: Length, image_size: int = 640) -> tuple[Length, Length]:
+    """Height and width that an image covers of EoMT's input: the longer side is `image_size`, as a rule.
 
-    The published rule has two oddities, which are kept. Where the shorter side keeps its length the photo is not
-    resized at all; and the longer side is made from the unrounded shorter one in floats, so that it is one pixel
-    short for some sizes. A photo so narrow that the published program fails gets a pixel, or `size` of them.
+    `get_size_with_aspect_ratio` of transformers has two peculiarities, which are kept. Where the shorter side keeps
+    its length the image is not resized at all; and the longer side is computed from the unrounded shorter one in
+    floats, so that it is one pixel short for some sizes. An image so narrow that transformers fails on it gets one
+    pixel, or `image_size` of them.
     """
     if isinstance(height, int) and isinstance(width, int):
         shortest, longest = min(height, width), max(height, width)
-        exact = size * shortest / longest
+        exact = image_size * shortest / longest
         short, long = round(exact), int(exact * longest / shortest)
-        long = size if shortest == longest else longest if short == shortest else long
-        short, long = max(short, 1), min(long, size)
+        long = image_size if shortest == longest else longest if short == shortest else long
+        short, long = max(short, 1), min(long, image_size)
         return (short, long) if height < width else (long, short)
-    return _traced_sides(jnp.int32(height), jnp.int32(width), size)
+    return _traced_extent(jnp.int32(height), jnp.int32(width), image_size)
 
 
-def _traced_sides(
-    height: Int[Array, ""], width: Int[Array, ""], size: int
+def _traced_extent(
+    height: Int[Array, ""], width: Int[Array, ""], image_size: int
 ) -> tuple[Int[Array, ""], Int[Array, ""]]:
-    """`eomt_sides` in whole numbers, with what Python's floats would give."""
+    """`eomt_resized_extent` in whole numbers, with the results of Python's floats."""
     shortest, longest = jnp.minimum(height, width), jnp.maximum(height, width)
-    low, rest = jnp.divmod(size * shortest, longest)
+    low, rest = jnp.divmod(image_size * shortest, longest)
     short = low + ((2 * rest > longest) | ((2 * rest == longest) & (low % 2 == 1)))
-    long = jnp.where(short == shortest, longest, size - _falls_short(size * shortest, longest))
-    long = jnp.where(shortest == longest, size, long)
-    short, long = jnp.maximum(short, 1), jnp.minimum(long, size)
+    long = jnp.where(short == shortest, longest, image_size - _falls_short(image_size * shortest, longest))
+    long = jnp.where(shortest == longest, image_size, long)
+    short, long = jnp.maximum(short, 1), jnp.minimum(long, image_size)
     return jnp.where(height < width, short, long), jnp.where(height < width, long, short)
 
 
@@ -117,7 +133,7 @@ def _falls_short(number: Int[Array, ""], divisor: Int[Array, ""]) -> Int[Array, 
     )
     exponent = exponent - smaller
 
-    def digit(_, state):
+    def digit(_: int, state: tuple[Array, Array]) -> tuple[Array, Array]:
         odd, rest = state
         odd, rest = jnp.divmod(2 * rest, divisor)
         return odd, rest

@@ -1,4 +1,4 @@
-"""What SAM's automatic mask program asks of a network, answered by the first SAM and by SAM 2.
+"""Adapter between the automatic mask generators and a SAM network: SAM and SAM 2 behind one interface.
 
 Shapes: B crops [h, w], S side of the input, P points, K masks of a point, m side of their logits.
 """
@@ -7,26 +7,32 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from corrclip_jax.config import Config, source_tower
+from corrclip_jax.config import Config, source_network
 from corrclip_jax.models.sam import sam1, sam2
 from corrclip_jax.ops import resize
 from corrclip_jax.ops.resize import Length
 
 
-class Network(NamedTuple):
-    """What the program asks of a SAM.
+class SAMAdapter(NamedTuple):
+    """What mask generation needs of a SAM; sizes may be traced.
 
-    `fill(height, width)` is how much of the input a photo of that size fills, `enlarge(side, filled, out, canvas)`
-    the matrix that takes an axis of logits (m = `side`) to the `out` pixels that fill `filled` of the input, in
-    `canvas` rows of which those beyond `out` mean nothing; sizes may be traced. `preprocess` and `encode` work on
-    batches, `prepare` on one image's features, `decode` on what that gives.
+    Attributes:
+      resized_extent: from an image's (height, width) to the height and width of the input that it covers.
+      enlarge: `enlarge(length, extent, out, rows)` is the matrix from an axis of mask logits (m = `length`) to the
+        `out` pixels of an image that covers `extent` of the input. It has `rows` rows, of which those beyond `out`
+        have no meaning.
+      preprocess: images (and their true `size`) to the network's input.
+      encode: a batch of inputs to features.
+      prepare: one image's features to what its prompts share.
+      decode: that, points and labels to mask logits and predicted IoU.
     """
 
-    fill: Callable[[Length, Length], tuple[Length, Length]]
+    resized_extent: Callable[[Length, Length], tuple[Length, Length]]
     enlarge: Callable[[int, Length, Length, int], Any]
     preprocess: Callable[..., Float[Array, "B S S 3"]]
     encode: Callable[..., Any]
@@ -34,15 +40,15 @@ class Network(NamedTuple):
     decode: Callable[..., tuple[Float[Array, "P K m m"], Float[Array, "P K"]]]
 
 
-def network(config: Config, params: Mapping[str, Any]) -> Network:
-    """The configured source's network; `params` is that tower's own tree.
+def sam_adapter(config: Config, params: Mapping[str, Any]) -> SAMAdapter:
+    """The adapter of the configured source's network; `params` is that network's own tree.
 
     Raises:
-      ValueError: where the configuration does not have it.
+      ValueError: where the configuration does not have the network.
     """
-    name, tower = source_tower(config)
-    dtype, size = jnp.dtype(config.dtype), tower.image_size
-    model = sam1.SAM1(tower, dtype) if name == "sam1" else sam2.SAM2(tower, dtype)
+    name, network = source_network(config)
+    dtype, image_size = jnp.dtype(config.dtype), network.image_size
+    model = sam1.SAM1(network, dtype) if name == "sam1" else sam2.SAM2(network, dtype)
     apply: Callable[..., Any] = partial(model.apply, {"params": params})
     methods = {
         "encode": partial(apply, method="encode"),
@@ -50,16 +56,46 @@ def network(config: Config, params: Mapping[str, Any]) -> Network:
         "decode": partial(apply, method="decode", multimask=config.regions.multimask),
     }
     if name == "sam1":
-        fill = partial(sam1.input_sides, size=size)
 
-        def by_way_of_input(side: int, filled: Length, out: Length, canvas: int) -> Any:
-            return resize.bilinear_twice(np.arange(canvas), side, size, filled, out)
+        def by_way_of_input(length: int, extent: Length, out: Length, rows: int) -> Any:
+            return resize.bilinear_twice(np.arange(rows), length, image_size, extent, out)
 
-        return Network(fill, by_way_of_input, partial(sam1.preprocess, size=size), **methods)
+        return SAMAdapter(
+            partial(sam1.resized_extent, image_size=image_size),
+            by_way_of_input,
+            partial(sam1.preprocess, image_size=image_size),
+            **methods,
+        )
 
-    def straight(side: int, filled: Length, out: Length, canvas: int) -> Any:
-        return resize.bilinear_rows(np.arange(canvas), side, out)
+    def directly(length: int, extent: Length, out: Length, rows: int) -> Any:
+        return resize.bilinear_rows(np.arange(rows), length, out)
 
-    return Network(
-        lambda height, width: (size, size), straight, partial(sam2.preprocess, size=size), **methods
+    return SAMAdapter(
+        lambda height, width: (image_size, image_size),
+        directly,
+        partial(sam2.preprocess, image_size=image_size),
+        **methods,
+    )
+
+
+def decode_points(
+    adapter: SAMAdapter, context: Any, points: Float[Array, "P 2"], at_once: int
+) -> tuple[Float[Array, "P K m m"], Float[Array, "P K"]]:
+    """Mask logits and predicted IoU of each point alone.
+
+    Args:
+      adapter: the network.
+      context: the result of `adapter.prepare` for one image.
+      points: (x, y) in pixels of the network's input.
+      at_once: how many points are decoded together. On CPU it is one, whose maps (4 MB each) fit in the caches.
+    """
+
+    def one_point(point: Float[Array, "2"]) -> tuple[Float[Array, "K m m"], Float[Array, " K"]]:
+        logits, iou = adapter.decode(context, point[None, None], jnp.ones((1, 1), jnp.int32))
+        return logits[0], iou[0]
+
+    return jax.lax.platform_dependent(
+        points,
+        cpu=partial(jax.lax.map, one_point),
+        default=partial(jax.lax.map, one_point, batch_size=at_once),
     )

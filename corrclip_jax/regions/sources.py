@@ -2,13 +2,13 @@
 
 A source's `find(config, params, images, sizes)` takes
   config: the whole configuration; a source reads its own part of `config.regions`,
-  params: the tree of `load`, of which it reads `params[source.tower]`,
+  params: the tree of `load`, of which it reads `params[source.network]`,
   images: uint8 [B, H, W, 3],
   sizes: int [B, 2], the true (height, width) of images that lie in the top left corner of one canvas, or None,
 and gives region maps int32 [B, H, W]: 0 for what belongs to no region, the canvas around an image included, else 1
 and above, fewer than `source.cap(config)` distinct ids with 0 among them.
 
-A new source is a function like these, an entry in `SOURCES`, and its name in `config.RegionSource`.
+A new source is a function like these and an entry in `SOURCES`, under the name of its network's family.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,14 +34,18 @@ Scores = dict[str, Float[Array, "B cap"]]
 class Source(NamedTuple):
     """A source of regions.
 
-    `title` is for people; `tower` names the network that it reads, in the configuration and in the parameters, None
-    where it needs no weights; `cap` is the most distinct ids that one of its maps can hold, 0 included. `scored`,
-    where the source knows more than the maps, gives the maps and what it knows of each region: arrays [B, cap] by
-    name, by id.
+    Attributes:
+      title: the name for people.
+      network: the family of the network that it reads, in the configuration and in the parameters; None where it
+        needs no weights.
+      find: images to region maps, see above.
+      cap: the most distinct ids that one of its maps can hold, 0 included.
+      scored: maps and, by name, what the source knows of each region as arrays [B, cap] by id; None where it knows
+        nothing but the maps.
     """
 
     title: str
-    tower: str | None
+    network: str | None
     find: Callable[[Config, Mapping[str, Any], Images, Sizes], Maps]
     cap: Callable[[Config], int]
     scored: Callable[[Config, Mapping[str, Any], Images, Sizes], tuple[Maps, Scores]] | None = None
@@ -127,6 +131,11 @@ SOURCES: dict[RegionSource, Source] = {
 }
 
 
+def network_to_load(source: RegionSource | None) -> str | None:
+    """What `load(region_network=)` reads for a source: its network or None; "all" for the model's own source."""
+    return SOURCES[source].network if source in SOURCES else "all"
+
+
 def find_regions(
     config: Config, params: Mapping[str, Any], images: Images, sizes: Sizes = None
 ) -> tuple[Maps, int]:
@@ -148,5 +157,5 @@ def score_regions(
 
 def can_find(config: Config, params: Mapping[str, Any]) -> bool:
     """Whether the configured source has the network that it needs, in the configuration and in the parameters."""
-    tower = SOURCES[config.regions.source].tower
-    return tower is None or (getattr(config, tower) is not None and tower in params)
+    network = SOURCES[config.regions.source].network
+    return network is None or (getattr(config, network) is not None and network in params)

@@ -1,4 +1,4 @@
-"""Compiled programs that outlive the process: the second run of a photo size starts at once."""
+"""Compilation cache on disk: programs compiled by an earlier process are loaded instead of compiled."""
 
 import os
 from contextlib import suppress
@@ -6,12 +6,15 @@ from pathlib import Path
 
 
 def keep_compiled_programs() -> None:
-    """Let JAX keep what it compiles in `compiled/` beside the weights, unless the user has named a place."""
+    """Enable JAX's cache in `$CORRCLIP_HOME/compiled` (by default `~/.cache/corrclip_jax/compiled`).
+
+    A cache that is set already, such as by JAX_COMPILATION_CACHE_DIR, is kept.
+    """
     import jax
 
     if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
         return
     home = Path(os.environ.get("CORRCLIP_HOME") or Path.home() / ".cache" / "corrclip_jax").expanduser()
-    with suppress(OSError):  # nowhere to keep them: compile every time
+    with suppress(OSError):  # without a writable folder programs are compiled every time
         (home / "compiled").mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(home / "compiled"))

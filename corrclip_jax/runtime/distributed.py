@@ -1,4 +1,4 @@
-"""Several processes of one program, on one machine or many, by `jax.distributed`; alone it is the same code."""
+"""Distributed runs: several processes of one program, on one or many machines, with `jax.distributed`."""
 
 import os
 
@@ -8,12 +8,12 @@ from jax.experimental import multihost_utils
 
 
 def connect() -> None:
-    """Join the other processes: found by JAX itself under Slurm, Open MPI, Kubernetes and on Cloud TPU.
+    """Connect to the other processes, which JAX finds under Slurm, Open MPI, Kubernetes and on Cloud TPU.
 
-    Elsewhere the variables JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID say so.
+    Elsewhere set JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
     Raises:
-      RuntimeError: where JAX finds no other processes, or cannot reach them.
+      RuntimeError: if JAX finds no other processes, or cannot reach them.
     """
     count, number = (os.environ.get(f"JAX_{name}") for name in ("NUM_PROCESSES", "PROCESS_ID"))
     try:
@@ -23,16 +23,16 @@ def connect() -> None:
         )
     except ValueError as error:
         raise RuntimeError(
-            f"no cluster was found ({error}). Under Slurm, Open MPI, Kubernetes or on Cloud TPU it is found by "
-            "itself; elsewhere set JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID."
+            f"no cluster was found ({error}). Under Slurm, Open MPI, Kubernetes and on Cloud TPU it is detected "
+            "automatically; elsewhere set JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID."
         ) from error
 
 
 def gather(data: bytes) -> list[bytes]:
-    """The bytes of all processes, by their numbers, on each of them."""
+    """All-gather: the bytes of every process, in the order of their indices. Alone, a list of one."""
     if jax.process_count() == 1:
         return [data]
-    # In bytes nothing is rounded: JAX would make 32-bit numbers of 64-bit ones.
+    # As bytes, since JAX would convert 64-bit numbers to 32 bits.
     length = np.asarray(multihost_utils.process_allgather(np.array([len(data)], np.int32))).ravel()
     padded = np.zeros(int(length.max()), np.uint8)
     padded[: len(data)] = np.frombuffer(data, np.uint8)
@@ -41,5 +41,5 @@ def gather(data: bytes) -> list[bytes]:
 
 
 def from_first(data: bytes) -> bytes:
-    """What process 0 has, on all processes."""
+    """Broadcast: the bytes of process 0, on every process."""
     return gather(data if jax.process_index() == 0 else b"")[0]

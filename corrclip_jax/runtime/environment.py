@@ -1,4 +1,4 @@
-"""Versions of packages and a description of the hardware."""
+"""Versions of packages and a description of the hardware: what made a result."""
 
 import importlib.metadata
 import os
@@ -9,17 +9,32 @@ import jax
 
 from corrclip_jax._version import __version__
 
+_RESULTS = ("corrclip_jax", "python", "jax", "jaxlib", "flax", "numpy", "pillow", "grain")
 
-def versions() -> dict[str, str]:
-    """Of this package, Python, and what the numbers pass through."""
-    names = ("jax", "jaxlib", "flax", "numpy", "pillow", "grain")
-    return {"corrclip_jax": __version__, "python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in names
-    }
+
+def versions(*names: str) -> dict[str, str | None]:
+    """Versions by name, None for a package that is not installed.
+
+    Args:
+      names: packages as the package index spells them, "python", or "corrclip_jax"; by default all that a score
+        depends on.
+    """
+    return {name: _version(name) for name in names or _RESULTS}
+
+
+def _version(name: str) -> str | None:
+    if name == "python":
+        return platform.python_version()
+    if name == "corrclip_jax":  # known in a plain checkout, too
+        return __version__
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def hardware() -> dict[str, Any]:
-    """Devices, processes, and the first process's machine."""
+    """The devices and processes of the run, and the machine of this process."""
     return {
         "platform": jax.default_backend(),
         "device": jax.devices()[0].device_kind,

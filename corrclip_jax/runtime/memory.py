@@ -1,16 +1,16 @@
-"""How much goes through a program at once, where the configuration leaves it open: what the device's memory allows.
+"""Memory budget: how many windows, points and rows go through a program at once by default.
 
-None of this changes results. A CPU, whose memory JAX does not report, gets what its caches like.
+None of this changes results. On CPUs, whose memory JAX does not report, the sizes suit the caches.
 """
 
 from typing import Any
 
 import jax
 
-from corrclip_jax.config import Config, SAM2Config, with_fields
+from corrclip_jax.config import Config, SAM2Config, similarity_network, with_fields
 
 _FLOAT = 4
-# On a CPU: tokens of one pass through the towers, and bytes of one block of logits.
+# On a CPU: tokens of one pass through the networks, and bytes of one block of logits.
 _CPU_CELLS, _CPU_LOGITS = 1024, 16 << 20
 # On accelerators: shares of the memory, and amounts beyond which more at once gains nothing.
 _WINDOWS_SHARE, _MOST_WINDOWS = 1 / 4, 32
@@ -24,15 +24,16 @@ def device_bytes() -> int | None:
 
 
 def windows_at_once(config: Config, memory: int | None) -> int:
-    """Windows that go through the towers together: `method.windows_per_chunk`, or what fits in `memory` bytes."""
+    """Windows that go through the networks together: `method.windows_per_chunk`, or what fits in `memory` bytes."""
     if config.method.windows_per_chunk is not None:
         return config.method.windows_per_chunk
-    cells = (config.method.window // config.dino.patch_size) ** 2
+    _, backbone = similarity_network(config)
+    cells = (config.method.window // backbone.patch_size) ** 2
     if memory is None:
         return max(1, _CPU_CELLS // cells)
-    # The correlations' matrices, those of DINO's attention where it is not fused, and a block's activations.
-    matrices = 4 if config.dtype == "bfloat16" else 4 + 2 * config.dino.heads
-    activations = (config.dino.mlp_ratio + 8) * config.dino.width
+    # The correlations' matrices, those of attention where it is not fused, and a block's activations.
+    matrices = 4 if config.dtype == "bfloat16" else 4 + 2 * backbone.heads
+    activations = (backbone.mlp_ratio + 8) * backbone.width
     return _fitting(memory * _WINDOWS_SHARE, _FLOAT * cells * (matrices * cells + activations), _MOST_WINDOWS)
 
 
@@ -47,14 +48,14 @@ def points_at_once(config: Config, memory: int | None) -> int:
 
 
 def rows_at_once(rows: int | None, queries: int, width: int, memory: int | None) -> int:
-    """Rows of a photo whose logits [rows, queries, width] exist together: `rows`, or what fits."""
+    """Rows of an image whose logits [rows, queries, width] exist together: `rows`, or what fits."""
     if rows is not None:
         return rows
     budget = _CPU_LOGITS if memory is None else min(memory * _LOGITS_SHARE, _LOGITS_BYTES)
     return _fitting(budget, _FLOAT * queries * width, width)
 
 
-def fill(config: Config, memory: int | None, *, queries: int, width: int) -> Config:
+def with_memory_defaults(config: Config, memory: int | None, *, queries: int, width: int) -> Config:
     """The configuration with every open number chosen for a device of `memory` bytes."""
     rows = rows_at_once(config.method.rows_per_chunk, queries, width, memory)
     return with_fields(
@@ -76,15 +77,15 @@ def _fitting(budget: int | float, each: int | float, most: int) -> int:
 
 
 def exhausted(error: Any) -> bool:
-    """Whether this is a device's error for want of memory."""
+    """Whether an error says that a device ran out of memory."""
     return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 
 def with_advice(error: jax.errors.JaxRuntimeError) -> jax.errors.JaxRuntimeError:
-    """The error, with a note of what needs less memory where that was short."""
+    """The error, with a note on how to need less memory if it ran out."""
     if exhausted(error):
         error.add_note(
-            "Less at once needs less memory: fewer photos a call, or a smaller photo; and in the configuration "
+            "To need less memory, give fewer or smaller images a call, or lower in the configuration "
             "(with_fields) method.windows_per_chunk, method.rows_per_chunk, regions.points_per_chunk."
         )
     return error

@@ -1,13 +1,13 @@
-"""Many devices: photos are divided among them, parameters copied to each or kept in parts.
+"""Sharding: the images of a batch divided among devices, parameters copied to each or sharded.
 
-    mesh = jax.make_mesh((jax.device_count(),), ("photos",))
+    mesh = jax.make_mesh((jax.device_count(),), ("images",))
     segment = jax.jit(make_segment(config, mesh=mesh))
-    params = put_params(params, mesh, parts=True)
-    result = segment(params, put_batch(images, mesh), text_emb)       # every process gives its own photos
-    labels = fetch_batch(result.labels)                               # and gets theirs back
+    params = put_params(params, mesh, shard=True)
+    result = segment(params, put_batch(images, mesh), text_emb)       # every process puts its own images
+    labels = fetch_batch(result.labels)                               # and fetches their labels
 
-A batch axis is divided over all axes of the mesh. A batch of plain `jit` would not be: photos are worked through in
-loops, whose steps XLA does not divide among devices; inside `jax.shard_map` every device has a loop of its own.
+A batch axis is divided over all axes of the mesh. Plain `jit` would not divide it: images are processed in loops,
+whose steps XLA does not distribute; inside `jax.shard_map` every device runs a loop of its own.
 """
 
 from collections.abc import Callable
@@ -22,33 +22,33 @@ from jaxtyping import Array, Shaped
 Tree = TypeVar("Tree")
 
 
-def over_photos(mesh: Mesh) -> NamedSharding:
+def over_images(mesh: Mesh) -> NamedSharding:
     """The first axis divided over all devices."""
     return NamedSharding(mesh, P(mesh.axis_names))
 
 
 def sharded(function: Callable[..., Tree], mesh: Mesh) -> Callable[..., Tree]:
-    """`function(params, text, *batched)` with every device at work on its part of the batched arguments.
+    """`function(params, text, *batched)` with the batched arguments divided among the devices.
 
     Parameters and text may arrive divided in any way; each device gets all of them.
 
     Raises:
       ValueError: by the function, where the batch cannot be divided evenly.
     """
-    parts = P(mesh.axis_names)
+    divided_spec = P(mesh.axis_names)
 
     def call(params: Any, text: Any, *batched: Any) -> Tree:
         count = len(jax.tree.leaves(batched)[0])
         if count % mesh.size:
             raise ValueError(
-                f"the batch must be divisible by the mesh's {mesh.size} devices. Got {count} photos: fill it up "
-                "with photos of size 0 (sizes=)."
+                f"the batch must be divisible by the mesh's {mesh.size} devices. Got {count} images: fill it up "
+                "with images of size 0 (sizes=)."
             )
-        arguments, specs = (params, text, *batched), (P(), P(), *(parts for _ in batched))
-        if AxisType.Explicit in mesh.axis_types:  # such arrays are never moved on the quiet
+        arguments, specs = (params, text, *batched), (P(), P(), *(divided_spec for _ in batched))
+        if AxisType.Explicit in mesh.axis_types:  # such arrays are never moved implicitly
             arguments = tuple(_reshard(*pair, mesh) for pair in zip(arguments, specs, strict=True))
-        # What is the same on all devices stays so, which the check cannot see through loops of unlike length.
-        divided = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=parts, check_vma=False)
+        # Replicated values stay replicated; the check cannot see that through loops of different lengths.
+        divided = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=divided_spec, check_vma=False)
         return divided(*arguments)
 
     return call
@@ -58,17 +58,25 @@ def _reshard(tree: Tree, spec: P, mesh: Mesh) -> Tree:
     return jax.tree.map(lambda x: jax.reshard(x, NamedSharding(mesh, spec)), tree)
 
 
-def put_params(params: Tree, mesh: Mesh, *, parts: bool = False) -> Tree:
-    """Parameters on the mesh: a copy on every device, or in `parts`.
+def put_params(params: Tree, mesh: Mesh, *, shard: bool = False) -> Tree:
+    """Parameters on a mesh: a copy on every device, or sharded.
 
-    In parts (as in fully sharded data parallelism) each array is divided along its longest axis that the devices
-    divide evenly, and small or odd ones are copied; a program gathers an array before it is used. Where the mesh
-    spans processes, each must give the same parameters (and put text embeddings on the mesh in this way too).
+    Sharded (as in fully sharded data parallelism) each array is divided along its longest axis that the devices
+    divide evenly, and small or odd ones are copied; a program gathers an array before it is used.
+
+    Args:
+      params: a tree of arrays. Where the mesh spans processes, each process must give the same (and put text
+        embeddings on the mesh in this way too).
+      mesh: the devices.
+      shard: whether to divide the arrays.
+
+    Returns:
+      The tree as JAX arrays on the mesh.
     """
 
     def put(x: Any) -> Array:
         spec = P()
-        if parts:
+        if shard:
             fitting = [axis for axis, size in enumerate(x.shape) if size and size % mesh.size == 0]
             longest = max(fitting, key=lambda axis: x.shape[axis], default=None)
             if longest is not None:
@@ -80,13 +88,21 @@ def put_params(params: Tree, mesh: Mesh, *, parts: bool = False) -> Tree:
 
 
 def put_batch(batch: Tree, mesh: Mesh) -> Tree:
-    """This process's part of a batch (arrays, or a tree of them) to one array over all processes' devices."""
-    place = over_photos(mesh)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(place, np.asarray(x)), batch)
+    """This process's part of a batch as arrays over the devices of all processes.
+
+    Args:
+      batch: an array, or a tree of them, whose first axis is the images of this process.
+      mesh: the devices, which must divide the whole batch evenly.
+
+    Returns:
+      The tree as JAX arrays, the parts of all processes in the order of the processes.
+    """
+    sharding = over_images(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
 
 
 def fetch_batch(array: Array) -> Shaped[np.ndarray, "..."]:
-    """This process's part of a result, in the order in which its part of the batch was put."""
+    """This process's part of a result as a NumPy array, in the order in which its part of the batch was put."""
     if array.is_fully_addressable:
         return np.asarray(array)
     own = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}

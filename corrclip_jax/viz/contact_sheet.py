@@ -1,11 +1,11 @@
-"""Contact sheets: pictures in rows under the titles of their columns, and one key of the classes for all."""
+"""Contact sheets: rows of images under column titles, with one legend for all."""
 
 from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
 _PAPER, _INK = (255, 255, 255), (32, 33, 36)
-_GAP = 8  # pixels between pictures
+_GAP = 8  # pixels between images
 
 
 def contact_sheet(
@@ -15,9 +15,13 @@ def contact_sheet(
     *,
     width: int | None = None,
 ) -> Image.Image:
-    """Pictures of one size in rows, a title over each column, and below what each colour stands for.
+    """Arrange images of one size in rows.
 
-    `width` is what each picture is shrunk to (pixels), by default its own.
+    Args:
+      rows: the images.
+      titles: of the columns.
+      colours: the legend, by name.
+      width: of each image in pixels; by default it keeps its size.
     """
     first = rows[0][0]
     width = width or first.width
@@ -33,14 +37,14 @@ def contact_sheet(
     for column, title in enumerate(titles):
         x = _GAP + column * (width + _GAP)
         draw.text((x + width / 2, top / 2), title, _INK, font, anchor="mm")
-        for row, pictures in enumerate(rows):
-            picture = pictures[column].resize((width, height), Image.Resampling.LANCZOS)
-            canvas.paste(picture, (x, top + row * (height + _GAP)))
+        for row, images in enumerate(rows):
+            image = images[column].resize((width, height), Image.Resampling.LANCZOS)
+            canvas.paste(image, (x, top + row * (height + _GAP)))
     return canvas
 
 
 def _key(colours: Mapping[str, tuple[int, int, int]], width: int, em: int) -> Image.Image:
-    """Swatches and names in as many centred lines as they need, drawn twice as large for smooth corners."""
+    """The legend: swatches and names in centred lines, drawn at twice the size for smooth corners."""
     em, width = 2 * em, 2 * width
     font = ImageFont.load_default(em)
     lines: list[list[tuple[str, float]]] = [[]]

@@ -1,4 +1,4 @@
-"""A legend beside or below a picture: swatch, class, share of the pixels; sized with the picture."""
+"""Legends next to or below an image: swatch, class and share of the pixels, in a size that suits the image."""
 
 import math
 from bisect import bisect_right
@@ -9,14 +9,14 @@ from unicodedata import combining, normalize
 from PIL import Image, ImageDraw, ImageFont
 
 _PAPER, _INK, _FAINT = (255, 255, 255), (32, 33, 36), (112, 117, 122)
-# Lengths in ems, the font's size.
+# Lengths in ems (multiples of the font size).
 _LINE, _PAD, _GAP, _SWATCH, _LONGEST_NAME = 1.65, 1.1, 2.2, 1.0, 14.0
-_LONGEST_TEXT = 200  # characters; more need not be measured
+_LONGEST_TEXT = 200  # characters; longer names need not be measured
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a legend; `colour` None is an empty swatch, for what the picture leaves clear."""
+    """One line of a legend; `colour` None is an empty swatch, for a class that is not tinted."""
 
     name: str
     share: float
@@ -24,15 +24,15 @@ class Entry:
 
 
 def percent(share: float) -> str:
-    """A share 0..1 for people: "12.3 %", and "< 0.1 %" for what would round to nothing."""
+    """A share 0..1 as text: "12.3 %", or "< 0.1 %" for small shares above 0."""
     return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
 
 
 def with_legend(image: Image.Image, entries: Sequence[Entry]) -> Image.Image:
-    """The picture with a legend: below if it is wide, beside if it is tall.
+    """The image with a legend: below a wide image, to the right of a tall one.
 
-    Entries fill columns from top to bottom; what finds no room becomes one line, "+ 12 more". A picture
-    narrower than one column is centred above it.
+    Entries fill columns from top to bottom; those that do not fit are summed up in one line, "+ 12 more". An image
+    that is narrower than one column is centred above it.
     """
     em = max(14, round(0.021 * math.sqrt(image.width * image.height)), round(0.006 * max(image.size)))
     font = ImageFont.load_default(em)
@@ -69,8 +69,11 @@ def with_legend(image: Image.Image, entries: Sequence[Entry]) -> Image.Image:
 
 
 def _grid(count: int, image: Image.Image, column: int, line: int, pad: int, below: bool) -> tuple[int, int]:
-    """Columns and rows for `count` entries: below, the picture's width and at most half its height; beside,
-    its height and at most six tenths of its width; always room for six rows of one column."""
+    """Columns and rows for `count` entries.
+
+    Below the image, the legend takes its width and at most half its height; to the right, its height and at
+    most six tenths of its width. There is always room for one column of six rows.
+    """
     gap = round(_GAP / _PAD * pad)
     if below:
         columns = max(1, (image.width - 2 * pad + gap) // column)
@@ -82,7 +85,7 @@ def _grid(count: int, image: Image.Image, column: int, line: int, pad: int, belo
 
 
 def _swatch(em: int, colour: tuple[int, int, int] | None) -> Image.Image:
-    """A rounded square, drawn four times as large for a smooth edge."""
+    """A rounded square, drawn at four times the size for smooth edges."""
     side = 4 * em
     image = Image.new("RGB", (side, side), _PAPER)
     box, radius, stroke = (0, 0, side - 1, side - 1), side // 5, max(4, side // 14)
@@ -100,6 +103,6 @@ def _shortened(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, wi
 
 
 def _printable(name: str) -> str:
-    """The name in the letters that Pillow's own font has: accents fall, others become "?"."""
+    """The name in the characters of Pillow's font: without accents, and with "?" for other characters."""
     plain = "".join(c for c in normalize("NFKD", name) if not combining(c))
     return "".join(c if " " <= c <= "~" else " " if c.isspace() else "?" for c in plain)

@@ -1,4 +1,4 @@
-"""Pictures of a result: the label map as a PNG with a palette, and the photo under translucent colours."""
+"""Overlays: an image under the colours of its labels or regions; and label maps as PNG images with a palette."""
 
 import math
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from corrclip_jax.viz.legend import Entry, with_legend
 from corrclip_jax.viz.palette import class_colours, is_background, palette
 
 LONGEST_OVERLAY = 4096
-"""An overlay is for looking at: a longer photo is shrunk to this (pixels), a very small one enlarged."""
+"""Longest side of an overlay in pixels: larger images are scaled down, very small ones are enlarged."""
 
 _SMALLEST_OVERLAY = 320
 
 
 def label_image(labels: Integer[np.ndarray, "H W"], class_names: Sequence[str]) -> Image.Image:
-    """A label map as a picture that keeps the numbers: 8 bits with a palette, 16 bits grey above 255 classes.
+    """A label map as an index image: 8 bits with a palette, or 16 bits grey for more than 255 classes.
 
     Raises:
-      ValueError: for a label that is no class, and above 65,536 classes.
+      ValueError: for a label that is no class, or more than 65,536 classes.
     """
     count = len(class_names)
     if labels.size and not 0 <= labels.min() <= labels.max() < count:
@@ -35,7 +35,7 @@ def label_image(labels: Integer[np.ndarray, "H W"], class_names: Sequence[str]) 
 
 
 def class_shares(labels: Integer[np.ndarray, "H W"], count: int) -> Float[np.ndarray, " K"]:
-    """The share of the pixels (0..1) that each of `count` classes has, [K]."""
+    """Share of the pixels (0..1) of each of `count` classes, [K]."""
     return np.bincount(labels.ravel(), minlength=count) / max(labels.size, 1)
 
 
@@ -47,14 +47,21 @@ def overlay(
     opacity: float = 0.5,
     legend: bool = True,
 ) -> Image.Image:
-    """The photo under the classes' colours, outlined in white, with a legend of the classes that occur.
+    """Tint an image with the colours of its classes, outlined in white. A class called "background" stays clear.
 
-    `opacity` 0..1 is that of the colours. A class called "background" is left clear. The legend stands below a
-    wide photo and beside a tall one, lists classes by their share of the pixels, and cuts what does not fit
-    ("+ 12 more"). Photos beyond `LONGEST_OVERLAY` are shrunk.
+    Args:
+      photo: the image.
+      labels: class of each pixel.
+      class_names: of all classes; they decide the colours.
+      opacity: of the colours, 0..1.
+      legend: whether to add a legend of the classes that occur, sorted by share: below a wide image, to the
+        right of a tall one (see `with_legend`).
+
+    Returns:
+      The overlay, scaled down if the image is larger than `LONGEST_OVERLAY`.
 
     Raises:
-      ValueError: where photo and labels differ in size, or a label is no class.
+      ValueError: if image and labels differ in size, or a label is no class.
     """
     if labels.shape != photo.shape[:2]:
         raise ValueError(f"Photo and labels differ in size: {photo.shape[:2]} and {labels.shape}.")
@@ -79,25 +86,31 @@ def overlay(
 def outlined(
     photo: UInt8[np.ndarray, "H W 3"], regions: Integer[np.ndarray, "h w"], *, opacity: float = 0.35
 ) -> Image.Image:
-    """The photo with every region of a map under a colour of its own, by its id, and outlined in it.
+    """Tint and outline every region in a colour that depends on its id; unsegmented pixels (id 0) stay clear.
 
-    `opacity` 0..1 is that of the colours; 0 belongs to no region and is left clear. Sizes are `overlay`'s.
+    Args:
+      photo: the image.
+      regions: region map.
+      opacity: of the colours, 0..1.
+
+    Returns:
+      The image, scaled as in `overlay`.
 
     Raises:
-      ValueError: where photo and map differ in size.
+      ValueError: if image and map differ in size.
     """
     if regions.shape != photo.shape[:2]:
         raise ValueError(f"Photo and regions differ in size: {photo.shape[:2]} and {regions.shape}.")
     image, regions = _displayable(Image.fromarray(photo), regions)
     colours = Image.fromarray(palette(1024)[(regions - 1) % 1024])
-    picture = image.copy()
+    drawn = image.copy()
     within = Image.fromarray(np.where(regions > 0, np.uint8(255), np.uint8(0)))
-    picture.paste(Image.blend(image, colours, opacity), mask=within)
+    drawn.paste(Image.blend(image, colours, opacity), mask=within)
     edges = _outlines(regions, max(1, round(math.sqrt(regions.size) / 400)))
-    # A line has the colour of the region that it is on; on what is none it is white.
+    # A line has the colour of the region below it, and is white on unsegmented pixels.
     lines = np.where((regions > 0)[..., None], np.asarray(colours), np.uint8(255))
-    picture.paste(Image.fromarray(lines), mask=Image.fromarray(np.where(edges, np.uint8(255), np.uint8(0))))
-    return picture
+    drawn.paste(Image.fromarray(lines), mask=Image.fromarray(np.where(edges, np.uint8(255), np.uint8(0))))
+    return drawn
 
 
 def _displayable(image: Image.Image, labels: np.ndarray) -> tuple[Image.Image, np.ndarray]:
@@ -123,7 +136,7 @@ def _tint(image: Image.Image, labels: np.ndarray, class_names: Sequence[str], op
 
 
 def _outlines(labels: np.ndarray, width: int) -> np.ndarray:
-    """Where a pixel's class differs from its right or lower neighbour's, grown to `width` pixels."""
+    """Pixels whose label differs from that of the right or lower neighbour, as lines of `width` pixels."""
     edge = np.zeros(labels.shape, bool)
     edge[:, :-1] |= labels[:, 1:] != labels[:, :-1]
     edge[:-1] |= labels[1:] != labels[:-1]

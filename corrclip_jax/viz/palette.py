@@ -1,4 +1,4 @@
-"""Colours for classes: the same class index always has the same colour, however many classes there are."""
+"""Colours of classes: a class index always has the same colour, however many classes there are."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -10,29 +10,29 @@ _FIRST = (
     (230, 73, 82), (63, 136, 230), (84, 178, 92), (245, 173, 56), (150, 92, 214), (45, 184, 190),
     (236, 118, 178), (166, 124, 82), (178, 204, 70), (94, 108, 150),
 )  # fmt: skip
-_LIGHTNESS, _CHROMA = (0.50, 0.88), (0.06, 0.19)  # neither black, white nor grey, and nothing that glares
+_LIGHTNESS, _CHROMA = (0.50, 0.88), (0.06, 0.19)  # excludes black, white, grey and glaring colours
 _BACKGROUND = (0, 0, 0)
 
 
 def palette(count: int) -> UInt8[np.ndarray, "{count} 3"]:
-    """`count` RGB colours [count, 3]: ten chosen by hand, then always the one farthest from all before it.
+    """`count` RGB colours [count, 3]: ten chosen by hand, then each the farthest in Oklab from all before it.
 
-    Distances are Oklab's. A shorter palette is the beginning of a longer one; 256 colours are more than a
-    just noticeable difference apart, and beyond 1,024 they repeat.
+    A shorter palette is the beginning of a longer one. Among 256 colours any two differ by more than a just
+    noticeable difference; after 1,024 the colours repeat.
     """
     colours = _spread(256 if count <= 256 else 1024)
     return colours[np.arange(count) % len(colours)]
 
 
 def class_colours(class_names: Sequence[str]) -> UInt8[np.ndarray, "K 3"]:
-    """The palette's colours [K, 3]; a class called "background" is black."""
+    """Colours of classes, [K, 3]: those of the palette, and black for a class called "background"."""
     colours = palette(len(class_names))
     colours[[is_background(name) for name in class_names]] = _BACKGROUND
     return colours
 
 
 def is_background(name: str) -> bool:
-    """Whether a class stands for what is none of the others."""
+    """Whether a class is called "background"."""
     return name.strip().lower() == "background"
 
 

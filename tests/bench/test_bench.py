@@ -13,13 +13,13 @@ from rich.console import Console
 from sam2_models import SMALL
 from small_models import small_config, small_model
 
+from corrclip_jax.bench import against_torch as module
 from corrclip_jax.bench import measure as measuring
-from corrclip_jax.bench import versus as module
 from corrclip_jax.bench.clock import matmul_rate
 from corrclip_jax.bench.measure import measure
-from corrclip_jax.bench.stages import draw_photos, draw_text, take_apart
-from corrclip_jax.bench.table import versus_table
+from corrclip_jax.bench.stages import draw_photos, draw_text, split_stages
 from corrclip_jax.cli.commands import bench
+from corrclip_jax.cli.runs.bench_tables import against_torch_table
 from corrclip_jax.config import with_fields
 from corrclip_jax.method.branches import window_step
 from corrclip_jax.method.correlation import normalise
@@ -40,7 +40,7 @@ def run(*arguments):
 def test_the_stages_in_turn_are_the_window_step(params):
     config = with_fields(small_config(), method={"windows_per_chunk": 4})
     images, text = draw_photos(2, 60, 90), draw_text(5, 16)
-    stages = {stage.name: stage for stage in take_apart(config, params, images, text)}
+    stages = {stage.name: stage for stage in split_stages(config, params, images, text)}
     assert list(stages) == ["regions", "DINO", "correlation", "CLIP", "labels"]
     outputs = {name: jax.jit(stage.function)(*stage.arguments) for name, stage in stages.items()}
     found, _ = jax.jit(partial(find_regions, config))(params, images)
@@ -55,7 +55,7 @@ def test_the_stages_in_turn_are_the_window_step(params):
 def test_window_stages_stand_for_all_windows_of_the_batch(params, chunk, times):
     # A photo of 60 x 90 is 112 x 168 resized: two windows.
     config = with_fields(small_config(), method={"windows_per_chunk": chunk}, regions={"source": "none"})
-    stages = take_apart(config, params, draw_photos(3, 60, 90), draw_text(5, 16))
+    stages = split_stages(config, params, draw_photos(3, 60, 90), draw_text(5, 16))
     assert [stage.times for stage in stages] == [times, times, times, 1]
 
 
@@ -137,7 +137,7 @@ def test_more_threads_than_cores_are_refused():
 @pytest.mark.slow
 def test_against_torch_runs_both_and_compares():
     config = replace(small_config(), sam2=SMALL)
-    report = json.loads(json.dumps(module.versus(config, repeat=1)))
+    report = json.loads(json.dumps(module.against_torch(config, repeat=1)))
     assert list(report["against"]) == ["window", "regions"]
     for part in report["against"].values():
         assert part["ratio"] == pytest.approx(part["seconds"]["ours"] / part["seconds"]["torch"])
@@ -145,7 +145,7 @@ def test_against_torch_runs_both_and_compares():
         assert part["rate_share"] == pytest.approx(part["flops"] / part["seconds"]["ours"] / rate)
     report["huge_pages"] = "madvise"
     lines = StringIO()
-    Console(file=lines, width=120).print(versus_table(report))
+    Console(file=lines, width=120).print(against_torch_table(report))
     assert "medians of 1 turns, huge pages: madvise" in lines.getvalue()
 
 
@@ -153,7 +153,7 @@ def test_against_torch_notices_another_result():
     # The reference has no switch for parts of the method.
     config = with_fields(small_config(), regions={"source": "none"}, parts={"scope": False})
     with pytest.raises(ValueError, match="the two programs disagree"):
-        module.versus(config, repeat=1)
+        module.against_torch(config, repeat=1)
 
 
 def test_against_torch_says_what_is_missing(monkeypatch, tmp_path):
@@ -162,7 +162,7 @@ def test_against_torch_says_what_is_missing(monkeypatch, tmp_path):
     assert result.exit_code == 2
     assert "runs the reference in the tests of a checkout" in result.stderr
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
-    assert "wants torch, which is not installed" in run("--against", "torch").stderr
+    assert "needs torch, which is not installed" in run("--against", "torch").stderr
 
 
 def test_against_torch_is_float32():

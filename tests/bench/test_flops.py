@@ -7,9 +7,9 @@ from jax import ShapeDtypeStruct as Spec
 
 from corrclip_jax.bench.flops import count_flops
 from corrclip_jax.config import Config, DINOConfig
-from corrclip_jax.method.branches import dino_features
+from corrclip_jax.method.similarity import patch_features
 from corrclip_jax.ops.attention import attention
-from corrclip_jax.params.structure import expected_tower
+from corrclip_jax.params.structure import expected_network
 
 A, B = Spec((3, 5), jnp.float32), Spec((5, 5), jnp.float32)
 ONCE = 2 * 3 * 5 * 5
@@ -74,8 +74,8 @@ def test_a_whole_tower_has_the_arithmetic_of_its_formula():
     last = 2 * tokens * width * width  # query plus key, which is one product
     embedding = 2 * cells * (8 * 8 * 3) * width
     got = count_flops(
-        lambda params, pixels: dino_features(config, params, pixels),
-        expected_tower(config.dino),
+        lambda params, pixels: patch_features(config, {"dino": params}, pixels),
+        expected_network(config.dino),
         Spec((1, 32, 32, 3), jnp.float32),
     )
     assert got in (embedding + 2 * block + last, embedding + 2 * block + 2 * last)

@@ -31,11 +31,51 @@ def test_help_and_refusals_do_not_wait_for_jax(arguments):
         f"try: app({arguments!r})\n"
         "finally: assert 'jax' not in sys.modules, 'JAX was imported'"
     )
+    assert "JAX was imported" not in run_python("-c", program).stderr
+
+
+def run_python(*arguments, **environment):
     root = str(Path(corrclip_jax.__file__).parents[1])
-    run = subprocess.run(
-        [sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": root}, capture_output=True
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=os.environ | {"PYTHONPATH": root} | environment,
+        capture_output=True,
+        text=True,
     )
-    assert b"JAX was imported" not in run.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["evaluate", "--help"]])
+def test_help_loads_nothing_that_is_slow_to_import(arguments):
+    program = (
+        "import sys; from corrclip_jax.cli import app\n"
+        f"try: app({arguments!r})\n"
+        "finally: print([name for name in ('jax', 'numpy', 'PIL', 'flax', 'orbax', 'rich.progress')"
+        " if name in sys.modules], file=sys.stderr)"
+    )
+    assert run_python("-c", program).stderr.splitlines()[-1] == "[]"
+
+
+def test_the_package_runs_as_a_program():
+    run = run_python("-m", "corrclip_jax", "--version")
+    assert (run.returncode, run.stdout) == (0, f"corrclip {corrclip_jax.__version__}\n"), run.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"), [("corrclip se", "segment"), ("corrclip segment --points", "--points")]
+)
+def test_a_shell_completes_commands_and_options(words, completed):
+    program = "from corrclip_jax.cli import app; app(prog_name='corrclip')"
+    environment = {
+        "_CORRCLIP_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+    }
+    run = run_python("-c", program, **environment)
+    assert completed in run.stdout.split(), run.stderr
+
+
+def test_completion_can_be_installed():
+    assert "--install-completion" in plain(corrclip("--help").stdout)
 
 
 @pytest.mark.parametrize(
@@ -82,5 +122,5 @@ def test_what_convert_passes_on(tmp_path, monkeypatch):
     )
     options = {"out": Path("models/x"), "vocabulary": None, "name": None, "quick_gelu": False, "force": False}
     others = {"out": Path("y"), "vocabulary": Path("v"), "name": "n", "quick_gelu": None, "force": True}
-    others |= dict.fromkeys(("sam1", "eomt", "mask2former"))
-    assert calls == [((Path("in"),), options), ((Path("c"), Path("d"), None), others)]
+    checkpoints = {"clip": Path("c"), "dino": Path("d")}
+    assert calls == [((Path("in"),), options), ((checkpoints,), others)]

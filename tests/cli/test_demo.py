@@ -86,10 +86,10 @@ def test_scenes_are_the_same_every_time_and_unlike_each_other():
 
 
 def test_the_truth_follows_the_order_of_the_demos_classes():
-    classes, place_of = demo.own_classes()
+    classes, order = demo.own_classes()
     assert sorted(classes) == sorted(CLASSES)
-    for place, names in zip(place_of, CLASSES, strict=True):
-        assert classes[place] == names
+    for index, names in zip(order, CLASSES, strict=True):
+        assert classes[index] == names
 
 
 def show_half_right() -> Gallery:

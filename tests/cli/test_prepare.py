@@ -24,7 +24,7 @@ def test_label_files_are_made_once_beside_their_maps(tmp_path):
     again = prepare("coco_object", "--maps", tmp_path, "--out", tmp_path)
     assert again.exit_code == 0, "what was made is not taken for a map"
     assert "0 label files written" in again.stderr
-    assert "2 were there" in again.stderr
+    assert "2 existed" in again.stderr
 
 
 def test_a_map_that_is_none_is_named_and_the_others_are_made(tmp_path):

@@ -134,7 +134,7 @@ def test_the_threshold_makes_the_first_class_and_says_so(photos, model, tmp_path
         (("photos", "-c", "cat, Cat"), "class 2 names 'Cat'"),
         (("photos", "--classes-file", "gone.txt"), "no file of class names at gone.txt"),
         (("gone.jpg", "-c", "cat"), "gone.jpg does not exist"),
-        (("empty", "-c", "cat"), "empty is a folder without pictures"),
+        (("empty", "-c", "cat"), "empty is a folder without images"),
         (("photos", "-c", "cat", "--model", "nowhere"), "model must be one of .* Got 'nowhere'"),
         (("photos", "-c", "cat", "--model", "empty"), "empty holds neither a converted model"),
         (("photos", "-c", "cat", "--regions", "nowhere"), "'nowhere' is no folder"),

@@ -35,7 +35,10 @@ def sources(tmp_path):
     torch.save(
         {k: torch.from_numpy(x) for k, x in DINO_TENSORS.items()}, tmp_path / "dino_vitbase8_pretrain.pth"
     )
-    return {"clip": repository, "dino": tmp_path / "dino_vitbase8_pretrain.pth", "sam2": None}
+    return {
+        "clip": repository,
+        "dino": tmp_path / "dino_vitbase8_pretrain.pth",
+    }
 
 
 def assert_same(left, right):
@@ -43,7 +46,7 @@ def assert_same(left, right):
 
 
 def test_a_conversion_holds_weights_configuration_vocabulary_and_origin(sources, tmp_path):
-    out = convert(**sources, out=tmp_path / "model")
+    out = convert(sources, tmp_path / "model")
     config, params = read(out)
     assert (config.name, config.clip, config.dino, config.sam2) == ("model", CLIP, DINO, None)
     assert config.vocabulary == str(out / "vocabulary")
@@ -68,27 +71,27 @@ def test_a_conversion_holds_weights_configuration_vocabulary_and_origin(sources,
 
 def test_a_second_run_does_nothing_unless_forced(sources, tmp_path, monkeypatch):
     lines: list[str] = []
-    out = convert(**sources, out=tmp_path / "model", report=lines.append)
+    out = convert(sources, tmp_path / "model", report=lines.append)
     assert [line.split(" ")[0] for line in lines] == ["Converting", "Converting", "Converted:"]
     written = (out / "corrclip.json").stat().st_mtime_ns
     monkeypatch.setattr(module, "convert_state_dict", lambda *args: pytest.fail("converted again"))
-    assert convert(**sources, out=out, report=lines.append) == out
+    assert convert(sources, out, report=lines.append) == out
     assert lines[3:] == [f"Already converted: {out}"]
     assert (out / "corrclip.json").stat().st_mtime_ns == written
     monkeypatch.undo()
-    convert(**sources, out=out, force=True)
+    convert(sources, out, force=True)
     assert (out / "corrclip.json").stat().st_mtime_ns > written
 
 
 def test_other_weights_or_settings_replace_nothing_unless_forced(sources, tmp_path):
-    out = convert(**sources, out=tmp_path / "model")
+    out = convert(sources, tmp_path / "model")
     with pytest.raises(ConversionError, match="conversion of other files, or with other settings"):
-        convert(**sources, out=out, quick_gelu=False)
+        convert(sources, out, quick_gelu=False)
     other = CLIP_TENSORS | {"logit_scale": np.float32(5)[None].reshape(())}
     save_file(other, sources["clip"] / "open_clip_model.safetensors")
     with pytest.raises(ConversionError, match="conversion of other files, or with other settings"):
-        convert(**sources, out=out)
-    convert(**sources, out=out, quick_gelu=False, force=True)
+        convert(sources, out)
+    convert(sources, out, quick_gelu=False, force=True)
     config, params = read(out)
     assert not config.clip.quick_gelu
     assert params["clip"]["logit_scale"] == 5
@@ -99,10 +102,10 @@ def test_a_folder_of_something_else_is_not_touched(sources, tmp_path):
     (tmp_path / "holiday").mkdir()
     (tmp_path / "holiday" / "photo.jpg").touch()
     with pytest.raises(ConversionError, match="exists and is no converted model"):
-        convert(**sources, out=tmp_path / "holiday")
+        convert(sources, tmp_path / "holiday")
     assert (tmp_path / "holiday" / "photo.jpg").exists()
     (tmp_path / "empty").mkdir()
-    convert(**sources, out=tmp_path / "empty")
+    convert(sources, tmp_path / "empty")
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, MemoryError, ValueError])
@@ -110,15 +113,15 @@ def test_a_conversion_that_is_interrupted_leaves_nothing(sources, tmp_path, monk
     before = sorted(tmp_path.iterdir())
     calls = []
 
-    def write_one_then_fail(folder, name, params, write=module.write_tower):
+    def write_one_then_fail(folder, name, params, write=module.write_network):
         if calls:
             raise failure("in the middle")
         calls.append(name)
         write(folder, name, params)
 
-    monkeypatch.setattr(module, "write_tower", write_one_then_fail)
+    monkeypatch.setattr(module, "write_network", write_one_then_fail)
     with pytest.raises(failure):
-        convert(**sources, out=tmp_path / "model")
+        convert(sources, tmp_path / "model")
     assert calls == ["clip"]
     assert sorted(tmp_path.iterdir()) == before
 
@@ -128,7 +131,7 @@ def test_faulty_weights_leave_nothing_and_name_their_file(sources, tmp_path):
     save_file(broken, tmp_path / "broken.safetensors")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(ConversionError) as caught:
-        convert(**sources | {"dino": tmp_path / "broken.safetensors"}, out=tmp_path / "model")
+        convert(sources | {"dino": tmp_path / "broken.safetensors"}, tmp_path / "model")
     assert "broken.safetensors: The file does not fit DINO" in str(caught.value)
     assert caught.value.faults["missing"] == ("blocks_1/norm2/bias", "cls_token")
     assert sorted(tmp_path.iterdir()) == before
@@ -139,14 +142,14 @@ def test_an_out_that_cannot_be_written_is_told(sources, tmp_path, monkeypatch):
     with pytest.raises(
         OSError, match=r"file.model cannot be written: .*Choose another folder, or make room\."
     ):
-        convert(**sources, out=tmp_path / "file" / "model")
+        convert(sources, tmp_path / "file" / "model")
 
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "write_tower", full)
+    monkeypatch.setattr(module, "write_network", full)
     with pytest.raises(OSError, match="cannot be written: No space left on device"):
-        convert(**sources, out=tmp_path / "model")
+        convert(sources, tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
@@ -154,20 +157,20 @@ def test_a_disk_that_is_too_full_is_told_before_the_work(sources, tmp_path, monk
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     monkeypatch.setattr(module, "convert_state_dict", lambda *args: pytest.fail("worked in vain"))
     with pytest.raises(OSError, match=r"the model takes 0\.0 GiB and .* has 0\.0 GiB left"):
-        convert(**sources, out=tmp_path / "model")
+        convert(sources, tmp_path / "model")
 
 
 def test_what_shapes_do_not_show_can_be_given(sources, tmp_path):
     (sources["clip"] / "open_clip_config.json").unlink()
     with pytest.raises(ConversionError, match=r"open_clip_model\.safetensors: Nothing says which activation"):
-        convert(**sources, out=tmp_path / "model")
+        convert(sources, tmp_path / "model")
     given = CLIPConfig(
         embed_dim=24,
         quick_gelu=False,
         vision=CLIPVisionConfig(image_size=32, patch_size=8, width=64, layers=3, head_width=16),
         text=CLIPTextConfig(vocab_size=96, context_length=12, width=64, heads=4, layers=2),
     )
-    out = convert(**sources, out=tmp_path / "model", configs={"clip": given})
+    out = convert(sources, tmp_path / "model", configs={"clip": given})
     config, params = read(out)
     assert config.clip == given
     assert params["clip"]["visual"]["transformer"]["resblocks_0"]["attn"]["query"]["kernel"].shape == (
@@ -185,7 +188,7 @@ def test_the_register_decides_on_a_published_file(sources, tmp_path):
     wrong = {"hidden_act": "gelu"}
     published = {"model_type": "clip", "vision_config": wrong, "text_config": wrong}
     (repository / "config.json").write_text(json.dumps(published))
-    out = convert(**sources | {"clip": repository}, out=tmp_path / "model")
+    out = convert(sources | {"clip": repository}, tmp_path / "model")
     assert read(out)[0].clip.quick_gelu
     assert json.loads((out / "corrclip.json").read_text())["sources"]["clip"]["licence"] == "CC-BY-NC-4.0"
 
@@ -193,14 +196,14 @@ def test_the_register_decides_on_a_published_file(sources, tmp_path):
 def test_a_vocabulary_may_be_given_and_must_be_whole(sources, tmp_path):
     (sources["clip"] / "bpe_simple_vocab_16e6.txt.gz").rename(tmp_path / "my.txt.gz")
     lines: list[str] = []
-    out = convert(**sources, out=tmp_path / "without", report=lines.append)
+    out = convert(sources, tmp_path / "without", report=lines.append)
     assert read(out)[0].vocabulary is None
     assert "No CLIP vocabulary" in lines[0]
-    out = convert(**sources, out=tmp_path / "with", vocabulary=tmp_path / "my.txt.gz")
+    out = convert(sources, tmp_path / "with", vocabulary=tmp_path / "my.txt.gz")
     assert read(out)[0].vocabulary == str(out / "vocabulary")
     (tmp_path / "my.txt.gz").write_bytes(b"damaged")
     with pytest.raises(ValueError, match="no readable CLIP vocabulary"):
-        convert(**sources, out=tmp_path / "other", vocabulary=tmp_path / "my.txt.gz")
+        convert(sources, tmp_path / "other", vocabulary=tmp_path / "my.txt.gz")
 
 
 def test_a_folder_is_sorted_out_by_content(sources, tmp_path):
@@ -223,7 +226,7 @@ def test_a_network_of_queries_finds_regions_where_it_is_alone(sources, tmp_path,
     if by_content:
         out = convert_folder(tmp_path, out=tmp_path / "model")
     else:
-        out = convert(**sources, out=tmp_path / "model", eomt=tmp_path / "eomt")
+        out = convert(sources | {"eomt": tmp_path / "eomt"}, tmp_path / "model")
     config, params = read(out)
     assert config.regions.source == "eomt"
     assert config.eomt == EoMTConfig(
@@ -255,10 +258,10 @@ def test_memory_stays_under_two_and_a_half_times_the_file(tmp_path, dtype):
         random_tensors(dino_shapes(DINOConfig(width=64, layers=2, heads=1))), tmp_path / "dino.safetensors"
     )
     del tensors
-    files = (tmp_path / "clip.safetensors", tmp_path / "dino.safetensors", None)
-    convert(*files, tmp_path / "first", quick_gelu=True)  # what is traced and imported stays in memory
+    files = {family: tmp_path / f"{family}.safetensors" for family in ("clip", "dino")}
+    convert(files, tmp_path / "first", quick_gelu=True)  # what is traced and imported stays in memory
     tracemalloc.start()
-    convert(*files, tmp_path / "second", quick_gelu=True)
+    convert(files, tmp_path / "second", quick_gelu=True)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert size > 20e6 * np.dtype(dtype).itemsize / 4

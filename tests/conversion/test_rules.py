@@ -169,6 +169,6 @@ def test_sizes_tell_which_tensor_is_missing():
     assert sizes.count("norm_{}/scale") == 2
     assert int(3 * sizes.ratio("dense_0/kernel")) == 8
     with pytest.raises(
-        ConversionError, match="scale, which shows the model's size, wants a tensor with 2 axes"
+        ConversionError, match="scale, which shows the model's size, needs a tensor with 2 axes"
     ):
         sizes.shape("scale", 2)

@@ -22,7 +22,7 @@ from corrclip_jax.conversion.scenic import (
 from corrclip_jax.models.layers import Upscale
 from corrclip_jax.models.sam.mask_decoder import nest
 from corrclip_jax.models.sam.vit import ImageEncoder
-from corrclip_jax.params.structure import expected_tower, init_params
+from corrclip_jax.params.structure import expected_network, init_params
 from corrclip_jax.params.trees import shapes_by_path
 
 # The decoder cannot be smaller: scenic's has its sizes built in. Windows do not fit the grid of 6.
@@ -116,7 +116,7 @@ def mask_decoder():
 
 @pytest.mark.parametrize("config", [SMALL, SAM1Config()], ids=["small", "ViT-B"])
 def test_the_tree_is_the_one_that_scenics_module_makes(config):
-    written = jax.eval_shape(lambda tree: sam1_to_scenic(tree, config), expected_tower(config))["params"]
+    written = jax.eval_shape(lambda tree: sam1_to_scenic(tree, config), expected_network(config))["params"]
     wanted = image_encoder(config) | prompt_encoder(config.mask_channels) | mask_decoder()
     assert shapes_by_path(written) == wanted
 
@@ -268,7 +268,7 @@ def test_the_modules_arguments():
         ({"embed_dim": 128}, "scenic's mask decoder has embed_dim 256, this SAM's is 128"),
         ({"decoder_heads": 4, "decoder_layers": 3}, "decoder_heads 8, .* is 4; .* decoder_layers 2, .* is 3"),
         ({"decoder_mlp_width": 64}, "decoder_mlp_width 2048"),
-        ({"layers": 1}, "scenic's encoder wants two blocks or more"),
+        ({"layers": 1}, "scenic's encoder needs two blocks or more"),
     ],
 )
 def test_what_scenics_modules_cannot_be(params, changes, words):

@@ -23,7 +23,7 @@ from corrclip_jax.conversion.families import convert_state_dict, detect
 from corrclip_jax.conversion.rules import ConversionError
 from corrclip_jax.conversion.tables import clip, dino
 from corrclip_jax.hub.presets import PRESETS
-from corrclip_jax.params.structure import expected_tower
+from corrclip_jax.params.structure import expected_network
 from corrclip_jax.params.trees import shapes_by_path
 
 CLIP_TENSORS = random_tensors(open_clip_shapes(CLIP))
@@ -164,7 +164,7 @@ def test_shapes_of_published_sizes_show_their_configuration(name):
     [("vit-b", 149_620_737), ("vit-l", 427_616_513), ("vit-h", 986_109_441)],
 )
 def test_published_sizes_have_the_published_number_of_parameters(name, parameters):
-    shapes = shapes_by_path(expected_tower(PRESETS[name].clip))
+    shapes = shapes_by_path(expected_network(PRESETS[name].clip))
     assert sum(math.prod(shape) for shape in shapes.values()) == parameters
     assert sum(math.prod(shape) for shape in open_clip_shapes(PRESETS[name].clip).values()) == parameters
 

@@ -10,7 +10,8 @@ from tests_shared import GOLDENS
 from corrclip_jax.config import with_fields
 from corrclip_jax.method import labels, windows
 from corrclip_jax.method.branches import window_step
-from corrclip_jax.method.segment import make_segment, photo_features
+from corrclip_jax.method.segment import image_features, make_segment
+from corrclip_jax.method.sliding_windows import sliding_windows
 from corrclip_jax.ops import resize
 from corrclip_jax.text.embedding import TextEmbedding
 
@@ -53,7 +54,7 @@ def test_photo_resize_equals_opencv_bit_for_bit(run):
 def test_first_window(run):
     golden, config, params = run
     plan = windows.plan_windows(*golden["image"].shape[:2], config.method)
-    pixels = windows.cut_photo(jnp.asarray(golden["image"]), plan)[:1]
+    pixels = windows.cut_image(jnp.asarray(golden["image"]), plan)[:1]
     regions = windows.cut_regions(jnp.asarray(golden["regions"], jnp.int32), plan)[:1]
     program_ids = np.where(regions[0] == windows.PADDING_REGION, 10000, regions[0])
     np.testing.assert_array_equal(program_ids, golden["window_regions"])
@@ -61,7 +62,7 @@ def test_first_window(run):
 
     stages = jax.jit(lambda *args: window_step(config, params, *args, cap=64))(pixels, regions)
     cells = stages.features.shape[1]
-    dino = stages.dino_features[0].reshape(cells, -1)
+    dino = stages.similarity_features[0].reshape(cells, -1)
     kept = slice(None, None, 5) if cells > 400 else slice(None)
     assert error(dino[kept], golden["window_dino_features"]) < TOLERANCE
     assert error(stages.features[0, kept], golden["window_features"]) < TOLERANCE
@@ -73,7 +74,8 @@ def test_logits(run):
 
     @jax.jit
     def logits(image, regions):
-        features = photo_features(config, params, image[None], regions[None], 64)[0]
+        layout = sliding_windows(image.shape[:2], None, config)
+        features = image_features(config, params, image[None], regions[None], 64, layout)[0]
         grid = labels.logit_grid(features, jnp.asarray(golden["queries"]))
         rows, columns = (
             windows.stitch_matrix(axis, size)[::6]

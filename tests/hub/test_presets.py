@@ -84,7 +84,7 @@ def test_a_converted_folder_is_read(home, tmp_path):
 
 
 def test_dtype_and_sam2_are_the_callers(home, tmp_path):
-    config, params = load(small_model(tmp_path), dtype="bfloat16", sam2=False)
+    config, params = load(small_model(tmp_path), dtype="bfloat16", region_network=None)
     assert (config.dtype, config.sam2, set(params)) == ("bfloat16", None, {"clip", "dino"})
     assert params["dino"]["cls_token"].dtype == np.float32
 
@@ -136,7 +136,7 @@ def test_the_embedded_model_needs_no_network_and_no_home(home):
 
 
 def test_the_embedded_model_can_do_without_sam2(home):
-    config, params = load("tiny", dtype="bfloat16", sam2=False)
+    config, params = load("tiny", dtype="bfloat16", region_network=None)
     assert (config.dtype, config.sam2, set(params)) == ("bfloat16", None, {"clip", "dino"})
 
 

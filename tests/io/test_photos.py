@@ -161,12 +161,12 @@ def test_arrays():
     [
         (np.zeros((4, 5, 3)), r"float64 \[4, 5, 3\].*255"),
         (np.zeros((4, 5, 3), np.uint16), "uint16.*>> 8"),
-        (np.zeros((4, 5, 3), bool), "bool.*wanted uint8"),
-        (np.zeros((4, 5, 3), np.int64), "int64.*wanted uint8"),
+        (np.zeros((4, 5, 3), bool), "bool.*expected uint8"),
+        (np.zeros((4, 5, 3), np.int64), "int64.*expected uint8"),
         (np.zeros((4, 5, 4), np.uint8), r"photo\[\.\.\., :3\]"),
         (np.zeros((3, 4, 5), np.uint8), "Channels come last"),
         (np.zeros((2, 4, 5, 3), np.uint8), "as a list"),
-        (np.zeros(5, np.uint8), "wanted uint8"),
+        (np.zeros(5, np.uint8), "expected uint8"),
         (np.zeros((0, 5, 3), np.uint8), "empty"),
     ],
 )
@@ -240,5 +240,5 @@ def test_find_photos(tmp_path):
     with pytest.raises(PhotoError, match=r"gone\.jpg does not exist"):
         find_photos([tmp_path / "gone.jpg"])
     (tmp_path / "bare").mkdir()
-    with pytest.raises(PhotoError, match="bare is a folder without pictures"):
+    with pytest.raises(PhotoError, match="bare is a folder without images"):
         find_photos([tmp_path / "bare"])

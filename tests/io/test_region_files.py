@@ -138,16 +138,16 @@ def test_what_is_written_of_a_mask():
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.png", b"", "no readable picture"),
-        ("a.png", b"\x89PNG\r\n\x1a\n", "no readable picture"),
+        ("a.png", b"", "no readable image"),
+        ("a.png", b"\x89PNG\r\n\x1a\n", "no readable image"),
         ("a.json", b"{", "no readable JSON"),
         ("a.json", b"{}", 'no "annotations"'),
-        ("a.json", b"3", "a list of masks is wanted"),
+        ("a.json", b"3", "expected a list of masks"),
         ("a.json", b"[{}]", "mask 0: an RLE mask is"),
         (
             "a.json",
             b'[{"segmentation": {"size": [4, 3], "counts": [12]}}]',
-            r"size \(4, 3\), wanted \(3, 4\)",
+            r"size \(4, 3\), expected \(3, 4\)",
         ),
     ],
 )
@@ -159,7 +159,7 @@ def test_pictures_and_lists_that_hold_no_map(tmp_path, name, content, words):
 
 def test_a_photo_is_no_index_map(tmp_path):
     Image.new("RGB", (4, 3)).save(tmp_path / "a.png")
-    with pytest.raises(RegionError, match="a picture in RGB, no index map"):
+    with pytest.raises(RegionError, match="an image in RGB, no index map"):
         read_regions(tmp_path / "a.png", 3, 4)
     with pytest.raises(RegionError, match=r"gone\.json does not exist"):
         read_regions(tmp_path / "gone.json", 3, 4)

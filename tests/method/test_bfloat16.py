@@ -13,7 +13,7 @@ SCENES = (0, 2, 4, 5)
 
 @pytest.mark.slow
 def test_bfloat16_changes_at_most_one_label_in_a_hundred():
-    config, params = load("tiny", sam2=False)
+    config, params = load("tiny", region_network=None)
     config = with_fields(config, method={"max_regions": 16})
     text = embed_text(config, params, CLASSES)
     scenes = [val_scene(index) for index in SCENES]

@@ -26,7 +26,7 @@ def wanted_plan(height, width, method):
 def test_plans_equal_those_of_each_photo_alone(method):
     rng = np.random.default_rng(0)
     sizes = np.concatenate([rng.integers(1, 2200, (3000, 2)), ODD_SIZES])
-    plan = jax.jit(lambda sizes: windows_padded.plan_canvas(sizes, (2200, 2200), method))(jnp.asarray(sizes))
+    plan = jax.jit(lambda sizes: windows_padded.plan_padded(sizes, (2200, 2200), method))(jnp.asarray(sizes))
     last = [axis.start(axis.windows - 1, method) for axis in (plan.y, plan.x)]
     ours = np.stack(
         [
@@ -36,7 +36,7 @@ def test_plans_equal_those_of_each_photo_alone(method):
         axis=1,
     )
     np.testing.assert_array_equal(ours, [wanted_plan(*size, method) for size in sizes.tolist()])
-    fits = [windows_padded.fits_canvas(*size, (2200, 2200), method) for size in sizes.tolist()]
+    fits = [windows_padded.fits_padded(*size, (2200, 2200), method) for size in sizes.tolist()]
     np.testing.assert_array_equal(plan.fits, fits)
     assert 0 < np.mean(fits) < 1
 
@@ -67,7 +67,7 @@ def test_windows_and_stitching_equal_those_of_the_photo_alone(method, side, size
 
     @jax.jit
     def cut(sizes):
-        plan = windows_padded.plan_canvas(sizes, side, method)
+        plan = windows_padded.plan_padded(sizes, side, method)
         one = jax.tree.map(lambda x: x[0], plan)
         grid = tuple(padded // patch for padded in windows_padded.window_shape(side, method))
         cut = windows_padded.map_windows(
@@ -80,7 +80,7 @@ def test_windows_and_stitching_equal_those_of_the_photo_alone(method, side, size
     height, width = size
     for index, (h, w) in enumerate(sizes):
         plan = windows.plan_windows(int(h), int(w), method)
-        pixels = windows.cut_photo(data[0][index, :h, :w], plan)
+        pixels = windows.cut_image(data[0][index, :h, :w], plan)
         ids = windows.cut_regions(data[1][index, :h, :w], plan)
         np.testing.assert_array_equal(found[index, : len(pixels), ..., :3], pixels)
         np.testing.assert_array_equal(found[index, : len(pixels), ..., 3], ids.astype(np.float32))
@@ -107,7 +107,7 @@ def test_no_window_is_computed_that_no_photo_has(chunk, calls_wanted):
         jax.debug.callback(lambda: calls.append(len(pixels)))
         return pixels[:, :, 0, 0]
 
-    plan = windows_padded.plan_canvas(jnp.array(sizes), (90, 120), method)
+    plan = windows_padded.plan_padded(jnp.array(sizes), (90, 120), method)
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (6, 90, 120, 3), dtype=np.uint8))
     out = jax.jit(lambda *args: windows_padded.map_windows(count, *args, plan, method, chunk))(
         images, images[..., 0].astype(int)
@@ -118,7 +118,7 @@ def test_no_window_is_computed_that_no_photo_has(chunk, calls_wanted):
     assert (needed[1], sum(needed)) == (0, 10)
     for index, (height, width) in enumerate(sizes):
         if height:
-            alone = windows.cut_photo(
+            alone = windows.cut_image(
                 images[index, :height, :width], windows.plan_windows(height, width, method)
             )
             np.testing.assert_array_equal(out[index, : len(alone)], alone[:, :, 0, 0])

@@ -63,7 +63,7 @@ def test_without_merging_regions_stay_as_they_came(pair, whole):
     cells = np.asarray(resize.nearest(jnp.asarray(REGIONS), *got.regions.shape))
     np.testing.assert_array_equal(got.regions, np.unique(cells, return_inverse=True)[1].reshape(cells.shape))
     assert len(np.unique(whole.regions)) < len(np.unique(got.regions))
-    assert_same(got.dino_features, whole.dino_features)
+    assert_same(got.similarity_features, whole.similarity_features)
     # All else is as in a method to which no two regions are alike.
     unlike = stages(pair, with_fields(pair.config, method={"merge_distance": -1.0}))
     assert_same(got.attention, unlike.attention)
@@ -73,15 +73,15 @@ def test_without_merging_regions_stay_as_they_came(pair, whole):
 
 def test_without_scope_every_cell_sees_every_cell(pair, whole):
     got = without(pair, "scope")
-    features = got.dino_features.reshape(-1, got.dino_features.shape[-1])
+    features = got.similarity_features.reshape(-1, got.similarity_features.shape[-1])
     weights = np.exp(pair.config.method.similarity_scale * features @ features.T)
     assert_close("attention", got.attention, weights / weights.sum(1, keepdims=True))
     assert (whole.attention == 0).any()
-    assert_same(got.dino_features, whole.dino_features)
+    assert_same(got.similarity_features, whole.similarity_features)
     np.testing.assert_array_equal(got.regions, whole.regions)
     # The branches read this attention as they would any other.
     pixels, dino, regions, attention = (
-        jnp.asarray(x[None]) for x in (PIXELS, whole.dino_features, whole.regions, got.attention)
+        jnp.asarray(x[None]) for x in (PIXELS, whole.similarity_features, whole.regions, got.attention)
     )
     read = jax.jit(clip_features, static_argnums=(0, 6))
     wanted = read(pair.config, pair.params["clip"], pixels, dino, regions, attention, CAP)[0]
@@ -93,13 +93,13 @@ def test_without_scope_every_cell_sees_every_cell(pair, whole):
 def test_without_value_the_last_block_keeps_its_own_attention_within_the_scope(pair, whole):
     got = without(pair, "value")
     assert got.attention is None
-    assert_same(got.dino_features, whole.dino_features)
+    assert_same(got.similarity_features, whole.similarity_features)
     np.testing.assert_array_equal(got.regions, whole.regions)
 
     regions = torch.from_numpy(got.regions.astype(np.int64))
     outputs, token_regions, ids = clip_blocks(pair.clip, torch.from_numpy(PIXELS).permute(2, 0, 1), regions)
     th, tw = token_regions.shape
-    on_patches = normalise(resize.bilinear(jnp.asarray(got.dino_features), th, tw)).reshape(th * tw, -1)
+    on_patches = normalise(resize.bilinear(jnp.asarray(got.similarity_features), th, tw)).reshape(th * tw, -1)
     scope = scope_mask(on_patches, jnp.asarray(token_regions.flatten().numpy()))
     allowed = torch.from_numpy(np.pad(np.asarray(scope), ((1, 0), (1, 0)), constant_values=True))
     # Of five blocks the last but one is read, and the one middle block that the spatial branch averages.

@@ -171,7 +171,7 @@ def test_it_lowers_for_every_platform(params, text, platform):
 def test_more_regions_than_the_cap_are_an_error_or_marked_under_jit(params, text):
     images, regions = photos(2)
     many = regions.at[1].set(jnp.arange(60 * 90).reshape(60, 90) // 500)
-    with pytest.raises(ValueError, match="region map 1 has 10 regions besides the rest"):
+    with pytest.raises(ValueError, match="region map 1 has 10 regions besides unsegmented pixels"):
         make_segment(CONFIG)(params, images, text, regions=many)
     result = jitted(CONFIG)(params, images, text, regions=many)
     assert (np.asarray(result.labels[1]) == -1).all()

@@ -10,7 +10,8 @@ from corrclip_jax.config import with_fields
 from corrclip_jax.datasets.scenes.generate import val_scene
 from corrclip_jax.hub.presets import load
 from corrclip_jax.method import labels, windows, windows_padded
-from corrclip_jax.method.segment import make_segment, photo_features
+from corrclip_jax.method.segment import image_features, make_segment
+from corrclip_jax.method.sliding_windows import sliding_windows
 from corrclip_jax.params.structure import init_params
 from corrclip_jax.regions.sources import find_regions
 from corrclip_jax.text.embedding import TextEmbedding
@@ -95,8 +96,9 @@ def test_features_and_logits_equal_those_of_each_photo_alone(params, text, photo
 
     @jax.jit
     def on_a_canvas(images, regions, sizes):
-        features = photo_features(CONFIG, params, images, regions, 9, sizes)
-        plan = windows_padded.plan_canvas(sizes, CANVAS, CONFIG.method)
+        layout = sliding_windows(CANVAS, sizes, CONFIG)
+        features = image_features(CONFIG, params, images, regions, 9, layout)
+        plan = windows_padded.plan_padded(sizes, CANVAS, CONFIG.method)
 
         def logits(args):
             features, plan = args
@@ -107,7 +109,8 @@ def test_features_and_logits_equal_those_of_each_photo_alone(params, text, photo
 
     @jax.jit
     def alone(image, regions):
-        features = photo_features(CONFIG, params, image[None], regions[None], 9)[0]
+        layout = sliding_windows(image.shape[:2], None, CONFIG)
+        features = image_features(CONFIG, params, image[None], regions[None], 9, layout)[0]
         plan = windows.plan_windows(*image.shape[:2], CONFIG.method)
         matrices = (
             windows.stitch_matrix(*a) for a in zip((plan.y, plan.x), features.shape[2:4], strict=True)
@@ -173,7 +176,7 @@ def test_photos_that_do_not_fit_are_an_error_or_marked_under_jit(params, text, p
     given = {"regions": on_canvas(regions[:2], 0)}
     sizes = np.array([(60, 60), size])
     with pytest.raises(
-        ValueError, match=f"photo 1 of {size[0]} x {size[1]} does not fit into images of 96 x 130"
+        ValueError, match=f"image 1 of {size[0]} x {size[1]} does not fit into images of 96 x 130"
     ):
         make_segment(config)(*arguments, sizes=sizes, **given)
     result = jitted(config)(*arguments, sizes=sizes, **given)

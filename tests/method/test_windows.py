@@ -41,7 +41,7 @@ def test_windows_cover_every_pixel(length):
 def test_padding_is_zero_pixels_and_a_region_of_its_own():
     plan = windows.plan_windows(50, 500, METHOD)  # 205 x 2048, padded to 224
     photo = np.full((50, 500, 3), 200, np.uint8)
-    pixels = windows.cut_photo(jnp.asarray(photo), plan)
+    pixels = windows.cut_image(jnp.asarray(photo), plan)
     regions = windows.cut_regions(jnp.ones((50, 500), jnp.int32), plan)
     assert plan.y.before == 9
     assert plan.y.after == 10

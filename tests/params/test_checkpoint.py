@@ -53,7 +53,7 @@ def test_a_saved_model_can_be_moved_and_read_from_anywhere(params, tmp_path, mon
 
 
 def test_sam2_can_be_left_out(params, tmp_path):
-    config, tree = read(save(tmp_path / "model", params, CONFIG), sam2=False)
+    config, tree = read(save(tmp_path / "model", params, CONFIG), region_network=None)
     assert config.sam2 is None
     assert set(tree) == {"clip", "dino"}
     without = with_fields(CONFIG, sam2=None)
@@ -160,8 +160,8 @@ def test_a_fitting_tree_passes_under_jit_and_without_sam2(params):
     check_params(CONFIG, jax.eval_shape(lambda: params))
     jax.jit(lambda tree: check_params(CONFIG, tree))(params)
     towers = {name: params[name] for name in ("clip", "dino")}
-    check_params(CONFIG, towers, region_tower=None)
-    check_params(CONFIG, params, region_tower=None)
+    check_params(CONFIG, towers, region_network=None)
+    check_params(CONFIG, params, region_network=None)
     check_params(with_fields(CONFIG, sam2=None), towers)
 
 

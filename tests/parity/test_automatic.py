@@ -16,9 +16,9 @@ from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPi
 
 from corrclip_jax.config import SAM_AUTOMATIC, Config, SAM1Config, with_fields
 from corrclip_jax.conversion.families import convert_state_dict
-from corrclip_jax.models.sam.sam1 import input_sides
+from corrclip_jax.models.sam.sam1 import resized_extent
 from corrclip_jax.regions.crop_layout import count_masks, crop_layers, layer_points
-from corrclip_jax.regions.sam_adapter import network
+from corrclip_jax.regions.sam_adapter import sam_adapter
 from corrclip_jax.regions.sam_crops import LayerMasks, automatic_masks, regions_from_layers
 from corrclip_jax.regions.sources import find_regions, score_regions
 
@@ -63,7 +63,7 @@ def pipeline(
     for crop, image, mask, score in zip(crops, images, logits, iou, strict=True):
         sides = image.shape[-2:]
         full = PROCESSOR.post_process_masks(
-            [torch.tensor(mask)], [sides], [input_sides(*sides, size=SIZE)], binarize=False
+            [torch.tensor(mask)], [sides], [resized_extent(*sides, image_size=SIZE)], binarize=False
         )
         found = PROCESSOR.filter_masks(
             full[0], torch.tensor(score), photo.shape[:2], crop,
@@ -106,7 +106,7 @@ def test_the_masks_are_the_pipelines(multimask, crop_layers_, height, width):
     found = [
         LayerMasks(*map(jnp.asarray, parts)) for parts in zip(*(np.split(x, ends) for x in flat), strict=True)
     ]
-    sam = network(Config(sam1=SMALL, regions=settings), {})
+    sam = sam_adapter(Config(sam1=SMALL, regions=settings), {})
     run = jax.jit(partial(regions_from_layers, sam, layers, height=height, width=width, config=settings))
     regions, facts = jax.tree.map(np.asarray, run(found=found))
 
@@ -129,7 +129,7 @@ def test_crops_and_points_are_the_pipelines(crop_layers_):
     crops, points, _, _ = PROCESSOR.generate_crop_boxes(photo, SIZE, crop_layers_, points_per_crop=6)
     layers = crop_layers(93, 151, settings)
     np.testing.assert_array_equal(np.concatenate([layer.boxes for layer in layers]), crops)
-    ours = [layer_points(layer, partial(input_sides, size=SIZE)) for layer in layers]
+    ours = [layer_points(layer, partial(resized_extent, image_size=SIZE)) for layer in layers]
     np.testing.assert_allclose(np.concatenate(ours), points[0].transpose(0, 1), rtol=1e-6)
 
 

@@ -59,7 +59,7 @@ def test_window_of_a_photo(pair):
 
     cells = theirs["merged"].numel()
     dino = theirs["dino_features"].reshape(cells, -1)
-    assert_close("DINO features", ours.dino_features.reshape(cells, -1), dino, 2e-4)
+    assert_close("DINO features", ours.similarity_features.reshape(cells, -1), dino, 2e-4)
     ties = near_ties(theirs["similarity"], theirs["merged"].flatten().numpy())
     assert ties.mean() < 0.05
     features = theirs["features"].reshape(cells, -1)

@@ -27,7 +27,7 @@ from corrclip_jax.models.mask2former.pixel_decoder import PixelDecoder
 from corrclip_jax.models.mask2former.positions import sine_positions
 from corrclip_jax.models.mask2former.swin import Swin
 from corrclip_jax.ops.cudnn_attention import EXPORT_CHECKS
-from corrclip_jax.params.structure import expected_tower
+from corrclip_jax.params.structure import expected_network
 
 # Small, but with all that can go wrong: windows of even and odd sides that do not fit the maps, or are larger than
 # they; stages of one block and of several; heads of widths that are no power of two.
@@ -267,7 +267,7 @@ def test_the_published_sizes_are_filled_by_their_tensors(size, monkeypatch):
 def test_the_published_tiny_size_makes_logits_of_any_photo():
     config = PUBLISHED["T"]
     image = jax.ShapeDtypeStruct((1, 427, 640, 3), jnp.float32)
-    classes, masks = jax.eval_shape(Mask2Former(config).apply, {"params": expected_tower(config)}, image)
+    classes, masks = jax.eval_shape(Mask2Former(config).apply, {"params": expected_network(config)}, image)
     assert classes.shape == (1, 100, 134)
     assert masks.shape == (1, 100, 107, 160)
 
@@ -281,7 +281,7 @@ def tiny():
         noise = rng.standard_normal(leaf.shape).astype(np.float32)
         return 1 + 0.1 * noise if noise.ndim == 1 else noise * np.prod(leaf.shape[:-1]) ** -0.5
 
-    params = {"params": jax.tree.map(jnp.asarray, jax.tree.map(random, expected_tower(TINY)))}
+    params = {"params": jax.tree.map(jnp.asarray, jax.tree.map(random, expected_network(TINY)))}
     images = jnp.asarray(rng.standard_normal((2, 50, 70, 3)), jnp.float32)
     return params, images, jax.jit(Mask2Former(TINY).apply)(params, images)
 
@@ -313,7 +313,7 @@ def test_it_lowers_for_every_platform(dtype):
         disabled_checks=EXPORT_CHECKS,
     )
     image = jax.ShapeDtypeStruct((1, 93, 70, 3), jnp.float32)
-    exported = export({"params": expected_tower(TINY)}, image)
+    exported = export({"params": expected_network(TINY)}, image)
     assert [x.shape for x in exported.out_avals] == [(1, 5, 3), (1, 5, 24, 18)]
     assert {x.dtype for x in exported.out_avals} == {jnp.dtype(jnp.float32)}
     assert "callback" not in exported.mlir_module()

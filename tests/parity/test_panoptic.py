@@ -14,7 +14,7 @@ from transformers.models.mask2former.image_processing_pil_mask2former import Mas
 
 from corrclip_jax.config import PanopticConfig
 from corrclip_jax.regions.panoptic import find_segments
-from corrclip_jax.regions.panoptic_adapter import Network, eomt_sides, preprocess
+from corrclip_jax.regions.panoptic_adapter import QueryNetworkAdapter, eomt_resized_extent, preprocess
 
 SIZE, QUERIES, CLASSES = 64, 12, 4
 SIDES = {"eomt": SIZE // 4, "mask2former": 24}
@@ -27,11 +27,13 @@ PHOTOS = [(60, 90), (64, 64), (131, 40), (9, 120), (48, 64), (30, 55)]
 CANVAS = (131, 120)
 
 
-def net_of(source: str) -> Network:
+def net_of(source: str) -> QueryNetworkAdapter:
     """What the post-processing asks of a network, without one."""
     if source == "eomt":
-        return Network(SIZE, partial(eomt_sides, size=SIZE), lambda x: None, 0.8, SIZE, False)
-    return Network(SIZE, lambda height, width: (SIZE, SIZE), lambda x: None, 0.5, 384, True)
+        return QueryNetworkAdapter(
+            SIZE, partial(eomt_resized_extent, image_size=SIZE), lambda x: None, 0.8, SIZE, False
+        )
+    return QueryNetworkAdapter(SIZE, lambda height, width: (SIZE, SIZE), lambda x: None, 0.5, 384, True)
 
 
 def logits(source: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -118,8 +120,10 @@ def test_the_sides_in_eomts_input_are_the_published_ones(size):
     """Known beforehand or values: halves, a float that falls one pixel short, photos that are left as they are."""
     rng = np.random.default_rng(0)
     photos = np.concatenate([rng.integers(1, 2100, (3000, 2)), rng.integers(1, 60, (500, 2)), PHOTOS])
-    static = np.array([eomt_sides(*map(int, photo), size) for photo in photos])
-    traced = jax.jit(jax.vmap(lambda x: jnp.stack(eomt_sides(x[0], x[1], size))))(jnp.asarray(photos))
+    static = np.array([eomt_resized_extent(*map(int, photo), size) for photo in photos])
+    traced = jax.jit(jax.vmap(lambda x: jnp.stack(eomt_resized_extent(x[0], x[1], size))))(
+        jnp.asarray(photos)
+    )
     np.testing.assert_array_equal(traced, static)
     wanted = np.array([get_size_with_aspect_ratio(tuple(map(int, photo)), size, size) for photo in photos])
     works = (wanted.min(axis=1) > 0) & (wanted.max(axis=1) <= size)

@@ -59,7 +59,7 @@ def test_window_step(case):
         theirs = reference.window_features(pair.clip, pair.dino, window, torch.from_numpy(regions))
         cells = theirs["merged"].numel()
         wanted = theirs["dino_features"].reshape(cells, -1)
-        assert_close(f"{kind}: DINO features", ours.dino_features.reshape(cells, -1), wanted, 1e-5)
+        assert_close(f"{kind}: DINO features", ours.similarity_features.reshape(cells, -1), wanted, 1e-5)
 
         merged = theirs["merged"].flatten().numpy()
         regions = ours.regions.flatten()

@@ -11,7 +11,7 @@ from small_models import SAM1
 from corrclip_jax.config import SAM_AUTOMATIC, Config, with_fields
 from corrclip_jax.params.structure import init_params
 from corrclip_jax.regions.crop_layout import crop_layers
-from corrclip_jax.regions.sam_adapter import network
+from corrclip_jax.regions.sam_adapter import sam_adapter
 from corrclip_jax.regions.sam_crops import LayerMasks, automatic_masks, regions_from_layers
 
 SETTINGS = with_fields(SAM_AUTOMATIC, crop_layers=2)
@@ -30,13 +30,13 @@ def test_boxes_that_are_values_are_those_of_the_photo_alone(overlap):
         return [layer.boxes for layer in crop_layers(*canvas, settings, sides)]
 
     found = jax.jit(jax.vmap(boxes_of))(sizes)
-    rooms = [layer.canvas for layer in crop_layers(*canvas, settings)]
+    rooms = [layer.shape for layer in crop_layers(*canvas, settings)]
     for index, (height, width) in enumerate(sizes.tolist()):
         layers = crop_layers(height, width, settings)
         for boxes, layer, room in zip(found, layers, rooms, strict=True):
             np.testing.assert_array_equal(boxes[index], layer.boxes)
-            assert layer.canvas[0] <= room[0]
-            assert layer.canvas[1] <= room[1]
+            assert layer.shape[0] <= room[0]
+            assert layer.shape[1] <= room[1]
 
 
 CANVAS = (121, 163)
@@ -55,7 +55,7 @@ SMALL = with_fields(
 
 def test_masks_of_crops_lie_where_they_lie_in_the_photo_alone():
     settings = with_fields(SMALL, min_area=4)
-    sam = network(Config(sam1=SAM1, regions=settings), {})
+    sam = sam_adapter(Config(sam1=SAM1, regions=settings), {})
     rng = np.random.default_rng(1)
     x, y = np.meshgrid(*[(np.arange(16) + 0.5) / 16] * 2)
     found = []

@@ -45,9 +45,9 @@ def made_up(config, net):
 def config(request, monkeypatch):
     """The configuration of a source whose network says what the photos want."""
     config = with_fields(CONFIG, regions={"source": request.param, "panoptic": {"overlap_threshold": 0.4}})
-    real = panoptic.network
+    real = panoptic.query_adapter
     tower = getattr(config, request.param)
-    monkeypatch.setattr(panoptic, "network", lambda *args: made_up(tower, real(*args)))
+    monkeypatch.setattr(panoptic, "query_adapter", lambda *args: made_up(tower, real(*args)))
     return config
 
 

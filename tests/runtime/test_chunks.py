@@ -7,11 +7,18 @@ from jax import ShapeDtypeStruct as Spec
 
 from corrclip_jax.config import Config, with_fields
 from corrclip_jax.hub.presets import PRESETS
-from corrclip_jax.method.segment import label_photos
+from corrclip_jax.method.segment import label_images
+from corrclip_jax.method.sliding_windows import sliding_windows
 from corrclip_jax.method.windows import plan_windows
-from corrclip_jax.params.structure import expected_tower
+from corrclip_jax.params.structure import expected_network
 from corrclip_jax.regions.sources import find_regions
-from corrclip_jax.runtime.memory import device_bytes, fill, points_at_once, rows_at_once, windows_at_once
+from corrclip_jax.runtime.memory import (
+    device_bytes,
+    points_at_once,
+    rows_at_once,
+    windows_at_once,
+    with_memory_defaults,
+)
 from corrclip_jax.text.embedding import TextEmbedding, query_bucket
 
 GIB = 1 << 30
@@ -27,13 +34,14 @@ def temporaries(function, *arguments):
 def test_labels_take_no_more_memory_for_a_large_vocabulary():
     config = PRESETS["vit-b"]
     plan = plan_windows(HEIGHT, WIDTH, config.method)
+    layout = sliding_windows((HEIGHT, WIDTH), None, config)
     grid = (len(plan.y.starts), len(plan.x.starts), 42, 42)
     taken, logits = {}, {}
     for classes in (21, 847):
         queries = query_bucket(classes)
 
         def labels(features, vectors, owner, regions, queries=queries):
-            return label_photos(config, features, TextEmbedding(vectors, owner, queries), regions, 65)
+            return label_images(config, features, TextEmbedding(vectors, owner, queries), regions, 65, layout)
 
         taken[classes] = temporaries(
             labels,
@@ -55,7 +63,7 @@ def queries_times_photo(classes):
 def test_the_thorough_grid_of_points_on_a_large_photo_takes_less_than_2_gib():
     config = with_fields(PRESETS["vit-b"], regions={"points_per_side": 32})
     assert config.sam2 is not None
-    params = {"sam2": expected_tower(config.sam2)}
+    params = {"sam2": expected_network(config.sam2)}
     find = lambda params, images: find_regions(config, params, images)[0]  # noqa: E731
     assert temporaries(find, params, Spec((1, HEIGHT, WIDTH, 3), jnp.uint8)) < 2 * GIB
 
@@ -94,9 +102,9 @@ def test_what_is_configured_counts():
         assert windows_at_once(config, memory) == 3
         assert points_at_once(config, memory) == 7
         assert rows_at_once(config.method.rows_per_chunk, 32, 500, memory) == 5
-        assert fill(config, memory, queries=32, width=500) == config
+        assert with_memory_defaults(config, memory, queries=32, width=500) == config
     assert None not in (
-        (filled := fill(Config(), GIB, queries=32, width=500)).method.rows_per_chunk,
+        (filled := with_memory_defaults(Config(), GIB, queries=32, width=500)).method.rows_per_chunk,
         filled.method.windows_per_chunk,
         filled.regions.points_per_chunk,
     )

@@ -12,7 +12,7 @@ from corrclip_jax.method.correlation import normalise
 from corrclip_jax.method.windows import CLIP_MEAN, CLIP_STD
 from corrclip_jax.models.clip.model import CLIP
 from corrclip_jax.models.dino import DINO
-from corrclip_jax.params.structure import expected_tower
+from corrclip_jax.params.structure import expected_network
 
 STEPS = 12
 
@@ -115,8 +115,8 @@ def test_clip_begins_as_a_convolutional_network(clip_config):
     vision, start = clip_config.vision, recipe("clip_start")
     images = np.random.default_rng(0).integers(0, 256, (40, 28, 28, 3), np.uint8)
     visual = start.convolutional(vision, images, 0)
-    assert jax.tree.map(np.shape, expected_tower(clip_config)["visual"] | visual) == jax.tree.map(
-        lambda leaf: leaf.shape, expected_tower(clip_config)["visual"]
+    assert jax.tree.map(np.shape, expected_network(clip_config)["visual"] | visual) == jax.tree.map(
+        lambda leaf: leaf.shape, expected_network(clip_config)["visual"]
     )
     # What patches show has unit variance but for a factor, and lies beside the positions.
     patches = start.patches_of(images, vision.patch_size) @ visual["conv1"]["kernel"].reshape(48, -1)
@@ -264,7 +264,7 @@ def test_landed_dino_is_the_package_s_tower_with_centred_features(pool):
     images = recipe("pool").load_halved(pool, "scenes").images[:, :56, :56]
     params = train_dino.landed(SMALL_DINO, state.teacher, images)
     shapes = jax.tree.map(np.shape, params)
-    assert shapes == jax.tree.map(lambda leaf: leaf.shape, expected_tower(SMALL_DINO))
+    assert shapes == jax.tree.map(lambda leaf: leaf.shape, expected_network(SMALL_DINO))
     features = DINO(SMALL_DINO).apply({"params": params}, train_dino.normalise_views(images[:, None]))
     assert np.abs(features.mean((0, 1, 2))).max() < 1e-5
     assert np.isfinite(normalise(features)).all()
@@ -294,7 +294,7 @@ def test_warm_up_ends_and_the_rate_falls_to_nothing():
 
 def test_muon_takes_the_matrices_within_blocks_of_pictures_alone():
     as_matrix = recipe("loop")._as_matrix
-    params = expected_tower(recipe("tiny").CONFIG.clip)
+    params = expected_network(recipe("tiny").CONFIG.clip)
     chosen = {
         "/".join(str(part.key) for part in path): as_matrix(path, leaf)
         for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]

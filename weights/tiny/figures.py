@@ -19,7 +19,7 @@ from corrclip_jax.datasets.scenes import generate
 from corrclip_jax.datasets.scenes.words import CLASSES
 from corrclip_jax.method.segment import make_segment
 from corrclip_jax.params.model_folder import read
-from corrclip_jax.params.structure import towers_of
+from corrclip_jax.params.structure import networks_of
 from corrclip_jax.text.encode import embed_text
 from corrclip_jax.viz.overlay import overlay
 
@@ -105,7 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    towers = tuple(towers_of(read(HERE)[0]))
+    towers = tuple(networks_of(read(HERE)[0]))
     for tower in towers:
         parser.add_argument(f"--{tower}", type=Path)
     args = parser.parse_args()

@@ -22,9 +22,9 @@ from tiny import CONFIG
 from corrclip_jax.config import with_fields
 from corrclip_jax.params.model_folder import DESCRIPTION, read, read_description, write_description
 from corrclip_jax.params.model_folder import VOCABULARY as VOCABULARY_FOLDER
-from corrclip_jax.params.structure import check_params, towers_of
+from corrclip_jax.params.structure import check_params, networks_of
 
-TOWERS = tuple(towers_of(CONFIG))
+TOWERS = tuple(networks_of(CONFIG))
 _DROPPED_BITS = 12
 _COMMITTED = "commit_success.txt"
 

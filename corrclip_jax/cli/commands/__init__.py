@@ -1,1 +1,1 @@
-"""Commands of the program `corrclip`: one module a command, its options and nothing else."""
+"""Commands of the program `corrclip`: one module per command, with its options and checks."""

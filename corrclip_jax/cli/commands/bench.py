@@ -1,4 +1,4 @@
-"""`corrclip bench`: where a model's time goes on this machine, and how near that is to what the machine can do."""
+"""`corrclip bench`: time, arithmetic and memory of a model on this machine, stage by stage."""
 
 import json
 import os
@@ -10,17 +10,27 @@ import typer
 from rich.markup import escape
 
 from corrclip_jax.cli.shared.console import UsageError, messages, results
-from corrclip_jax.cli.shared.options import parse_size
-from corrclip_jax.config import Config, Dtype, RegionSource, with_fields
+from corrclip_jax.cli.shared.options import (
+    BatchOption,
+    DtypeOption,
+    ModelOption,
+    PointsOption,
+    Precision,
+    RegionSourceOption,
+    SizeOption,
+    parse_size,
+)
+from corrclip_jax.config import FAMILIES, Config, RegionSource, families, with_fields
 
 HELP = "\n\n".join(
     [
-        "Measure a model on this machine.",
-        "For every stage (regions, DINO, correlation, CLIP, labels) and for the whole program: seconds, share, "
-        "arithmetic, share of the device's own rate of matrix products (measured in the same run, in the same "
-        "precision), memory, time to compile. Photos and texts are drawn; weights may be, with --random.",
-        "With --against torch the window step and SAM 2 run beside the torch reference of a checkout's tests, in "
-        "turns, on the same random weights.",
+        "Measure the speed of a model on this machine.",
+        "For every stage (regions, DINO, correlation, CLIP, labels) and for the whole program: seconds, "
+        "share of the time, floating-point operations, share of the device's peak rate (of matrix products,"
+        " measured in the same run and precision), memory, and time to compile. Images and texts are "
+        "random; with --random, so are the weights.",
+        "With --against torch, the window step and SAM 2 run alternately with the torch reference of a checkout's "
+        "tests, on the same random weights.",
         "[bold]Examples[/]",
         "  corrclip bench",
         "  corrclip bench -m vit-b --random --size 500x375 --threads 2 --json vit-b.json",
@@ -30,74 +40,71 @@ HELP = "\n\n".join(
 )
 
 
-class Other(StrEnum):
-    """What to compare with."""
+class Reference(StrEnum):
+    """Implementations to compare with."""
 
     torch = "torch"
 
 
 def bench(
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="tiny, vit-b, vit-l, vit-h, or a model's folder.")
-    ] = "tiny",
-    random: Annotated[
-        bool, typer.Option("--random", help="Draw the weights: nothing is downloaded.")
-    ] = False,
-    size: Annotated[str, typer.Option(help="Width and height of the photos.")] = "500x375",
-    batch: Annotated[int, typer.Option(min=1, help="Photos in a call.")] = 1,
-    dtype: Annotated[Dtype, typer.Option(help="The towers' compute type.")] = "float32",
-    regions: Annotated[
-        RegionSource | None,
-        typer.Option(help="Where regions come from. [dim]\\[default: the model's][/]", show_default=False),
-    ] = None,
-    points: Annotated[
-        int | None, typer.Option(min=1, help="n for a grid of n x n points.", show_default=False)
-    ] = None,
+    model: ModelOption = "tiny",
+    random: Annotated[bool, typer.Option("--random", help="Random weights: nothing is downloaded.")] = False,
+    size: SizeOption = "500x375",
+    batch: BatchOption = 1,
+    dtype: DtypeOption = Precision.float32,
+    regions: RegionSourceOption = None,
+    points: PointsOption = None,
     chunk: Annotated[
         int | None,
-        typer.Option(min=1, help="Windows that go through the towers together.", show_default=False),
+        typer.Option(
+            min=1,
+            help="Windows in one batch of the networks. [dim]\\[default: what fits into memory][/]",
+            show_default=False,
+        ),
     ] = None,
     classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 21,
-    repeat: Annotated[int, typer.Option(min=1, help="Runs of each; medians count.")] = 5,
+    repeat: Annotated[int, typer.Option(min=1, help="Runs of each program; the median counts.")] = 5,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Cores of the CPU to use. [dim]\\[default: all][/]", show_default=False),
+        typer.Option(
+            min=1, help="CPU cores to use (Linux only). [dim]\\[default: all][/]", show_default=False
+        ),
     ] = None,
     against: Annotated[
-        Other | None, typer.Option(help="Run the torch reference beside ours.", show_default=False)
+        Reference | None, typer.Option(help="Compare with the torch reference.", show_default=False)
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--json", help="Write the report here as well.", show_default=False)
+        Path | None, typer.Option("--json", help="Also write the report to this file.", show_default=False)
     ] = None,
 ) -> None:
-    """Measure a model; people read `HELP`."""
+    """Measure a model. Users see `HELP`."""
     width, height = parse_size(size)
     if threads is not None:
         limit_threads(threads)
     console = messages()
     with console.status("Starting") as status:
 
-        def announce(step: str) -> None:
+        def progress(step: str) -> None:
             status.update(escape(step))
 
-        changes: dict = {"dtype": dtype, "regions": {}, "method": {}}
+        changes: dict = {"dtype": dtype.value, "regions": {}, "method": {}}
         changes["regions"] |= {} if regions is None else {"source": regions}
         changes["regions"] |= {} if points is None else {"points_per_side": points}
         changes["method"] |= {} if chunk is None else {"windows_per_chunk": chunk}
         if against is not None:
-            from corrclip_jax.bench.table import versus_table
-            from corrclip_jax.bench.versus import versus
+            from corrclip_jax.bench.against_torch import against_torch
+            from corrclip_jax.cli.runs.bench_tables import against_torch_table
 
             config = with_fields(model_config(model), **changes)
-            report = versus(config, repeat=repeat, threads=threads, announce=announce)
-            shown = versus_table(report)
+            report = against_torch(config, repeat=repeat, threads=threads, progress=progress)
+            shown = against_torch_table(report)
         else:
             from corrclip_jax.bench.measure import measure
-            from corrclip_jax.bench.table import tables
+            from corrclip_jax.cli.runs.bench_tables import tables
             from corrclip_jax.hub.presets import load
             from corrclip_jax.params.structure import init_params
 
-            announce("Weights")
+            progress("Weights")
             if random:
                 config = with_network(model_config(model), regions)
                 params = init_params(config)
@@ -112,7 +119,7 @@ def bench(
                 batch=batch,
                 classes=classes,
                 repeat=repeat,
-                announce=announce,
+                progress=progress,
             )
             shown = tables(report)
     results().print(shown)
@@ -124,15 +131,13 @@ def bench(
 
 
 def limit_threads(threads: int) -> None:
-    """Keep this process to so many cores, before XLA makes a thread for each core that it may use.
+    """Restrict this process to some of its cores, before XLA starts a thread for each of them.
 
     Raises:
-      UsageError: where there are not so many, or the system cannot keep a process to some.
+      UsageError: if there are fewer cores, or the system has no CPU affinity.
     """
     if not hasattr(os, "sched_setaffinity"):
-        raise UsageError(
-            "--threads wants a system that can keep a process to some of its cores, as Linux can."
-        )
+        raise UsageError("--threads needs a system that can restrict a process to some cores, such as Linux.")
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < threads:
         raise UsageError(f"--threads {threads}, but this process may use {len(cores)} cores.")
@@ -141,20 +146,17 @@ def limit_threads(threads: int) -> None:
 
 
 def with_network(config: Config, source: RegionSource | None) -> Config:
-    """The configuration with the source's network: of the published size, where the model itself has none."""
-    from corrclip_jax.config import EoMTConfig, Mask2FormerConfig, SAM1Config, SAM2Config
-
-    sizes = {"sam2": SAM2Config, "sam1": SAM1Config, "eomt": EoMTConfig, "mask2former": Mask2FormerConfig}
-    if source not in sizes or getattr(config, source) is not None:
+    """The configuration with the network of a source, in its published size if the model has none."""
+    if source is None or source not in families("regions") or getattr(config, source) is not None:
         return config
-    return with_fields(config, **{source: sizes[source]()})
+    return with_fields(config, **{source: FAMILIES[source].config()})
 
 
 def model_config(model: str) -> Config:
-    """A model's configuration without its weights.
+    """The configuration of a model, without its weights.
 
     Raises:
-      ValueError: for what is neither a model's name nor the folder of a converted one.
+      ValueError: if this is neither a model's name nor the folder of a converted model.
     """
     from corrclip_jax.config import from_dict
     from corrclip_jax.hub.presets import EMBEDDED, EMBEDDED_FOLDER, PRESETS

@@ -1,21 +1,24 @@
-"""`corrclip convert`: published checkpoints to a model folder."""
+"""`corrclip convert`: convert published checkpoints into a model folder."""
 
+import inspect
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from corrclip_jax.cli.shared.console import UsageError, messages, results
+from corrclip_jax.config import FAMILIES, families
 
 HELP = "\n\n".join(
     [
-        "Convert published checkpoints of CLIP, DINO and what finds regions into a model folder.",
-        "Name a folder that holds them all (they are told apart by their content), or each with an option: a file "
-        "(.safetensors; .pt, .pth and .bin want torch), or the folder of a repository. Both published layouts of "
-        "each family are known. Regions are found by SAM 2, SAM, EoMT or Mask2Former; without any of them a model "
-        "is for given region maps. What is converted already is not converted again.",
+        "Convert published checkpoints of CLIP, DINO and a region network into a model folder.",
+        "Give a folder with all checkpoints (their families are recognised by content), or one option per "
+        "checkpoint: a file (.safetensors; .pt, .pth and .bin need torch) or the folder of a repository. "
+        f"Region networks are {', '.join(FAMILIES[name].title for name in families('regions'))}; a model without "
+        "one needs region maps. Checkpoints that are converted already are not converted again.",
         "[bold]Examples[/]",
         "  corrclip convert checkpoints/ --out models/mine",
         "  corrclip convert --clip clip.safetensors --dino dino.pth --sam2 sam2.pt --out models/mine",
@@ -24,26 +27,40 @@ HELP = "\n\n".join(
 )
 
 
+def _with_family_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option `--<family>` for each family of networks instead of its `**checkpoints`."""
+    options = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                Path | None, typer.Option(help=f"Checkpoint of {family.title} ({family.layouts}).")
+            ],
+        )
+        for name, family in FAMILIES.items()
+    ]
+    own = inspect.signature(command)
+    kept = [one for one in own.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+    keyword = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in kept]
+    signature = own.replace(parameters=[*keyword[:2], *options, *keyword[2:]])
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in signature.parameters.values()}
+    return command
+
+
+@_with_family_options
 def convert(
-    out: Annotated[Path, typer.Option("--out", "-o", help="The model folder to make.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The model folder to write.")],
     folder: Annotated[
         Path | None,
-        typer.Argument(help="A folder with all checkpoints, in place of the options.", show_default=False),
-    ] = None,
-    clip: Annotated[Path | None, typer.Option(help="CLIP's checkpoint (open_clip or transformers).")] = None,
-    dino: Annotated[Path | None, typer.Option(help="DINO's checkpoint (original or transformers).")] = None,
-    sam2: Annotated[Path | None, typer.Option(help="SAM 2's checkpoint (original or transformers).")] = None,
-    sam1: Annotated[
-        Path | None, typer.Option(help="The first SAM's checkpoint (original or transformers).")
-    ] = None,
-    eomt: Annotated[Path | None, typer.Option(help="EoMT's checkpoint (transformers).")] = None,
-    mask2former: Annotated[
-        Path | None, typer.Option(help="Mask2Former's checkpoint with a Swin encoder (transformers).")
+        typer.Argument(help="Folder with all checkpoints, instead of the options.", show_default=False),
     ] = None,
     vocabulary: Annotated[
         Path | None,
         typer.Option(
-            help="CLIP's vocabulary (tokenizer.json, bpe_simple_vocab_16e6.txt.gz ...), if not beside CLIP."
+            help="CLIP's vocabulary (tokenizer.json, bpe_simple_vocab_16e6.txt.gz ...), if it is not next to "
+            "CLIP's checkpoint."
         ),
     ] = None,
     name: Annotated[
@@ -53,34 +70,39 @@ def convert(
         bool | None,
         typer.Option(
             "--quick-gelu/--exact-gelu",
-            help="CLIP's activation, where nothing beside the checkpoint tells: quick for OpenAI's, MetaCLIP's and"
-            " DFN's weights, exact for LAION's.",
+            help="CLIP's activation, if no config.json next to the checkpoint says it: quick for the weights of "
+            "OpenAI, MetaCLIP and DFN, exact for those of LAION.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is at --out.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing folder at --out.")] = False,
+    **checkpoints: Any,
 ) -> None:
-    """Convert published checkpoints; people read `HELP`."""
-    one_by_one = {
-        "--clip": clip, "--dino": dino, "--sam2": sam2, "--sam1": sam1, "--eomt": eomt,
-        "--mask2former": mask2former,
-    }  # fmt: skip
-    if folder is not None and any(one_by_one.values()):
-        raise UsageError(f"Name a folder, or checkpoints one by one ({', '.join(one_by_one)}), not both.")
+    """Convert published checkpoints. Users see `HELP`."""
+    given: dict[str, Path] = {family: path for family, path in checkpoints.items() if path is not None}
+    options = ", ".join(f"--{family}" for family in FAMILIES)
+    if folder is not None and given:
+        raise UsageError(f"Give a folder, or checkpoints one by one ({options}), not both.")
     if folder is not None and not folder.is_dir():
-        raise UsageError(f"{folder} is no folder. Name a single file with {', '.join(one_by_one)}.")
+        raise UsageError(f"{folder} is no folder. Give single files with {options}.")
+    run: Callable[..., Path]
     if folder is not None:
         from corrclip_jax.conversion.convert import convert_folder
 
         run = partial(convert_folder, folder)
-    elif clip is not None and dino is not None:
+    else:
+        backbones = " or ".join(f"--{name}" for name in families("similarity"))
+        missing = [] if "clip" in given else ["--clip"]
+        if not any(name in given for name in families("similarity")):
+            missing.append(backbones)
+        if missing:
+            raise UsageError(
+                f"{' and '.join(missing)} missing. Give each checkpoint, or a folder with all of them."
+            )
         from corrclip_jax.conversion.convert import convert as convert_files
 
-        run = partial(convert_files, clip, dino, sam2, sam1=sam1, eomt=eomt, mask2former=mask2former)
-    else:
-        missing = " and ".join(option for option in ("--clip", "--dino") if not one_by_one[option])
-        raise UsageError(f"{missing} missing. Name each checkpoint, or a folder that holds them all.")
+        run = partial(convert_files, given)
     console = messages()
-    with console.status("Looking at the checkpoints ..."):
+    with console.status("Reading the checkpoints ..."):
         made = run(
             out=out,
             vocabulary=vocabulary,

@@ -1,4 +1,4 @@
-"""`corrclip demo`: a model on generated scenes, beside plain CLIP and the truth."""
+"""`corrclip demo`: a model on generated scenes, compared with plain CLIP and the ground truth."""
 
 import time
 from pathlib import Path
@@ -8,17 +8,18 @@ import typer
 from rich.markup import escape
 
 from corrclip_jax.cli.shared.console import messages, results
+from corrclip_jax.cli.shared.options import ModelOption, OutOption
 from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 
 MOST_SCENES = 8
 
 HELP = "\n\n".join(
     [
-        "Show the method at work, without a photo.",
-        "The embedded model, tiny, labels scenes that the package draws itself; no network is needed. An overlay, "
-        "the regions, and a comparison (photo, plain CLIP, CorrCLIP, truth) of each scene are written to the "
-        "folder --out, and demo.png with them all. "
-        "Later runs need not compile and are faster.",
+        "Try the method on generated scenes.",
+        "The embedded model, tiny, labels scenes that the package draws itself; no download is needed. For "
+        "each scene an overlay, the regions and a comparison (image, plain CLIP, CorrCLIP, ground truth) "
+        "are written to the folder --out, and all comparisons to demo.png. Later runs reuse the compiled "
+        "programs and are faster.",
         "[bold]Examples[/]",
         "  corrclip demo",
         '  corrclip demo --classes "green heart, black moon, purple triangle, sand; beach, wood"',
@@ -32,26 +33,17 @@ def demo(
         typer.Option(
             "--classes",
             "-c",
-            help='Classes of your own: "red star, grass, sky; cloud". [dim]\\[default: the scenes\' own][/]',
+            help='Your own class names: "red star, grass, sky; cloud". [dim]\\[default: those of the scenes][/]',
             show_default=False,
         ),
     ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            help="tiny, vit-b, vit-l, vit-h, or a folder that holds a model or its checkpoints.",
-        ),
-    ] = "tiny",
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the pictures; made where there is none.")
-    ] = Path("demo"),
+    model: ModelOption = "tiny",
+    out: OutOption = Path("demo"),
     scenes: Annotated[
-        int, typer.Option("--scenes", "-n", min=1, max=MOST_SCENES, help="How many scenes.")
+        int, typer.Option("--scenes", "-n", min=1, max=MOST_SCENES, help="Number of scenes.")
     ] = 4,
 ) -> None:
-    """Segment generated scenes; people read `HELP`."""
+    """Segment generated scenes. Users see `HELP`."""
     start = time.perf_counter()
     console = messages()
     with console.status("Starting") as status:
@@ -63,12 +55,12 @@ def demo(
         check_writable(out)
         keep_compiled_programs()
         gallery = show(model, names, scenes, lambda step: status.update(escape(step)))
-        status.update("Drawing the pictures")
+        status.update("Writing the images")
         files = gallery.save(out)
     results().print(gallery.table())
     warm = [result.seconds for result in gallery.results if not result.compiled]
-    each = f", {sum(warm) / len(warm):.2f} s a scene once all is compiled" if warm else ""
+    each = f", {sum(warm) / len(warm):.2f} s per scene after compilation" if warm else ""
     console.print(f"{scenes} scene{'s' * (scenes > 1)} in {time.perf_counter() - start:.1f} s{each}.")
     console.print(
-        f"{len(files)} pictures in {escape(str(out))}; begin with {escape(str(files[0]))}", soft_wrap=True
+        f"{len(files)} images in {escape(str(out))}; begin with {escape(str(files[0]))}", soft_wrap=True
     )

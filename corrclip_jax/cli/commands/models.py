@@ -1,20 +1,20 @@
-"""`corrclip models`: which models there are, under which licence, and what is converted already."""
+"""`corrclip models`: list models and published checkpoints, with licences, sizes and conversions."""
 
 import json
 from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from corrclip_jax.cli.shared.console import complain, messages, results
+from corrclip_jax.cli.shared.tables import plain_table
 
 HELP = "\n\n".join(
     [
-        "List the models that there are: those that commands know by name, and every published file of their "
-        "families, with layout, licence, size and SHA-256 where they are known, and what is converted already.",
-        "Size and SHA-256 are known of files that were converted on this machine. -NC licences allow no commercial "
-        "use.",
+        "List models and published checkpoints.",
+        "First the models with a name, then every published file of their families: layout, licence, size, "
+        "SHA-256, and the models on this machine that were converted from it. Size and SHA-256 are known "
+        "for files that were converted on this machine. -NC licences do not permit commercial use.",
         "[bold]Examples[/]",
         "  corrclip models",
         "  corrclip models --json | jq '.published[].repository'",
@@ -23,10 +23,10 @@ HELP = "\n\n".join(
 
 
 def models(
-    as_json: Annotated[bool, typer.Option("--json", help="All of it as JSON, on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the lists as JSON.")] = False,
 ) -> None:
-    """List models; people read `HELP`."""
-    with messages().status("Looking"):
+    """List models. Users see `HELP`."""
+    with messages().status("Reading model folders"):
         from corrclip_jax.hub.inventory import published_here
         from corrclip_jax.hub.presets import available_models, weights_home
 
@@ -53,11 +53,13 @@ def models(
         }
         typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
     else:
-        names = _table("Model", "Parts", "Licences", "Here")
+        names = plain_table("Model", "Parts", "Licences", "Here")
         for model in known:
             licences = " + ".join(dict.fromkeys(model.licences.values()))
             names.add_row(model.name, ", ".join(model.titles.values()), licences, "yes" * model.converted)
-        files = _table("Published", "File", "Layout", "Licence", "Size", "SHA-256", "Part of", "Converted as")
+        files = plain_table(
+            "Published", "File", "Layout", "Licence", "Size", "SHA-256", "Part of", "Converted as"
+        )
         for one in listed:
             published = one.published
             files.add_row(
@@ -79,10 +81,3 @@ def models(
         )
     for fault in faults:
         complain(fault)
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table

@@ -1,4 +1,4 @@
-"""`corrclip prepare`: label files of COCO-Object and COCO-Stuff from COCO-Stuff's own maps."""
+"""`corrclip prepare`: label files of COCO-Object and COCO-Stuff from the published maps of COCO-Stuff."""
 
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress
 
 from corrclip_jax.cli.shared.console import FAILED, UsageError, complain, messages
+from corrclip_jax.cli.shared.options import OutOption
 
 if TYPE_CHECKING:
     from corrclip_jax.datasets.coco import Kind
 
 HELP = "\n\n".join(
     [
-        "Make a benchmark's label files from the maps that COCO-Stuff publishes.",
-        "They come in stuffthingmaps_trainval2017.zip, a PNG a photo; the photos in val2017.zip of COCO 2017. "
-        "Files that are there already are kept, so a run that was broken off goes on.",
+        "Write the label files of a benchmark from the published maps of COCO-Stuff.",
+        "The maps are in stuffthingmaps_trainval2017.zip, one PNG per photo; the photos are in val2017.zip of COCO "
+        "2017. Existing label files are kept, so an interrupted run can be resumed.",
         "[bold]Examples[/]",
         "  corrclip prepare coco_object --maps stuffthingmaps/val2017 --out data/coco/annotations/val2017",
         "  corrclip prepare coco_stuff --maps stuffthingmaps/val2017 --out data/coco/annotations/val2017",
@@ -26,25 +26,28 @@ HELP = "\n\n".join(
 
 
 class Prepared(StrEnum):
-    """The benchmarks whose label files are made here."""
+    """Benchmarks whose label files are derived from COCO-Stuff."""
 
     coco_object = "coco_object"
     coco_stuff = "coco_stuff"
 
 
 def prepare(
-    benchmark: Annotated[Prepared, typer.Argument(help="Whose label files to make.", show_default=False)],
-    maps: Annotated[Path, typer.Option(help="Folder of COCO-Stuff's maps, PNG files.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the label files.", show_default=False)],
+    benchmark: Annotated[Prepared, typer.Argument(help="The benchmark.", show_default=False)],
+    maps: Annotated[
+        Path, typer.Option(help="Folder with the maps of COCO-Stuff, PNG files.", show_default=False)
+    ],
+    out: OutOption,
 ) -> None:
-    """Make label files; people read `HELP`."""
+    """Write label files. Users see `HELP`."""
+    from corrclip_jax.cli.shared.progress import progress_bar
     from corrclip_jax.datasets.coco import SUFFIX, prepare_file
     from corrclip_jax.datasets.label_files import LabelError
     from corrclip_jax.io.files import check_writable
 
     kind: Kind = benchmark.value
-    made = tuple(SUFFIX.values())
-    files = sorted(path for path in maps.glob("*.png") if not path.stem.endswith(made))
+    results_end_in = tuple(SUFFIX.values())
+    files = sorted(path for path in maps.glob("*.png") if not path.stem.endswith(results_end_in))
     if not files:
         raise UsageError(
             f"--maps {maps} is no folder with PNG files. Unpack stuffthingmaps_trainval2017.zip there."
@@ -58,17 +61,12 @@ def prepare(
             return error
 
     console = messages()
-    with (
-        Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
-        ThreadPoolExecutor() as pool,
-    ):
+    with progress_bar() as progress, ThreadPoolExecutor() as pool:
         results = list(progress.track(pool.map(one, files), len(files), description=f"{benchmark}, {maps}"))
-    broken = [result for result in results if isinstance(result, LabelError)]
+    unreadable = [result for result in results if isinstance(result, LabelError)]
     written = sum(result is True for result in results)
-    console.print(
-        f"{written} label files written to {out}, {results.count(False)} were there", soft_wrap=True
-    )
-    for error in broken:
+    console.print(f"{written} label files written to {out}, {results.count(False)} existed", soft_wrap=True)
+    for error in unreadable:
         complain(error)
-    if broken:
+    if unreadable:
         raise typer.Exit(FAILED)

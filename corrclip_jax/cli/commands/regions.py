@@ -1,24 +1,25 @@
-"""`corrclip regions`: the regions of photos as files, made once for many runs."""
+"""`corrclip regions`: write region maps of photos to files, to be reused by other commands."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from corrclip_jax.cli.shared.console import FAILED, UsageError, complain, messages
+from corrclip_jax.cli.shared.options import OutOption, PointsOption
 from corrclip_jax.config import Config, RegionSource, with_fields
 from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 
 HELP = "\n\n".join(
     [
-        "Find the regions of photos and keep them as files, for [bold]--regions DIR[/] of the other commands or "
-        "for their own sake.",
-        "A file is named for its photo's stem. npz: the array instance_mask, as the authors' program keeps it; "
-        "png: an index map of 8 or 16 bits; rle: COCO RLE, as SAM's own program writes it, with areas, boxes and "
-        "scores. Files that are there already are left alone, so that a run that was stopped goes on where it "
-        "was. A photo that cannot be read does not stop the others: it is named at the end; the exit code is 1.",
+        "Find regions and write them to files, for [bold]--regions DIR[/] of other commands or for other uses.",
+        "A file has the name of its photo and a suffix for the format. npz: the array instance_mask, as in the "
+        "authors' implementation; png: an index map of 8 or 16 bits; rle: COCO RLE with areas, boxes and "
+        "scores, as written by SAM's automatic mask generator (facebookresearch/segment-anything). Existing"
+        " files are kept, so an interrupted run can be resumed. A photo that cannot be read does not stop "
+        "the others: it is listed at the end, and the exit code is 1.",
         "[bold]Examples[/]",
         "  corrclip regions --images photos/ --out maps/",
         "  corrclip regions --images photos/ --out maps/ --source slic --segments 256 --format png",
@@ -36,70 +37,55 @@ def regions(
     images: Annotated[
         list[Path], typer.Option("--images", "-i", help="Photos, or folders of photos.", show_default=False)
     ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out", "-o", help="Folder for the files; made where there is none.", show_default=False
-        ),
-    ],
-    source: Annotated[RegionSource, typer.Option(help="What finds regions; slic needs no weights.")] = "sam2",
-    format: Annotated[Format, typer.Option(help="What the files are.")] = "npz",
+    out: OutOption,
+    source: Annotated[RegionSource, typer.Option(help="Source of regions; slic needs no weights.")] = "sam2",
+    format: Annotated[Format, typer.Option(help="Format of the files.")] = "npz",
     model: Annotated[
-        str, typer.Option("--model", "-m", help="The model whose network finds regions: a name, or a folder.")
+        str, typer.Option("--model", "-m", help="The model whose network finds regions: a name or a folder.")
     ] = "vit-b",
-    points: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="SAM's grid of n x n points. [dim]\\[default: the model's, 8][/]", show_default=False
-        ),
-    ] = None,
+    points: PointsOption = None,
     segments: Annotated[
         int | None,
         typer.Option(
-            min=1, help="The most superpixels of slic. [dim]\\[default: 128][/]", show_default=False
+            min=1,
+            help="Largest number of superpixels of slic (scikit-image: n_segments). [dim]\\[default: 128][/]",
+            show_default=False,
         ),
     ] = None,
     sheet: Annotated[
         bool,
-        typer.Option("--sheet", help=f"Draw the first {_MOST_IN_SHEET} photos with their regions: {_SHEET}."),
+        typer.Option(
+            "--sheet", help=f"Also draw the first {_MOST_IN_SHEET} photos with their regions: {_SHEET}."
+        ),
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Make files that are there already anew.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
 ) -> None:
-    """Find regions; people read `HELP`."""
+    """Find regions. Users see `HELP`."""
+    from corrclip_jax.cli.shared.progress import progress_bar
     from corrclip_jax.io.files import check_writable
     from corrclip_jax.io.photos import find_photos
 
     if source == "none":
-        raise UsageError("--source none finds no regions. Take another.")
+        raise UsageError("--source none finds no regions. Choose another source.")
     photos = find_photos(images)
-    places = plan_files(photos, out, _SUFFIX[format])
+    files = plan_files(photos, out, _SUFFIX[format])
     check_writable(out)
-    todo = {photo: place for photo, place in places.items() if overwrite or not place.is_file()}
+    todo = {photo: file for photo, file in files.items() if overwrite or not file.is_file()}
     console = messages()
-    if len(todo) < len(places):
+    if len(todo) < len(files):
         console.print(
-            f"{len(places) - len(todo)} of {len(places)} files are there already; --overwrite makes them anew."
+            f"{len(files) - len(todo)} of {len(files)} files are there already; --overwrite replaces them."
         )
     failed: list[str] = []
     if todo:
         keep_compiled_programs()
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        ) as progress:
+        with progress_bar() as progress:
             task = progress.add_task(f"Regions by {source}", total=len(todo))
             config, params = _model(model, source, points, segments)
-            failed = _work(config, params, todo, lambda: progress.advance(task))
+            failed = _work(config, params, todo, on_done=lambda: progress.advance(task))
     done = len(todo) - len(failed)
     console.print(f"Regions of {done} of {len(todo)} photos -> {escape(str(out))}", soft_wrap=True)
-    if sheet and (drawn := _sheet(places, out / _SHEET)):
+    if sheet and (drawn := _draw_contact_sheet(files, out / _SHEET)):
         console.print(f"{drawn} of them in {escape(str(out / _SHEET))}", soft_wrap=True)
     for line in failed:
         complain(line)
@@ -108,26 +94,26 @@ def regions(
 
 
 def plan_files(photos: list[Path], out: Path, suffix: str) -> dict[Path, Path]:
-    """The file of each photo's regions, by the photo's stem, which is how it is found again.
+    """The file for the regions of each photo, which has the photo's stem: other commands find it by that.
 
     Raises:
-      UsageError: where two photos have one stem, or a file would take a photo's place.
+      UsageError: if two photos have the same stem, or a file would replace a photo.
     """
-    places: dict[Path, Path] = {}
+    files: dict[Path, Path] = {}
     taken: dict[str, Path] = {}
     originals = {photo.resolve() for photo in photos}
     for photo in photos:
-        place = out / f"{photo.stem}{suffix}"
+        file = out / f"{photo.stem}{suffix}"
         if (other := taken.setdefault(photo.stem.lower(), photo)) != photo:
             raise UsageError(
-                f"{other} and {photo} would both have their regions in {place}. Rename one, or work in two folders."
+                f"{other} and {photo} would both have their regions in {file}. Rename one, or use two folders."
             )
-        if place.resolve() in originals:
+        if file.resolve() in originals:
             raise UsageError(
-                f"{place} would replace a photo. Choose another folder with --out, or another --format."
+                f"{file} would replace a photo. Choose another folder with --out, or another --format."
             )
-        places[photo] = place
-    return places
+        files[photo] = file
+    return files
 
 
 def _model(
@@ -136,7 +122,7 @@ def _model(
     from corrclip_jax.hub.presets import load
     from corrclip_jax.regions.sources import SOURCES
 
-    config, params = (Config(), {}) if SOURCES[source].tower is None else load(model)
+    config, params = (Config(), {}) if SOURCES[source].network is None else load(model)
     changes: dict[str, Any] = {"source": source}
     if points is not None:
         changes["points_per_side"] = points
@@ -145,8 +131,20 @@ def _model(
     return with_fields(config, regions=changes), params
 
 
-def _work(config: Config, params: dict[str, Any], todo: dict[Path, Path], finish: Any) -> list[str]:
-    """Write every photo's regions; why there are none, for those that have none, in the photos' order."""
+def _work(
+    config: Config, params: dict[str, Any], todo: dict[Path, Path], on_done: Callable[[], object]
+) -> list[str]:
+    """Write the regions of every photo.
+
+    Args:
+      config: the model.
+      params: its parameters.
+      todo: the file of each photo.
+      on_done: called after each photo that could be read.
+
+    Returns:
+      Messages about photos without a file, in the order of the photos.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     from corrclip_jax.inference.photo_regions import Regions
@@ -162,38 +160,38 @@ def _work(config: Config, params: dict[str, Any], todo: dict[Path, Path], finish
             return error
 
     photos = list(todo)
-    finder = RegionRunner(config, params)
+    runner = RegionRunner(config, params)
     with ThreadPoolExecutor() as pool:
         sizes = list(pool.map(lambda photo: attempt(photo_size, photo), photos))
-    failures = {place: str(size) for place, size in enumerate(sizes) if isinstance(size, PhotoError)}
-    good = [place for place in range(len(photos)) if place not in failures]
+    failures = {index: str(size) for index, size in enumerate(sizes) if isinstance(size, PhotoError)}
+    readable = [index for index in range(len(photos)) if index not in failures]
 
-    def read(index: int) -> Any:
-        place = good[index]
-        pixels = attempt(read_photo, photos[place])
-        if not isinstance(pixels, PhotoError) and pixels.shape[:2] != sizes[place]:
-            return PhotoError(f"{photos[place]} was changed while the photos were read. Start again.")
+    def read(position: int) -> Any:
+        index = readable[position]
+        pixels = attempt(read_photo, photos[index])
+        if not isinstance(pixels, PhotoError) and pixels.shape[:2] != sizes[index]:
+            return PhotoError(f"{photos[index]} was changed while the photos were read. Start again.")
         return pixels
 
-    for index, found in finder.stream([sizes[place] for place in good], read):
-        place = good[index]
+    for position, found in runner.stream([sizes[index] for index in readable], read):
+        index = readable[position]
         try:
             if isinstance(found, Regions):
-                found.save(todo[photos[place]])
+                found.save(todo[photos[index]])
             elif isinstance(found, PhotoError):
-                failures[place] = str(found)
+                failures[index] = str(found)
             elif exhausted(found):
-                failures[place] = f"{photos[place]} is too large for the memory. Make it smaller."
+                failures[index] = f"{photos[index]} is too large for the memory. Scale it down."
             else:
                 raise found
         except RegionError as error:
-            failures[place] = f"{photos[place]}: {error}"
-        finish()
-    return [failures[place] for place in sorted(failures)]
+            failures[index] = f"{photos[index]}: {error}"
+        on_done()
+    return [failures[index] for index in sorted(failures)]
 
 
-def _sheet(places: dict[Path, Path], out: Path) -> int:
-    """Draw the first photos that have a file beside their regions; how many there are."""
+def _draw_contact_sheet(files: dict[Path, Path], out: Path) -> int:
+    """Draw the first photos that have a file, with their regions; the number of photos drawn."""
     from PIL import Image, ImageOps
 
     from corrclip_jax.inference.photo_regions import Regions
@@ -203,17 +201,17 @@ def _sheet(places: dict[Path, Path], out: Path) -> int:
     from corrclip_jax.viz.contact_sheet import contact_sheet
 
     rows: list[list[Image.Image]] = []
-    for photo, place in places.items():
-        if len(rows) == _MOST_IN_SHEET or not place.is_file():
+    for photo, file in files.items():
+        if len(rows) == _MOST_IN_SHEET or not file.is_file():
             continue
         try:
             pixels = read_photo(photo)
-            found = Regions(pixels, read_regions(place, *pixels.shape[:2]))
+            found = Regions(pixels, read_regions(file, *pixels.shape[:2]))
         except (PhotoError, RegionError) as error:
             complain(error)
             continue
-        pictures = Image.fromarray(pixels), found.picture()
-        rows.append([ImageOps.pad(picture, (480, 360), color="white") for picture in pictures])
+        images = Image.fromarray(pixels), found.picture()
+        rows.append([ImageOps.pad(image, (480, 360), color="white") for image in images])
     if rows:
         with atomic_file(out) as partial:
             contact_sheet(rows, ["photo", "regions"], {}).save(partial, quality=90)

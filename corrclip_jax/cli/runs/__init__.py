@@ -1,1 +1,1 @@
-"""What the commands do with their options, and what they print."""
+"""The work of the commands, and what they print."""

@@ -1,4 +1,4 @@
-"""The work of `corrclip demo`: generated scenes, labelled by plain CLIP and by the whole method, as pictures."""
+"""The work of `corrclip demo`: generated scenes labelled by plain CLIP and by the whole method, as images."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ from PIL import Image
 from rich.markup import escape
 from rich.table import Table
 
+from corrclip_jax.cli.shared.tables import add_numbers, plain_table
 from corrclip_jax.config import PartsConfig, with_fields
 from corrclip_jax.datasets.scenes.generate import Scene, draw
 from corrclip_jax.datasets.scenes.words import CLASSES
@@ -23,10 +24,10 @@ from corrclip_jax.viz.contact_sheet import contact_sheet
 from corrclip_jax.viz.overlay import class_shares, overlay
 from corrclip_jax.viz.palette import class_colours
 
-# Seeds of the scenes, chosen for their variety before any model had seen them, and twice the training scenes' size.
+# Seeds chosen for variety, before any model was run on the scenes, which are twice the size of training scenes.
 SEEDS = (14, 9, 12, 18, 1, 4, 23, 21)
 _SIZE, _SCALE = (336, 448), 2.0
-# The scenes' classes in an order in which the palette suits them: red bricks, a blue sky, green grass, orange sand.
+# The classes in an order that gives them fitting colours: red bricks, a blue sky, green grass, orange sand.
 _ORDER = (
     "brick", "sky", "grass", "sand", "flower", "water", "heart", "wood", "star", "road", "snow", "arrow", "ring",
     "cross", "moon", "triangle", "circle", "square",
@@ -41,19 +42,25 @@ def demo_scene(index: int) -> Scene:
 
 
 def own_classes() -> tuple[list[tuple[str, ...]], Int[np.ndarray, " K"]]:
-    """The scenes' classes in the demo's order, and each one's place in it by its number in the scenes' labels."""
-    places = [_ORDER.index(names[0]) for names in CLASSES]
-    return [CLASSES[places.index(place)] for place in range(len(places))], np.asarray(places, np.int32)
+    """The classes of the scenes in the order of the demo, and a table from labels of the scenes to this order."""
+    order = [_ORDER.index(names[0]) for names in CLASSES]
+    return [CLASSES[order.index(index)] for index in range(len(order))], np.asarray(order, np.int32)
 
 
-def show(model: str, classes: Classes | None, scenes: int, announce: Callable[[str], object]) -> "Gallery":
-    """Label the first scenes in both ways; `classes` None means the scenes' own. `announce` hears of each step.
+def show(model: str, classes: Classes | None, scenes: int, progress: Callable[[str], object]) -> "Gallery":
+    """Label scenes with plain CLIP and with the whole method.
+
+    Args:
+      model: a name or a folder, as for `load`.
+      classes: class names, or None for those of the scenes.
+      scenes: number of scenes.
+      progress: called with a description of each step as it begins.
 
     Raises:
-      ValueError: a model without SAM 2, and whatever `load` refuses.
-      FileNotFoundError: where the model's weights are not here and cannot be downloaded.
+      ValueError: for a model without SAM 2, and as in `load`.
+      FileNotFoundError: if the weights are missing and cannot be downloaded.
     """
-    announce(f"Loading the model {model}")
+    progress(f"Loading the model {model}")
     config, params = load(model)
     parts = PartsConfig(**dict.fromkeys((field.name for field in dataclasses.fields(PartsConfig)), False))
     ways = {
@@ -61,40 +68,43 @@ def show(model: str, classes: Classes | None, scenes: int, announce: Callable[[s
         "CorrCLIP": Segmenter((config, params), regions="sam2"),
     }
     drawn = [demo_scene(index) for index in range(scenes)]
-    own, places = own_classes()
+    own, order = own_classes()
     found: dict[str, list[Segmentation]] = {name: [] for name in ways}
     for name, segmenter in ways.items():
         for number, scene in enumerate(drawn, 1):
-            note = " (compiling, unless an earlier run has)" if number == 1 else ""
-            announce(f"{name}: scene {number} of {scenes}{note}")
+            note = " (compiling, except in later runs)" if number == 1 else ""
+            progress(f"{name}: scene {number} of {scenes}{note}")
             found[name].append(segmenter(scene.image, own if classes is None else classes))
-    truth = [places[scene.labels] for scene in drawn]
+    truth = [order[scene.labels] for scene in drawn]
     return Gallery(found, truth if classes is None else None)
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """The same scenes labelled by plain CLIP and by CorrCLIP; `truth` where the classes are the scenes' own."""
+    """Scenes labelled by plain CLIP and by CorrCLIP; `truth` is None if the classes are not those of the scenes."""
 
     ways: dict[str, list[Segmentation]]
     truth: Sequence[Int[np.ndarray, "H W"]] | None
 
     @property
     def results(self) -> list[Segmentation]:
-        """What the whole method makes of the scenes."""
+        """Results of the whole method."""
         return self.ways["CorrCLIP"]
 
     def save(self, out: Path) -> list[Path]:
-        """Write the pictures; their paths, the contact sheet's first.
+        """Write the images.
+
+        Returns:
+          Their paths, the contact sheet first.
 
         Raises:
-          OutputError: a file cannot be written.
+          OutputError: if a file cannot be written.
         """
         everything = range(len(self.results))
         rows = [self._row(index) for index in everything]
-        sheet = contact_sheet(rows, self._titles(everything), self._key(everything), width=_SHEET_WIDTH)
-        # A palette takes a third of the space of full colour, and nobody sees it.
-        files = [_write(sheet.quantize(256, kmeans=2), out / "demo.png")]
+        overview = contact_sheet(rows, self._titles(everything), self._key(everything), width=_SHEET_WIDTH)
+        # With a palette the file is a third of the size, and looks the same.
+        files = [_write(overview.quantize(256, kmeans=2), out / "demo.png")]
         for index, result in enumerate(self.results):
             comparison = contact_sheet([rows[index]], self._titles([index]), self._key([index]))
             files += [
@@ -105,13 +115,11 @@ class Gallery:
         return files
 
     def table(self) -> Table:
-        """What each class got: its IoU where the truth is known, else its share of the pixels."""
+        """One line per class: its IoU if the ground truth is known, otherwise its share of the pixels."""
         names = self.results[0].class_names
-        table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
-        table.add_column("Class")
-        for way in self.ways:
-            unit = "share" if self.truth is None else "IoU"
-            table.add_column(f"{way}: {unit} %", justify="right", no_wrap=True)
+        unit = "share" if self.truth is None else "IoU"
+        table = plain_table("Class", gap=3)
+        add_numbers(table, *(f"{way}: {unit} %" for way in self.ways))
         columns = [self._by_class(way) for way in self.ways]
         for name, colour, *values in zip(names, class_colours(names).tolist(), *columns, strict=True):
             if not np.all(np.isnan(values)):
@@ -137,7 +145,7 @@ class Gallery:
         return matrix
 
     def _row(self, index: int) -> list[Image.Image]:
-        """A scene's pictures: photo, plain CLIP, CorrCLIP, truth."""
+        """The images of a scene: the scene, plain CLIP, CorrCLIP, ground truth."""
         photo, names = self.results[index].photo, self.results[index].class_names
         maps = [found[index].labels for found in self.ways.values()]
         maps += [] if self.truth is None else [self.truth[index]]
@@ -151,7 +159,7 @@ class Gallery:
         return ["photo", *(f"{way}, mIoU {iou:.0f}" for way, iou in ious.items()), "truth"]
 
     def _key(self, scenes: Sequence[int]) -> dict[str, tuple[int, int, int]]:
-        """The colours of the classes that the pictures of some scenes show, in the order of the class list."""
+        """Colours of the classes that occur in these scenes, in the order of the classes."""
         maps = [found[index].labels for found in self.ways.values() for index in scenes]
         maps += [] if self.truth is None else [self.truth[index] for index in scenes]
         shown = sorted({int(label) for labels in maps for label in np.unique(labels)})
@@ -161,16 +169,16 @@ class Gallery:
 
 
 def region_picture(result: Segmentation) -> Image.Image:
-    """The photo under a colour a region; what belongs to none is left clear."""
-    ids, places = np.unique(result.regions, return_inverse=True)
+    """The image with one colour per region; unsegmented pixels stay clear."""
+    ids, indices = np.unique(result.regions, return_inverse=True)
     names = ["background" if id == 0 else f"region {id}" for id in ids]
-    places = places.reshape(result.regions.shape)
-    return overlay(faint(result.photo), places, names, opacity=_OPACITY, legend=False)
+    indices = indices.reshape(result.regions.shape)
+    return overlay(faint(result.photo), indices, names, opacity=_OPACITY, legend=False)
 
 
-def faint(photo: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
-    """The photo in pale grey: under colours that mean something, its own would mislead."""
-    grey = np.asarray(Image.fromarray(photo).convert("L"), np.float32)
+def faint(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    """The image in pale grey, so that its own colours are not mistaken for those of classes."""
+    grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)
     return np.repeat((110 + 0.5 * grey).astype(np.uint8)[..., None], 3, axis=2)
 
 

@@ -82,7 +82,7 @@ def carry_out(wish: Wish) -> int:
         check_writable(out)
     keep_compiled_programs()
     source = next((known for known in SOURCES if known == wish.regions), None)
-    config, params = load(wish.model, sam2=source is not None and SOURCES[source].tower == "sam2")
+    config, params = load(wish.model, region_network=None if source is None else SOURCES[source].network)
     config = _configured(config, data, wish)
     variants = [parts for rows in all_parts() for parts in rows.values()] if wish.ablation else []
     variants = list(dict.fromkeys([PartsConfig() if wish.ablation else config.parts, *variants]))

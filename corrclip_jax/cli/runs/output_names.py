@@ -1,4 +1,4 @@
-"""Which files `corrclip segment` writes for which photo: never one over another, nor over a photo."""
+"""Names of the files that `corrclip segment` writes: distinct for all photos, and none that of a photo."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,22 +10,22 @@ from corrclip_jax.io.files import RESULT_SUFFIXES
 
 
 class Job(NamedTuple):
-    """A photo and the stem of its results' names."""
+    """A photo and the stem of the names of its results."""
 
     photo: Path
     stem: str
 
 
 def plan_jobs(photos: Sequence[Path], out: Path) -> list[Job]:
-    """Jobs for photos, their results in the folder `out`.
+    """Jobs for photos whose results go to the folder `out`.
 
-    A result is named for its photo's stem; where stems are alike, for the photo's folder and stem, then for the
-    whole name, then by number.
+    Results have the stem of their photo. Where several photos have the same stem, the name of the folder is put
+    before it; if that is not enough, the suffix after it, and finally a number.
 
     Raises:
-      UsageError: where a result would replace a photo.
+      UsageError: if a result would replace a photo.
     """
-    jobs = [Job(photo, stem) for photo, stem in zip(photos, _unlike(photos), strict=True)]
+    jobs = [Job(photo, stem) for photo, stem in zip(photos, _distinct(photos), strict=True)]
     originals = {photo.resolve() for photo in photos}
     for job in jobs:
         for suffix in RESULT_SUFFIXES:
@@ -36,25 +36,26 @@ def plan_jobs(photos: Sequence[Path], out: Path) -> list[Job]:
     return jobs
 
 
-def _unlike(photos: Sequence[Path]) -> list[str]:
+def _distinct(photos: Sequence[Path]) -> list[str]:
+    """Stems for the results of photos, distinct even if upper and lower case are not."""
     stems = [photo.stem for photo in photos]
     longer: list[Callable[[Path], str]] = [
         lambda photo: f"{photo.resolve().parent.name}-{photo.stem}",
         lambda photo: f"{photo.resolve().parent.name}-{photo.name.replace('.', '-')}",
     ]
     for name in longer:
-        # Some file systems take upper and lower case for the same.
-        often = Counter(stem.lower() for stem in stems)
+        # Some file systems do not distinguish upper and lower case.
+        counts = Counter(stem.lower() for stem in stems)
         stems = [
-            stem if often[stem.lower()] == 1 else name(photo)
+            stem if counts[stem.lower()] == 1 else name(photo)
             for stem, photo in zip(stems, photos, strict=True)
         ]
     taken: set[str] = set()
     for index, stem in enumerate(stems):
-        unlike, number = stem, 1
-        while unlike.lower() in taken:
+        distinct, number = stem, 1
+        while distinct.lower() in taken:
             number += 1
-            unlike = f"{stem}-{number}"
-        taken.add(unlike.lower())
-        stems[index] = unlike
+            distinct = f"{stem}-{number}"
+        taken.add(distinct.lower())
+        stems[index] = distinct
     return stems

@@ -1,7 +1,5 @@
-"""The work of `corrclip segment`: all photos, whatever happens to one of them, and the account of it."""
+"""The work of `corrclip segment`: label all photos, and record which were done and which failed."""
 
-import importlib.metadata
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +9,16 @@ import jax
 from rich.markup import escape
 from rich.table import Table
 
-from corrclip_jax._version import __version__
 from corrclip_jax.cli.runs.output_names import Job
 from corrclip_jax.cli.shared.console import FAILED, INTERRUPTED
+from corrclip_jax.cli.shared.tables import add_numbers, plain_table
 from corrclip_jax.inference.segmentation import Segmentation
 from corrclip_jax.inference.segmenter import Failure, Segmenter
 from corrclip_jax.io.files import OutputError
 from corrclip_jax.io.photos import PhotoError
 from corrclip_jax.io.region_maps import RegionError, region_file
+from corrclip_jax.params.model_folder import sources_of
+from corrclip_jax.runtime.environment import versions
 from corrclip_jax.runtime.memory import exhausted
 from corrclip_jax.viz.legend import percent
 
@@ -26,7 +26,7 @@ _TOP_CLASSES = 3
 
 
 class Done(NamedTuple):
-    """What the account keeps of a photo's result."""
+    """Summary of a photo's result: sizes in pixels, shares of the classes (0..1), seconds."""
 
     photo: Path
     width: int
@@ -37,10 +37,18 @@ class Done(NamedTuple):
 
 @dataclass
 class Work:
-    """Segments photos and keeps account.
+    """Segments photos and records the outcomes.
 
-    `region_maps` is a folder of region maps, None where the model finds its own. `details` and `timings` (seconds)
-    stand in every photo's description.
+    Attributes:
+      segmenter: the model.
+      classes: class names, each with its synonyms.
+      out: folder for the results.
+      region_maps: a folder of region maps, or None if the model finds the regions.
+      details: go into the description of every photo.
+      timings: seconds of what was done once, also in every description.
+      done: photos with a result.
+      failed: messages about the others.
+      exit_code: of the program.
     """
 
     segmenter: Segmenter
@@ -54,24 +62,29 @@ class Work:
     exit_code: int = 0
 
     def run(
-        self, jobs: Sequence[Job], announce: Callable[[Job, bool], None], finish: Callable[[], None]
+        self, jobs: Sequence[Job], on_start: Callable[[Job, bool], None], on_done: Callable[[], None]
     ) -> None:
-        """Do all jobs, those of like sizes together; `announce` hears of each that starts, and whether that takes a
-        compilation, `finish` of each one's end.
+        """Do all jobs, those of similar sizes together.
 
-        A photo or region map that cannot be used, or one too large for the memory, is noted and the rest go on. A
-        result that cannot be written, and Ctrl-C, end the work; what was written stays.
+        A photo or region map that cannot be used, or a photo that is too large for the memory, is recorded as
+        failed, and the others continue. A result that cannot be written, or Ctrl-C, stops the run; results that
+        are written already are kept.
+
+        Args:
+          jobs: photos and the names of their results.
+          on_start: called with each job as it starts, and whether a program has to be compiled first.
+          on_done: called at the end of each job.
         """
         outcomes: dict[int, Done | str] = {}
         try:
-            self._work(jobs, outcomes, announce, finish)
+            self._work(jobs, outcomes, on_start, on_done)
         except OutputError as error:
             outcomes[len(jobs)] = f"{error} Stopped there."
         except KeyboardInterrupt:
             outcomes[len(jobs)] = "Stopped by Ctrl-C."
             self.exit_code = INTERRUPTED
-        for place in sorted(outcomes):
-            outcome = outcomes[place]
+        for index in sorted(outcomes):
+            outcome = outcomes[index]
             if isinstance(outcome, Done):
                 self.done.append(outcome)
             else:
@@ -82,33 +95,32 @@ class Work:
         self,
         jobs: Sequence[Job],
         outcomes: dict[int, "Done | str"],
-        announce: Callable[[Job, bool], None],
-        finish: Callable[[], None],
+        on_start: Callable[[Job, bool], None],
+        on_done: Callable[[], None],
     ) -> None:
-        """Outcomes by the jobs' places: what was done, or why nothing was."""
+        """Fill `outcomes`, by the index of the job: a result, or the reason why there is none."""
         maps: dict[int, Path | None] = {}
-        for place, job in enumerate(jobs):
+        for index, job in enumerate(jobs):
             try:
-                maps[place] = None if self.region_maps is None else region_file(self.region_maps, job.photo)
+                maps[index] = None if self.region_maps is None else region_file(self.region_maps, job.photo)
             except RegionError as error:
-                outcomes[place] = str(error)
-                finish()
-        places = list(maps)
+                outcomes[index] = str(error)
+                on_done()
+        usable = list(maps)
 
-        def tell(indices: Sequence[int], compiles: bool) -> None:
-            for index in indices:
-                announce(jobs[places[index]], compiles)
+        def start(positions: Sequence[int], compiles: bool) -> None:
+            for position in positions:
+                on_start(jobs[usable[position]], compiles)
 
-        results = self.segmenter.stream(
-            [jobs[place].photo for place in places], self.classes, regions=list(maps.values()), announce=tell
-        )
-        for index, result in results:
-            job = jobs[places[index]]
+        photos = [jobs[index].photo for index in usable]
+        results = self.segmenter.stream(photos, self.classes, regions=list(maps.values()), announce=start)
+        for position, result in results:
+            index = usable[position]
             if isinstance(result, Segmentation):
-                outcomes[places[index]] = self._save(job, result)
+                outcomes[index] = self._save(jobs[index], result)
             else:
-                outcomes[places[index]] = _reason(job, result)
-            finish()
+                outcomes[index] = _reason(jobs[index], result)
+            on_done()
 
     def _save(self, job: Job, result: Segmentation) -> Done:
         rounded = {
@@ -129,15 +141,15 @@ def _reason(job: Job, failure: Failure) -> str:
         return str(failure)
     if not exhausted(failure):
         raise failure
-    return f"{job.photo} is too large for the memory. Make it smaller."
+    return f"{job.photo} is too large for the memory. Scale it down."
 
 
-def describe(segmenter: Segmenter, regions: str, model: dict[str, Any]) -> dict[str, Any]:
-    """What made a result, as plain JSON types: `model` (name, sources), settings, versions, device."""
+def describe(segmenter: Segmenter, regions: str) -> dict[str, Any]:
+    """How a result was made, as plain JSON types: name and sources of the model, settings, device, versions."""
     config = segmenter.config
     device = jax.devices()[0]
     return {
-        "model": model,
+        "model": {"name": config.name, "sources": sources_of(config)},
         "settings": {
             "regions": regions,
             "points_per_side": config.regions.points_per_side if regions == "sam2" else None,
@@ -148,18 +160,16 @@ def describe(segmenter: Segmenter, regions: str, model: dict[str, Any]) -> dict[
             "stride": config.method.stride,
         },
         "device": f"{device.platform}: {device.device_kind}",
-        "versions": {"corrclip_jax": __version__, "python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "numpy", "pillow")},
+        "versions": versions("corrclip_jax", "python", "jax", "jaxlib", "flax", "numpy", "pillow"),
     }
 
 
 def summary_table(done: Sequence[Done]) -> Table:
-    """The results at a glance: a line a photo."""
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
-    table.add_column("Photo", overflow="fold")
-    table.add_column("Size", justify="right", no_wrap=True)
+    """One line per photo: size, largest classes, seconds."""
+    table = plain_table("Photo", gap=3)
+    add_numbers(table, "Size")
     table.add_column("Largest classes")
-    table.add_column("Seconds", justify="right", no_wrap=True)
+    add_numbers(table, "Seconds")
     for one in done:
         top = ", ".join(f"{name} {percent(share)}" for name, share in list(one.shares.items())[:_TOP_CLASSES])
         more = f", {len(one.shares) - _TOP_CLASSES} more" if len(one.shares) > _TOP_CLASSES else ""

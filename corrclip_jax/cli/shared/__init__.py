@@ -1,1 +1,1 @@
-"""Options, console and tables that the commands share."""
+"""Options, console, tables and progress bars that the commands share."""

@@ -1,4 +1,4 @@
-"""What the commands share: where they print, and how they refuse."""
+"""Console output, error messages and exit codes of all commands."""
 
 import logging
 from typing import Any
@@ -9,38 +9,38 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 USAGE, FAILED, INTERRUPTED = 2, 1, 130
-"""Exit codes: nothing was begun; something was not done; stopped by Ctrl-C."""
+"""Exit codes: nothing was started; something failed; stopped by Ctrl-C."""
 
 
 class UsageError(ValueError):
-    """Options that do not go together, or that would do harm."""
+    """Options that contradict each other, or that would overwrite something."""
 
 
 def messages() -> Console:
-    """A console on stderr, for progress and complaints (made anew: tests and pipes exchange the stream)."""
+    """A console on stderr, for progress and errors; new in each call, since tests and pipes replace stderr."""
     return Console(stderr=True, highlight=False)
 
 
 def results() -> Console:
-    """A console on stdout, for what was asked for."""
+    """A console on stdout, for results."""
     return Console(highlight=False)
 
 
 def complain(error: BaseException | str) -> None:
-    """Print an error on stderr as it is, without a traceback."""
+    """Print an error on stderr, without a traceback."""
     text = str(error) or type(error).__name__
     messages().print(f"[bold red]Error:[/] {escape(text)}", soft_wrap=True)
 
 
 class Program(TyperGroup):
-    """Commands whose expectable errors (wrong input, files) are messages and exit codes.
+    """A group of commands that turns expected errors (in options, input, files) into messages and exit codes.
 
-    With --debug they are raised, traceback and all.
+    With --debug these errors are raised, with their traceback.
     """
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
-        logging.getLogger("absl").setLevel(logging.ERROR)  # remarks of JAX's and Orbax's on themselves
+        logging.getLogger("absl").setLevel(logging.ERROR)  # hide log messages of JAX and Orbax
         try:
             return super().invoke(ctx)
         except (ValueError, OSError, ImportError) as error:

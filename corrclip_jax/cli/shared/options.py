@@ -1,17 +1,123 @@
-"""Options that several commands share."""
+"""Options that several commands share, and how their values are parsed."""
 
 import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
 
 from corrclip_jax.cli.shared.console import UsageError
+from corrclip_jax.config import RegionSource
+
+SOURCES: tuple[RegionSource, ...] = get_args(RegionSource)
+
+
+class Precision(StrEnum):
+    """Compute types of the networks."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+_DTYPE = (
+    "Compute type of the networks (Hugging Face: dtype); bfloat16 is for GPUs, TPUs and, from JAX 0.12 on, for "
+    "CPUs with AMX."
+)
+
+ClassesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--classes",
+        "-c",
+        help='Class names, separated by commas; a semicolon separates synonyms: "cat, sky; cloud".',
+        show_default=False,
+    ),
+]
+ClassesFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Text file with one class per line; a semicolon separates synonyms.", show_default=False
+    ),
+]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="tiny (generated scenes only), vit-b, vit-l, vit-h, or the folder of a model or of its checkpoints.",
+    ),
+]
+RegionsOption = Annotated[
+    str,
+    typer.Option(
+        help=f"Source of regions: {', '.join(SOURCES)}, or a folder with a region map per photo, of the same file "
+        "name but .npz (array instance_mask), .png (index map) or .json (COCO RLE)."
+    ),
+]
+RegionSourceOption = Annotated[
+    RegionSource | None,
+    typer.Option(
+        "--regions",
+        help="Source of regions. [dim]\\[default: the model's][/]",
+        show_default=False,
+    ),
+]
+PointsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Points per side of SAM's grid (SAM: points_per_side): 8 is fast, 32 thorough. "
+        "[dim]\\[default: the model's, 8][/]",
+        show_default=False,
+    ),
+]
+DtypeOption = Annotated[Precision, typer.Option(help=_DTYPE)]
+OptionalDtypeOption = Annotated[
+    Precision | None,
+    typer.Option(help=f"{_DTYPE} [dim]\\[default: the model's, float32][/]", show_default=False),
+]
+SizeOption = Annotated[str, typer.Option(help="Width and height of the images, in pixels.")]
+BatchOption = Annotated[int, typer.Option(min=1, help="Images per call.")]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; created if missing.")]
+
+
+def threshold_option(default: str) -> Any:
+    """The option --background-threshold; `default` is what its help says."""
+    return typer.Option(
+        min=0.0,
+        max=1.0,
+        help="Pixels whose class is less probable than this get the first class (mmsegmentation configs: "
+        "prob_thd). "
+        f"[dim]\\[default: {default}][/]",
+        show_default=False,
+    )
 
 
 def parse_size(text: str) -> tuple[int, int]:
     """Width and height of "500x375".
 
     Raises:
-      UsageError: for anything else.
+      UsageError: if the text has another form.
     """
     match = re.fullmatch(r"([1-9]\d*)\s*[xX]\s*([1-9]\d*)", text.strip())
     if match is None:
         raise UsageError(f"--size must be width x height in pixels, as in 500x375. Got {text!r}.")
     return int(match[1]), int(match[2])
+
+
+def class_names(classes: str | None, classes_file: Path | None) -> list[list[str]]:
+    """Class names with their synonyms, from --classes or --classes-file.
+
+    Raises:
+      UsageError: if neither or both are given.
+      FileNotFoundError: if there is no such file.
+      ValueError: for no classes, an empty name, or a name that occurs twice.
+    """
+    from corrclip_jax.text.classes import parse_classes, read_classes
+
+    if (classes is None) == (classes_file is None):
+        raise UsageError(
+            'Name the classes: either --classes "cat, grass, sky; cloud", or --classes-file FILE.'
+        )
+    return read_classes(classes_file) if classes_file is not None else parse_classes(classes or "")

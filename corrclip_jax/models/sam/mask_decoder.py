@@ -1,10 +1,12 @@
-"""SAM 2's mask decoder: tokens of one prompt and the image's maps -> mask logits and predicted IoU.
+"""Mask decoder of SAM and SAM 2: the tokens of one prompt and the image's maps to mask logits and predicted IoU.
+
+After `facebookresearch/segment-anything` and `facebookresearch/sam2`; `MaskDecoder`'s attributes are what differs.
 
 Shapes: G side of the coarse map, L = G * G, M = 4 G side of the masks, C embedding width, T prompt tokens,
 K masks.
 
-Once the transformer is through, no cell looks at another. So the cells of the finer maps stay in "nested"
-order (coarse cell, its four quarters, their four quarters) until the masks are laid out at the end.
+After the transformer every cell is decoded on its own. The cells of the finer maps therefore stay in "nested" order
+(coarse cell, its four quarters, their four quarters) until the masks are laid out at the end.
 """
 
 from typing import NamedTuple
@@ -15,7 +17,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from corrclip_jax.config import SAM2Config
+from corrclip_jax.config import SAM1Config, SAM2Config
 from corrclip_jax.models.layers import LayerNorm, ReluMLP, Upscale, gelu
 from corrclip_jax.models.sam.two_way_transformer import TwoWayTransformer
 
@@ -23,32 +25,45 @@ MASK_TOKENS = 4  # one for an unambiguous mask, three for the alternatives
 
 
 class ImageContext(NamedTuple):
-    """What all prompts of one image share, in the decoder's own layout."""
+    """What all prompts of one image share, in the decoder's own layout; SAM has no finer maps."""
 
     image: Float[Array, "L C"]
     positions: Float[Array, "L C"]
-    half: Float[Array, "L d"]
-    full: Float[Array, "4*L e"]
+    half: Float[Array, "L d"] | None = None
+    full: Float[Array, "4*L e"] | None = None
 
 
 class MaskDecoder(nn.Module):
-    """Decodes one prompt; vmap over prompts."""
+    """Decodes one prompt; vmap over prompts.
 
-    config: SAM2Config
+    Attributes:
+      config: the network's configuration.
+      fine_maps: whether two finer maps of the image are added to the enlarged coarse one (SAM 2).
+      object_token: whether the tokens begin with that of the object's score (SAM 2), which images do not need.
+      sigmoid_iou: whether the predicted IoU is a sigmoid of the head's output (SAM 2) or the output itself (SAM).
+      dtype: the compute type.
+    """
+
+    config: SAM1Config | SAM2Config
+    fine_maps: bool
+    object_token: bool
+    sigmoid_iou: bool
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
-        """The published parts, but for the score of the object's presence, which images do not need."""
+    def setup(self) -> None:
+        """The published parts; SAM's layers `lin1` and `lin2` of the transformer's MLPs have SAM 2's names."""
         c, config = self.config.embed_dim, self.config
         init = nn.initializers.normal(0.02)
-        self.obj_score_token = self.param("obj_score_token", init, (1, c))
+        if self.object_token:
+            self.obj_score_token = self.param("obj_score_token", init, (1, c))
         self.iou_token = self.param("iou_token", init, (1, c))
         self.mask_tokens = self.param("mask_tokens", init, (MASK_TOKENS, c))
         self.transformer = TwoWayTransformer(
             c, config.decoder_heads, config.decoder_mlp_width, config.decoder_layers, self.dtype
         )
-        self.conv_s0 = nn.Conv(c // 8, (1, 1), dtype=self.dtype)
-        self.conv_s1 = nn.Conv(c // 4, (1, 1), dtype=self.dtype)
+        if self.fine_maps:
+            self.conv_s0 = nn.Conv(c // 8, (1, 1), dtype=self.dtype)
+            self.conv_s1 = nn.Conv(c // 4, (1, 1), dtype=self.dtype)
         self.output_upscaling_0 = Upscale(c // 4, self.dtype)
         self.output_upscaling_1 = LayerNorm(epsilon=1e-6, dtype=self.dtype)
         self.output_upscaling_3 = Upscale(c // 8, self.dtype)
@@ -66,35 +81,43 @@ class MaskDecoder(nn.Module):
     ) -> tuple[Float[Array, "K M M"], Float[Array, " K"]]:
         """Mask logits and predicted IoU: one mask, or with `multimask` the three alternatives.
 
-        As the method wants it, the single mask is always the first token's; the published program can fall
-        back to the best of the three where that one is unstable.
+        The single mask is always the first token's, as CorrCLIP requires; `facebookresearch/sam2` can replace it
+        with the best of the three where it is unstable (`dynamic_multimask_via_stability`).
         """
         chosen = slice(1, MASK_TOKENS) if multimask else slice(0, 1)
-        tokens = jnp.concatenate([self.obj_score_token, self.iou_token, self.mask_tokens]).astype(self.dtype)
+        first = [self.obj_score_token] if self.object_token else []
+        iou_at = len(first)
+        tokens = jnp.concatenate([*first, self.iou_token, self.mask_tokens]).astype(self.dtype)
         tokens = jnp.concatenate([tokens, prompt])
         tokens, image = self.transformer(tokens, context.image, context.positions)
-        own = zip(self.output_hypernetworks_mlps, tokens[2 : 2 + MASK_TOKENS], strict=True)
+        own = zip(self.output_hypernetworks_mlps, tokens[iou_at + 1 : iou_at + 1 + MASK_TOKENS], strict=True)
         hyper = jnp.stack([mlp(token) for mlp, token in own])[chosen]
         cells = self._enlarge(image, context)
         masks = jnp.einsum("lc,kc->lk", cells, hyper, preferred_element_type=jnp.float32).T
-        iou = jax.nn.sigmoid(self.iou_prediction_head(tokens[1]).astype(jnp.float32))
+        iou = self.iou_prediction_head(tokens[iou_at]).astype(jnp.float32)
+        iou = jax.nn.sigmoid(iou) if self.sigmoid_iou else iou
         return unnest(masks, self.config.embed_size), iou[chosen]
 
     def _enlarge(self, image: Float[Array, "L C"], context: ImageContext) -> Float[Array, "fine c"]:
-        halves = self.output_upscaling_0(image) + context.half
-        quarters = gelu(self.output_upscaling_1(halves.reshape(len(image) * 4, -1)))
-        return gelu(self.output_upscaling_3(quarters) + context.full).reshape(len(image) * 16, -1)
+        halves = self.output_upscaling_0(image)
+        if context.half is not None:
+            halves = halves + context.half
+        normed = self.output_upscaling_1(halves.reshape(len(image) * 4, -1))
+        quarters = self.output_upscaling_3(gelu(normed))
+        if context.full is not None:
+            quarters = quarters + context.full
+        return gelu(quarters).reshape(len(image) * 16, -1)
 
 
-def nest(x: Float[Array, "F F c"], size: int) -> Float[Array, "cells c"]:
-    """The cells of a map of side `size`, 2 `size` or 4 `size`, in nested order."""
-    levels = (x.shape[0] // size).bit_length() - 1
-    rows = x.reshape(size, *[2] * levels, size, *[2] * levels, -1)
+def nest(x: Float[Array, "F F c"], length: int) -> Float[Array, "cells c"]:
+    """The cells of a map of side `length`, 2 `length` or 4 `length`, in nested order."""
+    levels = (x.shape[0] // length).bit_length() - 1
+    rows = x.reshape(length, *[2] * levels, length, *[2] * levels, -1)
     order = [axis for level in range(levels + 1) for axis in (level, level + levels + 1)]
     return rows.transpose(*order, -1).reshape(x.shape[0] * x.shape[1], -1)
 
 
-def unnest(x: Float[Array, "K cells"], size: int) -> Float[Array, "K M M"]:
-    """Maps of side 4 `size` from cells in nested order."""
-    x = x.reshape(-1, size, size, 2, 2, 2, 2)
-    return x.transpose(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * size, 4 * size)
+def unnest(x: Float[Array, "K cells"], length: int) -> Float[Array, "K M M"]:
+    """Maps of side 4 `length` from cells in nested order."""
+    x = x.reshape(-1, length, length, 2, 2, 2, 2)
+    return x.transpose(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * length, 4 * length)

@@ -80,7 +80,10 @@ class Attention(nn.Module):
 
 
 class TwoWayBlock(nn.Module):
-    """Tokens among themselves, tokens to image, MLP, image to tokens; post-norm throughout (eps 1e-5)."""
+    """Tokens among themselves, tokens to image, MLP, image to tokens; post-norm throughout.
+
+    The norms' eps is 1e-5, as in the official implementations; transformers has 1e-6.
+    """
 
     width: int
     heads: int

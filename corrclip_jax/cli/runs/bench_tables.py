@@ -1,24 +1,23 @@
-"""A benchmark's report for people."""
+"""Tables that `corrclip bench` prints."""
 
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
+
+from corrclip_jax.cli.shared.tables import add_numbers, plain_table
 
 
 def tables(report: dict[str, Any]) -> Group:
-    """The stages and the whole program, with what they were run on, as something that rich prints."""
+    """The stages and the whole program, between a line on the settings and one on rate and memory."""
     settings, device = report["settings"], report["device"]
     size = f"{settings['batch']} x {settings['width']} x {settings['height']}"
     head = (
         f"{report['model']}, {size}, {settings['dtype']}, regions {settings['regions']}, {device['kind']} "
         f"({device['platform']}), {report['matmul_flops_per_second'] / 1e9:,.0f} GFLOP/s in matrix products"
     )
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("Stage", no_wrap=True)
-    for title in ("Seconds", "Share", "GFLOP", "Of the rate", "Temporaries", "Compiled in"):
-        table.add_column(title, justify="right", no_wrap=True)
+    table = plain_table("Stage")
+    add_numbers(table, "Seconds", "Share", "GFLOP", "Of the rate", "Temporaries", "Compiled in")
     for row in report["stages"]:
         table.add_row(row["name"], *_cells(row, f"{row['share']:.1%}"))
     whole = report["program"]
@@ -29,8 +28,8 @@ def tables(report: dict[str, Any]) -> Group:
     return Group(Text(head), table, Text(foot))
 
 
-def versus_table(report: dict[str, Any]) -> Group:
-    """Ours beside torch's."""
+def against_torch_table(report: dict[str, Any]) -> Group:
+    """Times of torch and of this package, side by side."""
     settings = report["settings"]
     head = (
         f"{report['model']}, a window of {settings['window']}, {settings['dtype']}, {settings['threads']} threads, "
@@ -38,16 +37,14 @@ def versus_table(report: dict[str, Any]) -> Group:
     )
     if report["huge_pages"] is not None:
         head += f", huge pages: {report['huge_pages']}"
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("Part", no_wrap=True)
-    for title in ("torch", "ours", "ours / torch", "of the rate"):
-        table.add_column(title, justify="right", no_wrap=True)
+    table = plain_table("Part")
+    add_numbers(table, "torch", "ours", "ours / torch", "of the rate")
     for name, part in report["against"].items():
-        taken, ratios = part["seconds"], part["ratios"]
+        seconds, ratios = part["seconds"], part["ratios"]
         table.add_row(
             name,
-            f"{taken['torch']:.2f} s",
-            f"{taken['ours']:.2f} s",
+            f"{seconds['torch']:.2f} s",
+            f"{seconds['ours']:.2f} s",
             f"{part['ratio']:.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
             f"{part['rate_share']:.0%}",
         )

@@ -1,4 +1,4 @@
-"""Ours beside the torch reference of a checkout's tests, in turns, so that both see the same machine."""
+"""Comparison with the torch reference of a checkout's tests: both run alternately on the same machine."""
 
 import importlib.util
 import os
@@ -26,53 +26,60 @@ from corrclip_jax.regions.masks import point_grid
 from corrclip_jax.regions.sources import find_regions
 
 TESTS = Path(__file__).resolve().parents[2] / "tests"
-# Similarities that tie with their mean may move a few cells.
-_AGREE = 1e-2
+# Rounding may move a few cells whose similarity is close to the mean to the other side of it.
+_TOLERANCE = 1e-2
 
 
-def versus(
+def against_torch(
     config: Config,
     *,
     repeat: int = 5,
     threads: int | None = None,
-    announce: Callable[[str], None] = lambda step: None,
+    progress: Callable[[str], None] = lambda step: None,
 ) -> Report:
-    """Time the window step (DINO, correlation, CLIP) and, where the configuration has SAM 2, the regions.
+    """Time the window step (DINO, correlation, CLIP) and, if the configuration has SAM 2, the regions.
 
-    One window of the configuration's size, the same random weights on both sides, torch with eager attention; the
-    two must agree. Torch's SAM 2 stops at the mask logits of all points, ours goes on to the region map.
-    Ratios, and shares of the rate of matrix products, are medians of the turns' own, which a busy moment shifts
-    least.
+    Both sides get one window of the configuration's size and the same random weights; torch uses eager attention.
+    Torch's SAM 2 stops at the mask logits of all points, while ours also computes the region map.
+
+    Args:
+      config: the model.
+      repeat: turns, in each of which both sides run once. Times are medians; so are ratios and shares of the
+        rate of matrix products, which are taken within each turn, so that a busy moment matters least.
+      threads: of torch; by default one per core.
+      progress: called with the name of each step as it begins.
 
     Raises:
-      ImportError: where torch, or the tests of a checkout, are missing.
-      ValueError: for a dtype that the reference does not know, or where the two disagree.
+      ImportError: if torch or the tests of a checkout are missing.
+      ValueError: for a dtype that the reference does not support, or if the results differ.
     """
     _check_reference()
     if config.dtype != "float32":
         raise ValueError(f"the torch reference computes in float32. Got {config.dtype}.")
+    if config.similarity != "dino" or config.dino is None:
+        raise ValueError(f"the torch reference has DINO's similarities only. Got {config.similarity!r}.")
     import torch
 
-    announce("Random weights")
+    progress("Random weights")
     threads = threads or len(os.sched_getaffinity(0))
     pairs = {"window": partial(_window, config)}
     if config.regions.source == "sam2" and config.sam2 is not None:
         pairs["regions"] = partial(_regions, config)
     results = {}
     for name, prepare in pairs.items():
-        announce(f"Compiling: {name}")
+        progress(f"Compiling: {name}")
         ours, theirs, flops = prepare()
         torch.set_num_threads(threads)
         times: dict[str, list[float]] = {"ours": [], "torch": []}
         rates: list[float] = []
         for turn in range(repeat):
-            announce(f"Turn {turn + 1} of {repeat}: {name}")
+            progress(f"Turn {turn + 1} of {repeat}: {name}")
             rates.append(matmul_rate(config.dtype, repeat=2))
             times["ours"].append(seconds(ours))
             times["torch"].append(seconds(theirs))
-        medians = {side: statistics.median(taken) for side, taken in times.items()}
+        medians = {side: statistics.median(each) for side, each in times.items()}
         ratios = [a / b for a, b in zip(times["ours"], times["torch"], strict=True)]
-        shares = [flops / taken / rate for taken, rate in zip(times["ours"], rates, strict=True)]
+        shares = [flops / each / rate for each, rate in zip(times["ours"], rates, strict=True)]
         results[name] = {
             "seconds": medians,
             "seconds_of_each": times,
@@ -89,11 +96,11 @@ def versus(
 def _check_reference() -> None:
     if importlib.util.find_spec("torch") is None:
         raise ImportError(
-            "--against torch wants torch, which is not installed: pip install -e '.[test]' in a checkout."
+            "--against torch needs torch, which is not installed: run pip install -e '.[test]' in a checkout."
         )
     if not (TESTS / "reference" / "window.py").is_file():
         raise ImportError(
-            f"--against torch runs the reference in the tests of a checkout; there is none in {TESTS}. Clone the "
+            f"--against torch runs the reference in the tests of a checkout, which is not in {TESTS}. Clone the "
             "project and run the command there."
         )
     if str(TESTS) not in sys.path:
@@ -101,7 +108,7 @@ def _check_reference() -> None:
 
 
 def _window(config: Config) -> tuple[Callable[[], Any], Callable[[], Any], int]:
-    """Our window step and torch's on one window, once compared; and ours' arithmetic."""
+    """Our window step and that of torch on one window, after a comparison of their results; and our flops."""
     import reference
     import torch
 
@@ -116,7 +123,7 @@ def _window(config: Config) -> tuple[Callable[[], Any], Callable[[], Any], int]:
     window, ids = torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(regions)
 
     @torch.inference_mode()
-    def theirs():
+    def theirs() -> np.ndarray:
         features = reference.window_features(
             clip,
             dino,
@@ -130,18 +137,21 @@ def _window(config: Config) -> tuple[Callable[[], Any], Callable[[], Any], int]:
         )["features"]
         return features.flatten(0, 1).numpy()
 
-    wanted = theirs()
-    error = np.abs(np.asarray(compiled(*arguments)[0]) - wanted).max() / np.abs(wanted).max()
-    if not error <= _AGREE:
-        raise ValueError(f"the two programs disagree: features differ by {error:.1e} of their magnitude.")
+    expected = theirs()
+    error = np.abs(np.asarray(compiled(*arguments)[0]) - expected).max() / np.abs(expected).max()
+    if not error <= _TOLERANCE:
+        raise ValueError(
+            f"the two programs disagree: their features differ by {error:.1e} of the largest magnitude."
+        )
     return lambda: compiled(*arguments), theirs, count_flops(step, *arguments)
 
 
 def _models(config: Config) -> tuple[Any, Any, dict]:
-    """The torch towers with random weights, and our parameters of the same weights."""
+    """The torch networks with random weights, and our parameters converted from them."""
     import reference
 
     vision, dino_config = config.clip.vision, config.dino
+    assert dino_config is not None  # the caller has looked
     clip = reference.random_clip(
         layers=vision.layers,
         width=vision.width,
@@ -158,7 +168,7 @@ def _models(config: Config) -> tuple[Any, Any, dict]:
         patch_size=dino_config.patch_size,
         image_size=dino_config.image_size,
     )
-    # Nothing here reads texts; the reference has a small tower for them.
+    # Texts are not encoded here, so the reference has a small text tower.
     text = clip.config.text_config
     small = {
         "vocab_size": text.vocab_size,
@@ -176,11 +186,11 @@ def _models(config: Config) -> tuple[Any, Any, dict]:
 
 
 def _regions(config: Config) -> tuple[Callable[[], Any], Callable[[], Any], int]:
-    """Our region maps of one photo and torch's mask logits of the same points; and ours' arithmetic."""
+    """Our region map of one image, torch's mask logits of the same points, and our flops."""
     import torch
     from reference.sam2 import random_sam2
 
-    assert config.sam2 is not None  # the caller has looked
+    assert config.sam2 is not None  # checked by the caller
     model = random_sam2(config.sam2)
     params = {"sam2": init_params(config)["sam2"]}
     images = draw_photos(1, 375, 500)
@@ -192,7 +202,7 @@ def _regions(config: Config) -> tuple[Callable[[], Any], Callable[[], Any], int]
     pixels = torch.tensor(np.asarray(preprocess(images, size))).permute(0, 3, 1, 2)
 
     @torch.inference_mode()
-    def theirs():
+    def theirs() -> np.ndarray:
         maps = model.get_image_embeddings(pixels)
         out = model(image_embeddings=maps, input_points=points, input_labels=labels, multimask_output=False)
         return out.pred_masks.numpy()
@@ -201,7 +211,7 @@ def _regions(config: Config) -> tuple[Callable[[], Any], Callable[[], Any], int]
 
 
 def _nine_regions(side: int) -> np.ndarray:
-    """Three by three regions, the middle one not segmented."""
+    """A region map of 3 by 3 squares, whose middle one is unsegmented."""
     thirds = np.arange(side) * 3 // side
     regions = 3 * thirds[:, None] + thirds[None] + 1
     return np.where(regions == 5, 0, regions)
