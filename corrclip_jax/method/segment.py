@@ -44,16 +44,17 @@ def make_segment(config: Config, *, mesh: Mesh | None = None) -> Callable[..., R
     """The segmentation function of a configuration.
 
     It is called as `segment(params, images, text_emb, *, sizes=None, regions=None)`:
-      params: the tree of `load`: "clip", the backbone of the similarities ("dino") and, where regions are to be
-        found, the network of the configured source ("sam2").
-      images: uint8 [B, H0, W0, 3], RGB.
-      text_emb: a `TextEmbedding`, or an array [K, D] of one unit-length query a class.
-      sizes: integer [B, 2], height and width of each image, for a padded batch: each image fills the top left
-        corner of its array. Results equal those of each image alone. The windows of all images must need the same
-        padding as those of the whole array (none, unless a side is six times the other), and there are at most
-        `config.method.max_windows` of an image. An image of size 0 fills up a batch.
-      regions: integer [B, H0, W0], region maps to use in place of found ones. Ids are 0 and above; the smallest id
-        of an image stands for unsegmented pixels, at most `config.method.max_regions` others are regions.
+
+    - `params`: the tree of `load`: "clip", the backbone of the similarities ("dino") and, where regions are to be
+      found, the network of the configured source ("sam2").
+    - `images`: uint8 [B, H0, W0, 3], RGB.
+    - `text_emb`: a `TextEmbedding`, or an array [K, D] of one unit-length query a class.
+    - `sizes`: integer [B, 2], height and width of each image, for a padded batch: each image fills the top left
+      corner of its array. Results equal those of each image alone. The windows of all images must need the same
+      padding as those of the whole array (none, unless a side is six times the other), and there are at most
+      `config.method.max_windows` of an image. An image of size 0 fills up a batch.
+    - `regions`: integer [B, H0, W0], region maps to use in place of found ones. Ids are 0 and above; the smallest
+      id of an image stands for unsegmented pixels, at most `config.method.max_regions` others are regions.
 
     A call that does not fit into the device's memory ends in XLA's `RESOURCE_EXHAUSTED`: give fewer images a call,
     or less at once (`method.windows_per_chunk`, `method.rows_per_chunk`, `regions.points_per_chunk`). `Segmenter`
