@@ -14,12 +14,14 @@ from corrclip_jax._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from corrclip_jax.config import Config, with_fields
+    from corrclip_jax.evaluation.evaluate import evaluate
     from corrclip_jax.hub.presets import load
     from corrclip_jax.inference.export import export, load_exported
     from corrclip_jax.inference.photo_regions import Regions
     from corrclip_jax.inference.segmentation import Segmentation
     from corrclip_jax.inference.segmenter import Segmenter
     from corrclip_jax.method.segment import Result, make_segment
+    from corrclip_jax.runtime.sharding import fetch_batch, put_batch, put_params
     from corrclip_jax.text.embedding import TextEmbedding
     from corrclip_jax.text.encode import embed_text
 
@@ -31,10 +33,14 @@ __all__ = [
     "Segmenter",
     "TextEmbedding",
     "embed_text",
+    "evaluate",
     "export",
+    "fetch_batch",
     "load",
     "load_exported",
     "make_segment",
+    "put_batch",
+    "put_params",
     "with_fields",
 ]
 
@@ -46,10 +52,14 @@ _HOMES = {
     "Segmenter": "inference.segmenter",
     "TextEmbedding": "text.embedding",
     "embed_text": "text.encode",
+    "evaluate": "evaluation.evaluate",
     "export": "inference.export",
+    "fetch_batch": "runtime.sharding",
     "load": "hub.presets",
     "load_exported": "inference.export",
     "make_segment": "method.segment",
+    "put_batch": "runtime.sharding",
+    "put_params": "runtime.sharding",
     "with_fields": "config",
 }
 

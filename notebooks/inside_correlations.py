@@ -288,8 +288,8 @@ branches = {
 }
 
 # %% [markdown]
-# Labels: each patch takes the class with the most similar text embedding. Windows are stitched together and
-# upsampled to the image's size; the next cell shows each branch alone, and their sum.
+# Labels: each patch takes the class with the most similar text embedding. Windows are stitched and upsampled
+# to the image's size; the next cell shows each branch alone, and their sum.
 
 # %%
 from functools import partial

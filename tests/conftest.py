@@ -87,7 +87,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True, scope="module")
 def programs(request):
-    """Compile with LLVM's optimisations where goldens or torch judge the numbers, elsewhere without, in half the time.
+    """Compile with LLVM's passes where goldens or torch judge the numbers, elsewhere without, in half the time.
 
     A worker that has grown large drops its compiled programs between modules; the disk has them.
     """

@@ -14,7 +14,7 @@ from small_models import small_config, write_vocabulary
 
 from corrclip_jax import Segmenter, embed_text, make_segment, with_fields
 from corrclip_jax.inference.buckets import Batch, Bucket
-from corrclip_jax.inference.stream import on_canvas, sizes_of
+from corrclip_jax.inference.stream import padded_batch, sizes_of
 from corrclip_jax.params.structure import init_params
 from corrclip_jax.runtime.sharding import fetch_batch, over_images, put_batch, put_params
 
@@ -32,7 +32,7 @@ def small():
     return with_fields(config, method={"max_windows": 6}, regions=every), params, text
 
 
-def pictures(count, slots):
+def pictures(count, batch_size):
     """Photos of mixed sizes on a canvas, their sizes, and what fills the batch up."""
     rng = np.random.default_rng(0)
     photos = []
@@ -40,8 +40,8 @@ def pictures(count, slots):
         coarse = rng.integers(0, 256, (6 - index % 2, 9 - index % 2, 3), dtype=np.uint8)
         photos.append(coarse.repeat(10, 0).repeat(10, 1))
     assert len({photo.shape for photo in photos}) > 1
-    batch = Batch(Bucket(*CANVAS, 6), tuple(range(count)), slots)
-    return photos, on_canvas(photos, batch), sizes_of(photos, batch)
+    batch = Batch(Bucket(*CANVAS, 6), tuple(range(count)), batch_size)
+    return photos, padded_batch(photos, batch), sizes_of(photos, batch)
 
 
 def assert_equal(ours, wanted):
@@ -91,7 +91,7 @@ def one_process():
     both = [Segmenter((plain, params), mesh=use, shard_params=use is not None) for use in (mesh, None)]
     for ours, alone in zip(*(segmenter(photos, CLASSES) for segmenter in both), strict=True):
         np.testing.assert_array_equal(ours.labels, alone.labels)
-    assert both[0]._runner.programs <= 2
+    assert both[0]._runner.programs.count <= 2
 
 
 def two_processes(process, port):

@@ -73,6 +73,7 @@ def executed(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.process
 def test_images_are_segmented_on_all_devices_and_without_a_network(executed):
     notebook = executed("segment_an_image")
     text = printed(notebook)
@@ -83,6 +84,7 @@ def test_images_are_segmented_on_all_devices_and_without_a_network(executed):
 
 
 @pytest.mark.slow
+@pytest.mark.process
 def test_every_stage_is_shown_and_every_part_measured(executed):
     notebook = executed("inside_correlations")
     assert pictures(notebook) == 12

@@ -7,6 +7,7 @@
 import argparse
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from PIL import Image, ImageFilter
 
 from corrclip_jax.config import MethodConfig
 from corrclip_jax.datasets.benchmarks import open_folders
-from corrclip_jax.evaluation.loading import Loaded, load_batches, read_sizes
+from corrclip_jax.evaluation.loading import padded_examples, read_example, read_sizes
 from corrclip_jax.inference.buckets import plan_batches, plan_buckets
+from corrclip_jax.inference.stream import stream
 
 _BATCH = 16
 
@@ -57,8 +59,8 @@ def main() -> None:
             headers = time.perf_counter() - start
             buckets = plan_buckets(sizes.values(), method)
             batches = plan_batches(list(sizes.values()), buckets, method, _BATCH)
-            loaded = (each for each in load_batches(data, batches) if isinstance(each, Loaded))
-            done = sum(len(each.places) for each in loaded)
+            padded = stream(batches, partial(read_example, data), padded_examples)
+            done = sum(len(batch.indices) for batch, _, _ in padded)
             wall, used = time.perf_counter() - start, time.process_time() - cpu
             print(
                 f"{done} photos of {kilobytes:.0f} kB: {done / wall:.0f} a second (sizes took {headers:.2f} s of "

@@ -8,6 +8,7 @@ from typing import Any, get_args
 def with_fields(config: Any, **changes: Any) -> Any:
     """A copy of a config with fields changed; a dict as value changes fields of the part of that name.
 
+    >>> from corrclip_jax.config import Config
     >>> with_fields(Config(), dtype="bfloat16", regions={"points_per_side": 32}).regions.points_per_side
     32
 

@@ -1,4 +1,4 @@
-"""The pictures that a model labels worst and best: photo, truth and labels side by side."""
+"""Worst and best labelled images: photo, truth and labels side by side."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from corrclip_jax.evaluation.scorer import Scored, Scorer
+from corrclip_jax.evaluation.batch_counts import BatchCounts
+from corrclip_jax.evaluation.scorer import Scorer
 from corrclip_jax.viz.contact_sheet import contact_sheet
 from corrclip_jax.viz.overlay import overlay
 from corrclip_jax.viz.palette import class_colours
@@ -17,20 +18,26 @@ _SIDE = 320
 _PAPER = (255, 255, 255)
 
 
-class Shown(NamedTuple):
-    """A picture: its place and name, its own mIoU, and photo, truth and labels on canvases of one size."""
+class LabelledImage(NamedTuple):
+    """An image of a data set to look at.
 
-    place: int
+    Attributes:
+      stem: its name.
+      score: its mIoU.
+      pictures: photo, truth and labels, all of one size.
+      classes: the classes in truth or labels.
+    """
+
     stem: str
     score: float
     pictures: tuple[Image.Image, Image.Image, Image.Image]
     classes: frozenset[int]
 
 
-def extremes(scores: Float[np.ndarray, " N"], most: int) -> tuple[list[int], list[int]]:
-    """The places of the worst pictures, the worst first, and of the best, the best first; none is in both lists.
+def worst_and_best(scores: Float[np.ndarray, " N"], most: int) -> tuple[list[int], list[int]]:
+    """The indices of the worst images, worst first, and of the best, best first; none is in both lists.
 
-    >>> extremes(np.array([0.5, np.nan, 0.1, 0.9]), 2)
+    >>> worst_and_best(np.array([0.5, np.nan, 0.1, 0.9]), 2)
     ([2, 0], [3])
     """
     known = np.flatnonzero(~np.isnan(scores))
@@ -39,24 +46,25 @@ def extremes(scores: Float[np.ndarray, " N"], most: int) -> tuple[list[int], lis
     return worst, [index for index in order[::-1][:most] if index not in worst]
 
 
-def show(scorer: Scorer, scores: Float[np.ndarray, " N"], indices: Sequence[int]) -> list[Shown]:
-    """Label some pictures again, to look at them, in the given order."""
+def label_again(
+    scorer: Scorer, scores: Float[np.ndarray, " N"], indices: Sequence[int]
+) -> list[LabelledImage]:
+    """Label some images again, to look at them, in the given order."""
     data = scorer.dataset
-    # What is not scored is left clear, as a class of that name is.
+    # Pixels that are not scored get the class background, which overlays leave uncoloured.
     names = [*(synonyms[0] for synonyms in data.classes), "background"]
-    found: dict[int, Shown] = {}
+    found: dict[int, LabelledImage] = {}
     for outcome in scorer(scorer.batches(indices), keep_labels=True):
-        if not isinstance(outcome, Scored) or outcome.labels is None:
+        if not isinstance(outcome, BatchCounts) or outcome.labels is None:
             continue
-        for index, labels in zip(outcome.places, outcome.labels, strict=True):
+        for index, labels in zip(outcome.indices, outcome.labels, strict=True):
             image, truth, _ = data.example(index)
             known = (truth >= 0) & (truth < len(data.classes))
             maps = [np.where(known, truth, len(data.classes)), labels]
             pictures = [_framed(Image.fromarray(image))]
             pictures += [_framed(overlay(image, each, names, opacity=0.65, legend=False)) for each in maps]
             classes = frozenset(np.unique(np.concatenate([truth[known], labels[known]])).tolist())
-            found[index] = Shown(
-                index,
+            found[index] = LabelledImage(
                 data.stem(index),
                 float(scores[index]),
                 (pictures[0], pictures[1], pictures[2]),
@@ -65,8 +73,8 @@ def show(scorer: Scorer, scores: Float[np.ndarray, " N"], indices: Sequence[int]
     return [found[index] for index in indices if index in found]
 
 
-def sheet(shown: Sequence[Shown], class_names: Sequence[str]) -> Image.Image:
-    """A contact sheet with a row a picture, and the key of the classes in them."""
+def sheet(shown: Sequence[LabelledImage], class_names: Sequence[str]) -> Image.Image:
+    """A contact sheet with one row for each image, and the legend of the classes in them."""
     colours = class_colours(class_names).tolist()
     present = sorted({label for one in shown for label in one.classes})
     key = {class_names[label]: (colours[label][0], colours[label][1], colours[label][2]) for label in present}
@@ -74,11 +82,11 @@ def sheet(shown: Sequence[Shown], class_names: Sequence[str]) -> Image.Image:
 
 
 def _framed(image: Image.Image) -> Image.Image:
-    """The picture as large as it fits into a canvas of 4 : 3, centred."""
+    """The image as large as it fits into a 4 : 3 frame, centred."""
     width, height = _SIDE, _SIDE * 3 // 4
     scale = min(width / image.width, height / image.height)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    canvas = Image.new("RGB", (width, height), _PAPER)
+    frame = Image.new("RGB", (width, height), _PAPER)
     small = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    canvas.paste(small, ((width - size[0]) // 2, (height - size[1]) // 2))
-    return canvas
+    frame.paste(small, ((width - size[0]) // 2, (height - size[1]) // 2))
+    return frame

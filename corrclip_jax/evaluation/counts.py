@@ -1,9 +1,9 @@
-"""What an evaluation has counted so far: kept in files, so that a run that was broken off goes on where it was.
+"""Counts of an evaluation, kept in files, so that an interrupted run resumes from them.
 
-A folder holds one *base*, what former runs have counted, and a *part* for each process of the present run; all
-have the number of their generation in their names. A run begins by making the base of the next generation from what
-it finds, in one step: from then on the older files count no more. So whatever moment a run ends at, every picture
-is in at most one of the files that count. Shapes: N pictures, V variants of the method, K classes.
+A folder holds one *base*, the counts of former runs, and one *part* for each process of the present run; the names
+of all files hold the number of their generation. A run begins by combining what it finds into the base of the next
+generation, in one atomic step, after which older files are ignored. So whenever a run ends, every image is in at
+most one of the files that count. Shapes: N images, V variants of the method, K classes.
 """
 
 import io
@@ -21,70 +21,79 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from corrclip_jax.evaluation import metrics
-from corrclip_jax.evaluation.scorer import Scored
+from corrclip_jax.evaluation.batch_counts import BatchCounts
 from corrclip_jax.io.files import atomic_file
 
 
 class StateError(ValueError):
-    """Counts on disk that cannot be gone on from."""
+    """Counts on disk that a run cannot resume."""
 
 
 @dataclass
-class Tally:
-    """Counts of the pictures that are `counted`; `scores` are these pictures' own mIoU, NaN elsewhere."""
+class Counts:
+    """The counts of some images.
+
+    Attributes:
+      counted: which images are counted.
+      scores: the mIoU of each of these images, NaN elsewhere.
+      matrices: pixels by class (see `metrics`), one matrix for each variant.
+      boundary: boundary areas of the first variant.
+      seconds: how long scoring took, without compilation.
+      unreadable: why images could not be scored, by their indices.
+    """
 
     counted: Bool[np.ndarray, " N"]
     scores: Float[np.ndarray, " N"]
     matrices: Int[np.ndarray, "V K K1"]
     boundary: Int[np.ndarray, "3 K"]
     seconds: float = 0.0
-    broken: dict[int, str] = field(default_factory=dict)
+    unreadable: dict[int, str] = field(default_factory=dict)
 
     @classmethod
-    def empty(cls, pictures: int, variants: int, classes: int) -> "Tally":
+    def empty(cls, images: int, variants: int, classes: int) -> "Counts":
         """Nothing counted."""
         return cls(
-            np.zeros(pictures, bool),
-            np.full(pictures, np.nan),
+            np.zeros(images, bool),
+            np.full(images, np.nan),
             np.zeros((variants, classes, classes + 1), np.int64),
             np.zeros((3, classes), np.int64),
         )
 
-    def add(self, scored: Scored) -> None:
+    def add(self, batch: BatchCounts) -> None:
         """Count a batch.
 
         Raises:
-          RuntimeError: for a picture that is counted already, which would be a fault of the program.
+          RuntimeError: if an image is counted already, which would be a bug.
         """
-        indices = list(scored.places)
+        indices = list(batch.indices)
         if self.counted[indices].any():
-            raise RuntimeError(f"pictures {indices} are counted twice")
+            raise RuntimeError(f"images {indices} are counted twice")
         self.counted[indices] = True
-        self.scores[indices] = [metrics.mean_area_iou(each) for each in scored.areas]
-        self.matrices += scored.matrices
-        self.boundary += scored.boundary
+        self.scores[indices] = [metrics.mean_area_iou(each) for each in batch.areas]
+        self.matrices += batch.matrices
+        self.boundary += batch.boundary
 
-    def __add__(self, other: "Tally") -> "Tally":
+    def __add__(self, other: "Counts") -> "Counts":
         """The counts of both.
 
         Raises:
-          RuntimeError: where they share pictures.
+          RuntimeError: if they share images.
         """
         if (self.counted & other.counted).any():
-            raise RuntimeError("pictures are counted twice")
-        return Tally(
+            raise RuntimeError("images are counted twice")
+        return Counts(
             self.counted | other.counted,
             np.where(other.counted, other.scores, self.scores),
             self.matrices + other.matrices,
             self.boundary + other.boundary,
             self.seconds + other.seconds,
-            self.broken | other.broken,
+            self.unreadable | other.unreadable,
         )
 
     def to_bytes(self) -> bytes:
-        """All of it, for a file or another process."""
+        """Everything, for a file or another process."""
         file = io.BytesIO()
-        broken = json.dumps({str(index): message for index, message in self.broken.items()})
+        unreadable = json.dumps({str(index): message for index, message in self.unreadable.items()})
         np.savez(
             file,
             counted=self.counted,
@@ -92,37 +101,37 @@ class Tally:
             matrices=self.matrices,
             boundary=self.boundary,
             seconds=self.seconds,
-            broken=np.frombuffer(broken.encode(), np.uint8),
+            unreadable=np.frombuffer(unreadable.encode(), np.uint8),
         )
         return file.getvalue()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "Tally":
+    def from_bytes(cls, data: bytes) -> "Counts":
         """The inverse of `to_bytes`."""
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            broken = json.loads(file["broken"].tobytes() or b"{}")
+            unreadable = json.loads(file["unreadable"].tobytes() or b"{}")
             return cls(
                 file["counted"],
                 file["scores"],
                 file["matrices"],
                 file["boundary"],
                 float(file["seconds"]),
-                {int(index): message for index, message in broken.items()},
+                {int(index): message for index, message in unreadable.items()},
             )
 
 
-class Store:
-    """The folder with the counts of a run, of processes numbered from 0; number 0 begins generations."""
+class CountsFolder:
+    """The folder of the counts of a run, whose processes are numbered from 0; process 0 begins generations."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.generation = 0
 
-    def read(self, empty: Tally, settings: Mapping[str, Any]) -> Tally:
-        """What former runs of the same settings have counted; `empty` where there is none.
+    def read(self, empty: Counts, settings: Mapping[str, Any]) -> Counts:
+        """The counts of former runs with the same settings; `empty` if there are none.
 
         Raises:
-          StateError: where settings have changed (which), or a file is damaged.
+          StateError: if settings have changed, with a list of them, or if a file is damaged.
         """
         bases = self._files("base")
         if not bases:
@@ -133,13 +142,14 @@ class Store:
             raise StateError(
                 f"{self.folder} holds the counts of a run with other settings:\n  "
                 + "\n  ".join(changed)
-                + "\nGive them again to go on, another --out to begin beside it, or --restart to begin anew."
+                + "\nUse those settings again to resume it, choose another folder (--out), or start anew "
+                "(--restart, in Python resume=False)."
             )
         parts = sorted(self.folder.glob(f"part-{self.generation}-*.npz"))
-        return after(_read(bases[self.generation]), [_read(part) for part in parts])
+        return combined(_read(bases[self.generation]), [_read(part) for part in parts])
 
-    def begin(self, base: Tally, settings: Mapping[str, Any]) -> int:
-        """Begin the next generation from a base: older files count no more and go. Returns its number."""
+    def begin(self, base: Counts, settings: Mapping[str, Any]) -> int:
+        """Begin the next generation from a base and delete older files. Returns its number."""
         self.generation += 1
         self.folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(settings, indent=1, ensure_ascii=False) + "\n"
@@ -150,12 +160,12 @@ class Store:
                 path.unlink(missing_ok=True)
         return self.generation
 
-    def save(self, tally: Tally, process: int) -> None:
-        """Write what a process has counted in this generation, in one step."""
-        _write(self.folder / f"part-{self.generation}-{process}.npz", tally.to_bytes())
+    def save(self, counts: Counts, process: int) -> None:
+        """Write what a process has counted in this generation, atomically."""
+        _write(self.folder / f"part-{self.generation}-{process}.npz", counts.to_bytes())
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Delete all counts."""
         for path in self.folder.glob("*"):
             path.unlink()
 
@@ -163,22 +173,22 @@ class Store:
         return {int(path.stem.split("-")[1]): path for path in self.folder.glob(f"{kind}-*.npz")}
 
 
-def after(base: Tally, parts: Sequence[Tally]) -> Tally:
-    """The counts of former runs and of the processes of one more, whose time was the same."""
+def combined(base: Counts, parts: Sequence[Counts]) -> Counts:
+    """The counts of former runs and of the processes of one more, which ran at the same time."""
     total = sum(parts, start=base)
     total.seconds = base.seconds + max((part.seconds for part in parts), default=0.0)
     return total
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two trees of settings, a line each."""
+    """The differences between two trees of settings, one line each."""
     lines = []
     for key in sorted({*then, *now}):
-        before, after = then.get(key), now.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            lines += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            lines.append(f"{prefix}{key}: was {_short(before)}, is {_short(after)}")
+        old, new = then.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            lines.append(f"{prefix}{key}: was {_short(old)}, is {_short(new)}")
     return lines
 
 
@@ -187,18 +197,18 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _read(path: Path) -> Tally:
+def _read(path: Path) -> Counts:
     try:
-        return Tally.from_bytes(path.read_bytes())
+        return Counts.from_bytes(path.read_bytes())
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise StateError(
-            f"{path} is damaged ({error}). It was not so when it was written: look after the disk, and begin anew "
-            "with --restart."
+            f"{path} is damaged ({error}), although it was written whole: check the disk, and start anew "
+            "(--restart, in Python resume=False)."
         ) from error
 
 
 def _write(path: Path, data: bytes) -> None:
-    """A file that is there whole or not at all, after a loss of power too."""
+    """Write a file atomically, on the disk itself before its name changes: it survives a loss of power."""
     with atomic_file(path) as partial, partial.open("wb") as file:
         file.write(data)
         file.flush()

@@ -1,68 +1,92 @@
-"""How well a model labels a data set, in one go; `run` is for what takes long and may be broken off."""
+"""`evaluate`: a whole evaluation from Python, resumable, with its report; `corrclip evaluate` does the same."""
 
-import dataclasses
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-from jaxtyping import Int
-
-from corrclip_jax.config import Config, PartsConfig
+from corrclip_jax.config import Config, Dtype
 from corrclip_jax.datasets.dataset import Dataset
-from corrclip_jax.evaluation.loading import Broken
-from corrclip_jax.evaluation.scorer import Scorer
-
-
-class Evaluation(NamedTuple):
-    """Pixels by class (see `metrics`) for every variant of the method, and the time.
-
-    `seconds` is the whole run's, pictures included; the `compiling` seconds are not in it.
-    """
-
-    matrices: dict[PartsConfig, Int[np.ndarray, "K K1"]]
-    pictures: int
-    seconds: float
-    compiling: float
-
-
-def ablation() -> tuple[dict[str, PartsConfig], dict[str, PartsConfig]]:
-    """The method's parts one upon the other, from plain CLIP to the whole, and the whole without each of them."""
-    names = [field.name for field in dataclasses.fields(PartsConfig)]
-    upon = {"plain CLIP": PartsConfig(**dict.fromkeys(names, False))}
-    for last, name in enumerate(names):
-        upon[f"+ {name}"] = PartsConfig(**{each: place <= last for place, each in enumerate(names)})
-    return upon, {f"without {name}": PartsConfig(**{name: False}) for name in names}
+from corrclip_jax.evaluation.options import Classes, EvaluateOptions
+from corrclip_jax.evaluation.pipeline import Evaluation, run_evaluation
+from corrclip_jax.evaluation.resumable import Progress
 
 
 def evaluate(
-    config: Config,
-    params: dict[str, Any],
-    dataset: Dataset,
-    variants: Sequence[PartsConfig] | None = None,
+    dataset: str | Dataset | None = None,
     *,
-    regions: str = "sam2",
+    data_root: str | Path | None = None,
+    images: str | Path | None = None,
+    labels: str | Path | None = None,
+    classes: Classes | None = None,
+    first_id: int = 0,
+    ignored: int | None = 255,
+    model: str | Path | tuple[Config, Mapping[str, Any]] = "tiny",
+    split: str = "val",
+    count: int | None = None,
+    regions: str | Path = "sam2",
+    points: int | None = None,
+    background_threshold: float | None = None,
+    dtype: Dtype | None = None,
+    ablation: bool = False,
     batch_size: int | None = None,
-    report: Callable[[int], object] = lambda done: None,
+    out: str | Path | None = None,
+    predictions: bool = False,
+    save_every: int = 200,
+    resume: bool = True,
+    distributed: bool = False,
+    on_start: Progress = lambda run: None,
+    progress: Progress = lambda run: None,
 ) -> Evaluation:
-    """Label every picture of a data set with every variant of the method and count the pixels.
+    """Score a model on a data set: mIoU, accuracies, boundary IoU, IoU of every class.
 
-    The arguments are those of `Scorer`; `report` hears how many pictures more are done.
+    >>> found = evaluate("scenes", model="tiny", count=24, out="scores")                        # doctest: +SKIP
+    >>> found.mean_iou, found.class_iou["sky"]                                                  # doctest: +SKIP
+    >>> evaluate(images="photos", labels="truth", classes=["cat", "sky"], model="vit-b")        # doctest: +SKIP
+
+    An interrupted evaluation continues, with the same scores to the last bit, when it is called again with the same
+    arguments and the same `out`. SIGTERM and SIGINT are handled only in the main thread, which needs no terminal.
+
+    Args:
+      dataset: the name of a benchmark of the paper (`datasets.benchmarks.benchmarks`), "scenes", or a `Dataset`;
+        None with `images`, `labels` and `classes`.
+      data_root: the folder that holds a benchmark's published files.
+      images: a folder of photos of your own.
+      labels: the folder of their label files, of equal stems: one number a pixel.
+      classes: their class names in the order of the numbers (a list inside is synonyms), or a file with one class a
+        line.
+      first_id: the number of the first class in label files, 0 or 1; where it is 1, 0 is left out.
+      ignored: the number in label files that is left out.
+      model: a name or a folder (see `load`), or configuration and parameters.
+      split: of the scenes, "val" or "unseen".
+      count: only the first so many images.
+      regions: a source of regions ("sam2", "none", ...), "truth" for the data set's own, or a folder of region maps
+        named for their images.
+      points: n for SAM's n x n grid of points; by default the model's.
+      background_threshold: pixels whose class is less probable become the first class; by default the data set's.
+      dtype: the networks' compute type, "float32" or "bfloat16"; by default the model's.
+      ablation: score every part of the method as well, which takes about three times as long.
+      batch_size: images that run together; by default one on a CPU, else up to 16 a device. Where memory runs out,
+        batches are halved.
+      out: the folder for counts and report; None keeps and writes nothing.
+      predictions: write label maps to `out`/predictions.
+      save_every: write the counts every so many images, and once a minute.
+      resume: continue from the counts in `out`; False deletes them.
+      distributed: this is one of several processes (`runtime.distributed.connect`), each of which scores a share.
+      on_start: called once with the `ResumableEvaluation`, before its first image.
+      progress: called with it several times a second; `run.done` of `run.total` images are scored.
+
+    Returns:
+      The scores and the report. An image that cannot be read is left out and named in `unreadable`.
 
     Raises:
-      ValueError: for settings that the model or the data set cannot serve, and for a picture that cannot be used.
+      ValueError: for arguments that do not go together or are out of range (`DatasetError`: a data set that is
+        missing or incomplete; `StateError`: counts in `out` of other settings).
+      FileNotFoundError: if weights or the file of class names are missing.
+      Stopped: after SIGTERM or SIGINT; what was counted is in `out`.
+      jax.errors.JaxRuntimeError: if a device fails, for instance because one image is too large for its memory.
     """
-    scorer = Scorer(config, params, dataset, variants, regions=regions, batch_size=batch_size)
-    classes = len(dataset.classes)
-    total = np.zeros((len(scorer.variants), classes, classes + 1), np.int64)
-    start = time.perf_counter()
-    for message in scorer.unreadable.values():
-        raise ValueError(message)
-    for outcome in scorer(scorer.batches(range(dataset.count))):
-        if isinstance(outcome, Broken):
-            raise ValueError(outcome.message)
-        total += outcome.matrices
-        report(len(outcome.places))
-    seconds = time.perf_counter() - start - scorer.compiling
-    matrices = dict(zip(scorer.variants, total, strict=True))
-    return Evaluation(matrices, dataset.count, seconds, scorer.compiling)
+    options = EvaluateOptions(
+        dataset, data_root, images, labels, classes, first_id, ignored, model, split, count, regions, points,
+        background_threshold, dtype, ablation, batch_size, out, predictions, save_every, resume, distributed,
+    )  # fmt: skip
+    return run_evaluation(options, on_start=on_start, progress=progress)

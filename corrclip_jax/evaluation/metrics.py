@@ -1,8 +1,9 @@
-"""Scores of label maps: pixels are counted on the device, sums are kept in 64 bits, scores are their formulae.
+"""Metrics of label maps: confusion matrices counted on the device, and scores computed from their 64-bit sums.
 
-A *matrix* [K, K+1] holds pixels by class: rows are the truth, columns the prediction, the last column what got no
-class at all. Truth that is no class (-1, 255 ...) is left out. Means leave out what mmsegmentation leaves out: a
-class that is neither true nor predicted anywhere has no IoU, one that is never true no accuracy. Shapes: K classes.
+A *matrix* [K, K+1] holds pixels by class: rows are the truth, columns the prediction, the last column pixels
+without a predicted class. Truth that is no class (-1, 255 ...) is left out. Means leave out what mmsegmentation
+leaves out: a class that is neither true nor predicted anywhere has no IoU, one that is never true no accuracy.
+Shapes: K classes.
 """
 
 import math
@@ -12,13 +13,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer, UInt32
 
 BOUNDARY_SHARE = 0.02
-"""How far from a class's outline its boundary reaches, as a share of the picture's diagonal (Boundary IoU)."""
+"""How far from a class's outline its boundary reaches, as a share of the image's diagonal (Boundary IoU)."""
 
 
 def confusion(
     labels: Int[Array, "*shape"], truth: Int[Array, "*shape"], num_classes: int
 ) -> UInt32[Array, "{num_classes} {num_classes}+1"]:
-    """The matrix of label maps. Sums of such matrices belong into 64 bits, as `numpy.int64` has them.
+    """The matrix of label maps. Add such matrices up in 64 bits (`numpy.int64`).
 
     Raises:
       ValueError: for 2^32 pixels or more at once, which 32 bits could not count.
@@ -32,7 +33,7 @@ def confusion(
 
 
 def areas(matrix: UInt32[Array, "*batch K K1"]) -> UInt32[Array, "*batch 3 K"]:
-    """Pixels by class of matrices: labelled rightly, true, predicted."""
+    """Pixels by class of matrices: correct, true, predicted."""
     hit = jnp.diagonal(matrix, axis1=-2, axis2=-1)
     predicted = matrix.sum(axis=-2, dtype=jnp.uint32)[..., :-1]
     return jnp.stack([hit, matrix.sum(axis=-1, dtype=jnp.uint32), predicted], axis=-2)
@@ -43,8 +44,8 @@ def boundary_areas(
 ) -> UInt32[Array, "3 {num_classes}"]:
     """Pixels by class on the classes' boundaries: on both maps', on the true, on the predicted one.
 
-    A pixel is on its class's boundary where something else, or the picture's edge, is at most `distance` away (see
-    `boundary_distance`), along rows and columns. Source: Cheng et al., Boundary IoU, CVPR 2021,
+    A pixel is on its class's boundary if another label or the image's edge is at most `distance` away (see
+    `boundary_distance`) along rows and columns. Source: Cheng et al., Boundary IoU, CVPR 2021,
     there for one mask; here all classes at once, and truth that is no class is left out.
     """
     scored = (truth >= 0) & (truth < num_classes)
@@ -61,7 +62,7 @@ def boundary_areas(
 
 
 def boundary_distance(height: int, width: int) -> int:
-    """How far boundaries reach in a picture of a size, in pixels; 1 at least.
+    """How far boundaries reach in an image of a size, in pixels; at least 1.
 
     >>> boundary_distance(375, 500)
     12
@@ -70,7 +71,7 @@ def boundary_distance(height: int, width: int) -> int:
 
 
 def near_change(labels: Int[Array, "H W"], distance: int | Int[Array, ""]) -> Bool[Array, "H W"]:
-    """Whether the square of `distance` pixels to each side holds another number, or reaches beyond the map."""
+    """Whether the square of `distance` pixels to each side holds another label, or reaches beyond the map."""
     along_rows = _changes(labels, 1, distance)
     along_columns = _changes(labels, 0, distance)
     inside = jnp.arange(len(labels))
@@ -81,13 +82,13 @@ def near_change(labels: Int[Array, "H W"], distance: int | Int[Array, ""]) -> Bo
 
 
 def _changes(labels: Int[Array, "H W"], axis: int, distance: int | Int[Array, ""]) -> Bool[Array, "H W"]:
-    """Whether the line of `distance` pixels to each side holds another number, or reaches beyond the map."""
+    """Whether the line of `distance` pixels to each side holds another label, or reaches beyond the map."""
     length = labels.shape[axis]
     step = jnp.diff(labels, axis=axis, prepend=jnp.take(labels, jnp.array([0]), axis=axis)) != 0
     changes = jnp.cumsum(step, axis=axis, dtype=jnp.int32)
-    place = jnp.arange(length)
-    beyond = (place < distance) | (place >= length - distance)
-    low, high = jnp.clip(place - distance, 0), jnp.clip(place + distance, max=length - 1)
+    position = jnp.arange(length)
+    beyond = (position < distance) | (position >= length - distance)
+    low, high = jnp.clip(position - distance, 0), jnp.clip(position + distance, max=length - 1)
     changed = jnp.take(changes, high, axis=axis) != jnp.take(changes, low, axis=axis)
     return changed | (beyond[None, :] if axis else beyond[:, None])
 
@@ -103,7 +104,7 @@ def class_iou(matrix: Integer[np.ndarray, "K _"]) -> Float[np.ndarray, " K"]:
 
 
 def class_accuracy(matrix: Integer[np.ndarray, "K _"]) -> Float[np.ndarray, " K"]:
-    """The share of every class's pixels that got it, TP / (TP + FN), 0..1; NaN where there are none.
+    """The share of every class's pixels that are labelled correctly, TP / (TP + FN), 0..1; NaN without pixels.
 
     >>> class_accuracy(np.array([[3, 1], [2, 2]])).tolist()
     [0.75, 0.5]
@@ -132,7 +133,7 @@ def mean_accuracy(matrix: Integer[np.ndarray, "K _"]) -> float:
 
 
 def pixel_accuracy(matrix: Integer[np.ndarray, "K _"]) -> float:
-    """The share of all pixels that got their class, 0..1 (mmsegmentation's aAcc); NaN where there are none.
+    """The share of all pixels that are labelled correctly, 0..1 (mmsegmentation's aAcc); NaN without pixels.
 
     >>> pixel_accuracy(np.array([[3, 1], [2, 4]]))
     0.7
@@ -142,7 +143,7 @@ def pixel_accuracy(matrix: Integer[np.ndarray, "K _"]) -> float:
 
 
 def frequency_weighted_iou(matrix: Integer[np.ndarray, "K _"]) -> float:
-    """The mean of `class_iou`, 0..1, weighed by the classes' true pixels; NaN where there are none.
+    """The mean of `class_iou`, 0..1, weighted by the classes' true pixels; NaN without pixels.
 
     >>> round(frequency_weighted_iou(np.array([[3, 1, 0], [2, 2, 0], [0, 0, 0]])), 3)
     0.45
@@ -154,7 +155,7 @@ def frequency_weighted_iou(matrix: Integer[np.ndarray, "K _"]) -> float:
 
 
 def area_iou(areas: Integer[np.ndarray, "*batch 3 K"]) -> Float[np.ndarray, "*batch K"]:
-    """IoU of every class from its areas (`areas`, `boundary_areas`), 0..1; NaN where it has none.
+    """IoU of every class from its areas (`areas`, `boundary_areas`), 0..1; NaN for an empty union.
 
     >>> area_iou(np.array([[3, 2, 0], [4, 4, 0], [5, 3, 0]])).tolist()
     [0.5, 0.4, nan]

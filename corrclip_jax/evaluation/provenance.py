@@ -11,7 +11,7 @@ from corrclip_jax.config import Config, PartsConfig, to_dict
 from corrclip_jax.datasets.dataset import Dataset
 from corrclip_jax.runtime.environment import versions
 
-# Fields that limit memory and do not change results.
+# Fields that bound memory and never change a result.
 _NO_SETTINGS = {"method": ("windows_per_chunk", "rows_per_chunk"), "regions": ("points_per_chunk",)}
 
 
@@ -22,14 +22,14 @@ def settings(
     variants: Sequence[PartsConfig],
     regions: str,
 ) -> dict[str, Any]:
-    """Everything that the counts of an evaluation depend on; only a run with equal settings is resumed.
+    """Everything that the counts of an evaluation depend on; a run resumes counts of equal settings.
 
     Args:
-      config: the model.
-      weights: digests from `weights_sha256`.
-      dataset: the images and classes.
-      variants: parts of the method that are scored.
-      regions: the source of region maps.
+      config: the model and the method.
+      weights: the digests of `weights_sha256`.
+      dataset: what is scored.
+      variants: the variants of the method.
+      regions: where region maps come from.
     """
     model = {key: value for key, value in to_dict(config).items() if key not in ("vocabulary", "parts")}
     for part, names in _NO_SETTINGS.items():
@@ -51,13 +51,13 @@ def settings(
 
 
 def weights_sha256(params: Mapping[str, Any]) -> dict[str, str]:
-    """A digest of the parameters of every network: names, dtypes, shapes and values, in the order of names."""
+    """A digest of every network's parameters: names, types, shapes and values, in the order of their names."""
     digests = {}
-    for tower, tree in sorted(params.items()):
+    for network, tree in sorted(params.items()):
         digest = hashlib.sha256()
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             array = np.ascontiguousarray(leaf)
             digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
             digest.update(array.reshape(-1).view(np.uint8).data)
-        digests[tower] = digest.hexdigest()
+        digests[network] = digest.hexdigest()
     return digests

@@ -1,4 +1,4 @@
-"""What an evaluation found, as plain JSON types, and as Markdown."""
+"""Report of an evaluation, as plain JSON types and as Markdown."""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from corrclip_jax.datasets.dataset import Dataset
 from corrclip_jax.evaluation import metrics
-from corrclip_jax.evaluation.counts import Tally
+from corrclip_jax.evaluation.counts import Counts
 
 MEANS = {
     "mIoU": metrics.mean_iou,
@@ -27,39 +27,43 @@ DEFINITIONS = (
 
 
 def means(matrix: Int[np.ndarray, "K K1"]) -> dict[str, float | None]:
-    """The means of a matrix, 0..1; None where there is nothing to take a mean of."""
+    """The mean scores of a matrix by name, 0..1; None for a mean of nothing."""
     return {score.__name__: _plain(score(matrix)) for score in MEANS.values()}
 
 
 def build(
     dataset: Dataset,
-    tally: Tally,
+    counts: Counts,
     variants: Mapping[str, int],
     published: float | None,
     details: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Everything worth keeping of an evaluation.
+    """The content of `report.json`.
 
-    The scores by class are of the first variant; `variants` names others by their places. `published` is the
-    paper's mIoU with these settings, in percent. `details` say what made the scores.
+    Args:
+      dataset: what was scored.
+      counts: the counts; scores by class are those of the first variant.
+      variants: indices of the ablation's variants, by the names of its rows.
+      published: the paper's mIoU with these settings, in percent.
+      details: what made the scores.
     """
-    matrix = tally.matrices[0]
+    matrix = counts.matrices[0]
     scored = zip(
         dataset.classes,
         metrics.class_iou(matrix),
         metrics.class_accuracy(matrix),
-        metrics.area_iou(tally.boundary),
+        metrics.area_iou(counts.boundary),
         matrix.sum(axis=1),
         strict=True,
     )
-    counted = int(tally.counted.sum())
+    counted = int(counts.counted.sum())
     content = {
         "dataset": dataset.name,
         "about": dataset.about,
         "pictures": counted,
-        "broken": {dataset.stem(index): message for index, message in sorted(tally.broken.items())},
+        "unreadable": {dataset.stem(index): message for index, message in sorted(counts.unreadable.items())},
         **means(matrix),
-        "boundary_iou": _plain(metrics.mean_area_iou(tally.boundary)),
+        "boundary_iou": _plain(metrics.mean_area_iou(counts.boundary)),
         "published_mean_iou": None if published is None else round(published / 100, 6),
         "definitions": DEFINITIONS,
         "classes": [
@@ -78,20 +82,20 @@ def build(
             "pixels": matrix.tolist(),
         },
         "picture_mean_iou": {
-            dataset.stem(index): _plain(tally.scores[index])
-            for index in np.flatnonzero(tally.counted).tolist()
+            dataset.stem(index): _plain(counts.scores[index])
+            for index in np.flatnonzero(counts.counted).tolist()
         },
-        "seconds": round(tally.seconds, 3),
-        "pictures_per_second": round(counted / max(tally.seconds, 1e-9), 3),
+        "seconds": round(counts.seconds, 3),
+        "pictures_per_second": round(counted / max(counts.seconds, 1e-9), 3),
         **details,
     }
     if variants:
-        content["ablation"] = {name: means(tally.matrices[place]) for name, place in variants.items()}
+        content["ablation"] = {name: means(counts.matrices[index]) for name, index in variants.items()}
     return content
 
 
 def headline(content: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The scores by name, in percent; the published one beside ours."""
+    """The scores by name, in percent, and the published one if there is one."""
     rows = [(name, points(content[score.__name__])) for name, score in MEANS.items()]
     rows.append((BOUNDARY, points(content["boundary_iou"])))
     if content["published_mean_iou"] is not None:
@@ -100,7 +104,7 @@ def headline(content: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What made the scores, for people."""
+    """What made the scores, by name, for reading."""
     settings, hardware = content["settings"], content["hardware"]
     method = settings["model"]["method"]
     regions = settings["regions"]
@@ -109,7 +113,7 @@ def facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
         regions += f", {side} x {side} points"
     return [
         ("Data", f"{content['dataset']}: {content['about'] or content['pictures']}"),
-        ("Pictures", f"{content['pictures']} counted, {len(content['broken'])} broken"),
+        ("Images", f"{content['pictures']} counted, {len(content['unreadable'])} unreadable"),
         ("Model", f"{settings['model']['name']}, {settings['model']['dtype']}"),
         ("Regions", regions),
         (
@@ -127,7 +131,7 @@ def facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
             f"process{'es' * (hardware['processes'] > 1)}, {hardware['cpu_cores']} CPU cores",
         ),
         ("Versions", ", ".join(f"{name} {version}" for name, version in content["versions"].items())),
-        ("Time", f"{content['seconds']:.0f} s, {content['pictures_per_second']:.2f} pictures a second"),
+        ("Time", f"{content['seconds']:.0f} s, {content['pictures_per_second']:.2f} images per second"),
     ]
 
 
@@ -155,9 +159,9 @@ def markdown(content: Mapping[str, Any]) -> str:
             f"| {name} | {points(row['mean_iou'])} | {points(row['pixel_accuracy'])} |"
             for name, row in content["ablation"].items()
         ]
-    if content["broken"]:
-        lines += ["", "## Broken pictures", ""]
-        lines += [f"- {_cell(stem)}: {_cell(message)}" for stem, message in content["broken"].items()]
+    if content["unreadable"]:
+        lines += ["", "## Unreadable images", ""]
+        lines += [f"- {_cell(stem)}: {_cell(message)}" for stem, message in content["unreadable"].items()]
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""An evaluation's report as one HTML page that needs nothing beside it."""
+"""HTML report of an evaluation: one self-contained page."""
 
 import base64
 import io
@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from corrclip_jax.evaluation.best_worst import TITLES, Shown
+from corrclip_jax.evaluation.best_worst import TITLES, LabelledImage
 from corrclip_jax.evaluation.report import facts, headline, points
 
 _STYLE = """
@@ -27,8 +27,8 @@ figure img { width: 100%; min-width: 0; flex: 1; border-radius: 4px; } p, .faint
 """
 
 
-def page(content: Mapping[str, Any], worst: Sequence[Shown], best: Sequence[Shown]) -> str:
-    """The report with a bar for every class, and the pictures that came out worst and best."""
+def page(content: Mapping[str, Any], worst: Sequence[LabelledImage], best: Sequence[LabelledImage]) -> str:
+    """The report with a bar for every class, and the worst and best images."""
     title = escape(f"{content['dataset']}, {content['settings']['model']['name']}")
     scores = "".join(f"<div><b>{value}</b>{escape(name)}</div>" for name, value in headline(content))
     parts = [
@@ -50,15 +50,17 @@ def page(content: Mapping[str, Any], worst: Sequence[Shown], best: Sequence[Show
             for name, row in content["ablation"].items()
         ]
         parts.append("<h2>Parts of the method</h2>" + _table(rows, ["parts", "mIoU", "pixel accuracy"]))
-    if content["broken"]:
+    if content["unreadable"]:
         rows = [
             [f"<td>{escape(stem)}</td>", f"<td>{escape(message)}</td>"]
-            for stem, message in content["broken"].items()
+            for stem, message in content["unreadable"].items()
         ]
-        parts.append("<h2>Broken pictures</h2>" + _table(rows))
-    for name, shown in (("Worst pictures", worst), ("Best pictures", best)):
+        parts.append("<h2>Unreadable images</h2>" + _table(rows))
+    for name, shown in (("Worst images", worst), ("Best images", best)):
         if shown:
-            parts.append(f"<h2>{name}</h2><p>{', '.join(TITLES)}; what is not scored is left clear.</p>")
+            parts.append(
+                f"<h2>{name}</h2><p>{', '.join(TITLES)}; pixels that are not scored are uncoloured.</p>"
+            )
             parts += [_figure(one) for one in shown]
     return "\n".join([*parts, "</body></html>\n"])
 
@@ -86,12 +88,14 @@ def _number(text: str) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]], titles: Sequence[str] = ()) -> str:
-    head = "".join(f"<th{' class=n' * (place > 0)}>{escape(name)}</th>" for place, name in enumerate(titles))
+    head = "".join(
+        f"<th{' class=n' * (column > 0)}>{escape(name)}</th>" for column, name in enumerate(titles)
+    )
     body = "\n".join(f"<tr>{''.join(row)}</tr>" for row in rows)
     return f"<table>{f'<tr>{head}</tr>' if titles else ''}\n{body}</table>"
 
 
-def _figure(shown: Shown) -> str:
+def _figure(shown: LabelledImage) -> str:
     images = "".join(
         f'<img alt="{title}" src="data:image/jpeg;base64,{_jpeg(picture)}">'
         for title, picture in zip(TITLES, shown.pictures, strict=True)

@@ -1,7 +1,6 @@
-"""An evaluation that may be broken off at any moment, by a signal or by force, and goes on where it was."""
+"""Resumable evaluation: survives SIGTERM, SIGINT and SIGKILL, and continues from the counts on disk."""
 
 import json
-import os
 import signal
 import threading
 import time
@@ -10,40 +9,57 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
-from corrclip_jax.evaluation.counts import StateError, Store, Tally, after
-from corrclip_jax.evaluation.loading import Broken
-from corrclip_jax.evaluation.scorer import Scored, Scorer
+from corrclip_jax.evaluation.batch_counts import BatchCounts
+from corrclip_jax.evaluation.counts import Counts, CountsFolder, StateError, combined
+from corrclip_jax.evaluation.loading import Unreadable
+from corrclip_jax.evaluation.scorer import Scorer
 from corrclip_jax.io.files import atomic_file
 from corrclip_jax.runtime import distributed
 from corrclip_jax.viz.overlay import label_image
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-GRACE = 5.0
-"""Seconds that a batch under way has to end in, after a signal, before the run ends without it."""
+GRACE_SECONDS = 5.0
+"""How long the batch that is running may take to end after a signal; then the run ends without it."""
 
 _TICK = 0.2
 
+Progress: TypeAlias = Callable[["ResumableEvaluation"], object]
+"""A callback with the state of a run: `done` of `total` images, `seconds`, `so_far`."""
+
 
 class Stopped(Exception):
-    """A signal has ended the run; what was counted is on disk. `number` is the signal's."""
+    """The run was ended by a signal; its counts are on disk.
 
-    def __init__(self, number: int):
+    Attributes:
+      number: the signal.
+      counted: how many images are counted, former runs included.
+      running: whether the device is still at work on a batch, for which Python would wait at its exit.
+    """
+
+    def __init__(self, number: int, counted: int, running: bool):
         super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.number = number
+        self.number, self.counted, self.running = number, counted, running
 
 
 @dataclass
-class Run:
-    """Scores all pictures that are not counted yet, and writes down how far it is.
+class ResumableEvaluation:
+    """Scores all images that have not been counted yet, and saves the counts regularly.
 
-    `state` is the folder of the counts, None where they are not kept; they are written every `save_every` pictures
-    and every `save_seconds`. `predictions` is a folder for label maps, if they are wanted. `settings` are what the
-    counts depend on (plain JSON types); a run with others does not go on from them.
+    Attributes:
+      scorer: what labels and counts.
+      settings: what the counts depend on (plain JSON types); a run with other settings does not resume them.
+      state: the folder of the counts, None to keep none.
+      predictions: a folder for label maps, None to write none.
+      save_every: images after which the counts are saved.
+      save_seconds: seconds after which they are saved.
+      base: the counts of former runs.
+      counts: those of this run, on this process.
+      total: how many images this process has to score.
     """
 
     scorer: Scorer
@@ -52,31 +68,36 @@ class Run:
     predictions: Path | None = None
     save_every: int = 200
     save_seconds: float = 60.0
-    base: Tally = field(init=False)
-    tally: Tally = field(init=False)
+    base: Counts = field(init=False)
+    counts: Counts = field(init=False)
     total: int = field(init=False)
 
     def __post_init__(self):
         data = self.scorer.dataset
-        empty = Tally.empty(data.count, len(self.scorer.variants), len(data.classes))
-        self._store = None if self.state is None else Store(self.state)
-        self.base = empty if self._store is None else _begin(self._store, empty, self.settings)
-        self.tally = Tally.empty(data.count, len(self.scorer.variants), len(data.classes))
+        empty = Counts.empty(data.count, len(self.scorer.variants), len(data.classes))
+        self._folder = None if self.state is None else CountsFolder(self.state)
+        self.base = empty if self._folder is None else _begin(self._folder, empty, self.settings)
+        self.counts = Counts.empty(data.count, len(self.scorer.variants), len(data.classes))
         todo = np.flatnonzero(~self.base.counted).tolist()
         self._todo = self.scorer.batches(todo, jax.process_index(), jax.process_count())
         if jax.process_index() == 0:
-            self.tally.broken |= self.scorer.unreadable
-        self.total = sum(len(batch.places) for batch in self._todo) + len(self.tally.broken)
+            self.counts.unreadable |= self.scorer.unreadable
+        self.total = sum(len(batch.indices) for batch in self._todo) + len(self.counts.unreadable)
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._failure: BaseException | None = None
         self._started = self._saved_at = time.perf_counter()
         self._unsaved = 0
 
-    def __call__(self, watch: Callable[["Run"], object] = lambda run: None) -> Tally:
-        """Score, then give the counts of all processes and of former runs; `watch` is called every now and then.
+    def __call__(self, progress: Progress = lambda run: None) -> Counts:
+        """Score, and return the counts of all processes and of former runs.
+
+        Args:
+          progress: called several times a second and once at the end. What it raises ends the run, after the counts
+            are saved.
 
         Raises:
-          Stopped: by SIGTERM or SIGINT, within `GRACE` and the time it takes to write.
+          Stopped: by SIGTERM or SIGINT, at most `GRACE_SECONDS` later plus the time that saving takes. Signals are
+            handled in the main thread only.
         """
         worker = threading.Thread(target=self._work, name="evaluation", daemon=True)
         received: list[int] = []
@@ -86,49 +107,56 @@ class Run:
             self._stop.set()
 
         self._started = self._saved_at = time.perf_counter()
-        # The work is a thread's, so that this one hears of signals while a program is compiled or runs.
+        # A thread scores, so that this one can handle signals while a program is compiled or runs.
         with _handled(remember):
             worker.start()
-            while worker.is_alive() and not received:
-                worker.join(_TICK)
-                watch(self)
+            try:
+                while worker.is_alive() and not received:
+                    worker.join(_TICK)
+                    progress(self)
+            except BaseException:
+                self._end(worker)
+                raise
             if received:
-                worker.join(GRACE)
-                self.save()
-                if worker.is_alive():
-                    # Python would wait for the device before it ended.
-                    leave(received[0])
-                raise Stopped(received[0])
-        watch(self)
+                self._end(worker)
+                raise Stopped(received[0], int(self.so_far.counted.sum()), worker.is_alive())
+        progress(self)
         if self._failure is not None:
             raise self._failure
         self.save()
-        parts = [Tally.from_bytes(data) for data in distributed.gather(self.tally.to_bytes())]
-        return after(self.base, parts)
+        parts = [Counts.from_bytes(data) for data in distributed.gather(self.counts.to_bytes())]
+        return combined(self.base, parts)
 
     @property
-    def so_far(self) -> Tally:
-        """What former runs and this process have counted."""
+    def so_far(self) -> Counts:
+        """The counts of former runs and of this process."""
         with self._lock:
-            return self.base + self.tally
+            return self.base + self.counts
 
     @property
     def done(self) -> int:
-        """Pictures that this process has counted, or found broken, in this run."""
-        return int(self.tally.counted.sum()) + len(self.tally.broken)
+        """Images that this process has counted, or found unreadable, in this run."""
+        return int(self.counts.counted.sum()) + len(self.counts.unreadable)
 
     @property
     def seconds(self) -> float:
-        """This run's time so far, compilation left out."""
-        return max(time.perf_counter() - self._started - self.scorer.compiling, 1e-9)
+        """This run's time so far, without compilation."""
+        elapsed = time.perf_counter() - self._started
+        return max(elapsed - self.scorer.programs.compile_seconds, 1e-9)
 
     def save(self) -> None:
-        """Write down how far this process is."""
+        """Write the counts of this process."""
         with self._lock:
-            self.tally.seconds = self.seconds
-            if self._store is not None:
-                self._store.save(self.tally, jax.process_index())
+            self.counts.seconds = self.seconds
+            if self._folder is not None:
+                self._folder.save(self.counts, jax.process_index())
             self._unsaved, self._saved_at = 0, time.perf_counter()
+
+    def _end(self, worker: threading.Thread) -> None:
+        """Give the running batch `GRACE_SECONDS` to end, and save."""
+        self._stop.set()
+        worker.join(GRACE_SECONDS)
+        self.save()
 
     def _work(self) -> None:
         try:
@@ -142,52 +170,47 @@ class Run:
         except BaseException as error:
             self._failure = error
 
-    def _take(self, outcome: Scored | Broken) -> None:
-        if isinstance(outcome, Scored):
+    def _take(self, outcome: BatchCounts | Unreadable) -> None:
+        if isinstance(outcome, BatchCounts):
             self._write_predictions(outcome)
         with self._lock:
-            if isinstance(outcome, Scored):
-                self.tally.add(outcome)
-                self._unsaved += len(outcome.places)
+            if isinstance(outcome, BatchCounts):
+                self.counts.add(outcome)
+                self._unsaved += len(outcome.indices)
             else:
-                self.tally.broken[outcome.place] = outcome.message
+                self.counts.unreadable[outcome.index] = outcome.message
 
-    def _write_predictions(self, scored: Scored) -> None:
-        if self.predictions is None or scored.labels is None:
+    def _write_predictions(self, batch: BatchCounts) -> None:
+        if self.predictions is None or batch.labels is None:
             return
         names = [synonyms[0] for synonyms in self.scorer.dataset.classes]
-        for index, labels in zip(scored.places, scored.labels, strict=True):
+        for index, labels in zip(batch.indices, batch.labels, strict=True):
             with atomic_file(self.predictions / f"{self.scorer.dataset.stem(index)}.png") as partial:
                 label_image(labels, names).save(partial)
 
 
-def leave(number: int) -> None:
-    """End the process at once, with the exit code of a signal."""
-    os._exit(128 + number)
-
-
-def _begin(store: Store, empty: Tally, settings: dict[str, Any]) -> Tally:
-    """What former runs have counted, on all processes; the first one reads it and begins a new generation."""
+def _begin(folder: CountsFolder, empty: Counts, settings: dict[str, Any]) -> Counts:
+    """The counts of former runs, on all processes; the first process reads them and begins a new generation."""
     message = b""
     base = empty
     if jax.process_index() == 0:
         try:
-            base = store.read(empty, settings)
-            base.broken = {}  # tried again: they may have been mended
-            generation = store.begin(base, settings)
+            base = folder.read(empty, settings)
+            base.unreadable = {}  # tried again: they may have been repaired
+            generation = folder.begin(base, settings)
             message = json.dumps({"generation": generation}).encode()
         except (StateError, OSError) as error:
             message = json.dumps({"error": str(error)}).encode()
-    told = json.loads(distributed.from_first(message))
-    if "error" in told:
-        raise StateError(told["error"])
-    store.generation = told["generation"]
-    return Tally.from_bytes(distributed.from_first(base.to_bytes()))
+    received = json.loads(distributed.from_first(message))
+    if "error" in received:
+        raise StateError(received["error"])
+    folder.generation = received["generation"]
+    return Counts.from_bytes(distributed.from_first(base.to_bytes()))
 
 
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Signals go to a handler meanwhile; outside the main thread Python has no say in them."""
+    """Send signals to a handler; outside the main thread, where Python allows none, do nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,6 +1,6 @@
-"""Whole programs as files: `export` writes one for CPUs, GPUs and TPUs, `load_exported` runs it.
+"""Exported programs: `export` writes one for CPUs, GPUs and TPUs, `load_exported` runs it.
 
-An exported program is the folder of a converted model (see `checkpoint`), so `load` reads it as well, with the
+An exported program is a model folder (see `params.model_folder`), so `load` reads it as well, with the
 lowered program (`program.bin`), the class names' embeddings (`text.npz`) and a description (`export.json`).
 """
 
@@ -28,14 +28,17 @@ DESCRIPTION = "export.json"
 PROGRAM = "program.bin"
 TEXT = "text.npz"
 FORMAT = 1
-_MEMORY = 8 << 30  # of a device that is not here
+_MEMORY = 8 << 30  # of an unknown device
 
 
 class Exported(NamedTuple):
-    """An exported program: call it with photos.
+    """An exported program: call it with images.
 
-    `description` is the content of `export.json`; `text` the embeddings of its classes; `config` and `params` those
-    of the model, for instance for `embed_text` with other names.
+    Attributes:
+      description: the content of `export.json`.
+      config, params: the model, for instance for `embed_text` with other names.
+      text: the embeddings of the exported classes.
+      program: the compiled function.
     """
 
     description: dict[str, Any]
@@ -51,13 +54,15 @@ class Exported(NamedTuple):
         regions: Array | np.ndarray | None = None,
         text_emb: TextEmbedding | None = None,
     ) -> Result:
-        """Label photos uint8 [B, H0, W0, 3] of the exported size and number.
+        """Label images.
 
-        `regions`, integers [B, H0, W0], where the program was exported to take them.
-        `text_emb` are other classes, padded (`pad_queries`) to as many queries as were exported.
+        Args:
+          images: uint8 [B, H0, W0, 3], of the exported shape.
+          regions: integers [B, H0, W0], if the program was exported to take them.
+          text_emb: other classes, padded (`pad_queries`) to the exported number of queries.
 
         Raises:
-          ValueError: for arrays of another shape or type than the program's, or regions where it takes none.
+          ValueError: for arrays of another shape or type than the program's, or regions that it does not take.
         """
         inputs = self.description["inputs"]
         text = self.text if text_emb is None else as_text_embedding(text_emb)
@@ -71,7 +76,7 @@ class Exported(NamedTuple):
             raise ValueError(
                 "this program was exported to take region maps: give regions=."
                 if regions is None
-                else "this program finds its regions itself. Export one with given_regions to give them."
+                else "this program finds its regions itself. Export one with given_regions=True to give them."
             )
         given: tuple[Array, ...] = ()
         if regions is not None:
@@ -93,27 +98,39 @@ def export(
     given_regions: bool = False,
     platforms: Sequence[str] = PLATFORMS,
 ) -> Path:
-    """Write the program for photos uint8 [batch, height, width, 3] with its weights; the folder appears whole.
+    """Write the program for images uint8 [batch, height, width, 3] with its weights, atomically.
 
-    Each platform gets its own implementations: on CPUs products by head, on NVIDIA GPUs in bfloat16 cuDNN's flash
-    attention (compute capability 8.0 or later), all chosen here and now, without such a device. `classes` are the
-    names that `text_emb` stands for, for the description. With `given_regions` the program takes region maps.
-    Chunks that the configuration leaves open are chosen for a device of 8 GiB.
+    Each platform gets its own implementation of attention (on CPUs one product for each head, on NVIDIA GPUs in
+    bfloat16 cuDNN's flash attention, which needs compute capability 8.0); no such device is needed to export. Chunk
+    sizes that the configuration leaves open are chosen for a device of 8 GiB.
+
+    Args:
+      path: the folder to write.
+      config: the model and the method.
+      params: the tree of `load`.
+      text_emb: the classes, from `embed_text`.
+      height: of the images.
+      width: of the images.
+      batch: how many images the program takes.
+      classes: the names of the classes, for the description.
+      given_regions: the program takes region maps instead of finding regions.
+      platforms: some of `PLATFORMS`.
+
+    Returns:
+      The folder.
 
     Raises:
-      ValueError: for what `make_segment` refuses; a platform that JAX does not know.
-      FileExistsError: where `path` is something else than an exported program.
-      OSError: where it cannot be written.
+      ValueError: for what `make_segment` refuses, and for an unknown platform.
+      FileExistsError: if `path` is something else than an exported program.
+      OSError: if it cannot be written.
     """
     path = Path(path)
     if path.exists() and not (path / DESCRIPTION).is_file():
-        raise FileExistsError(
-            f"{path} is there, and is no exported program to replace. Choose another folder."
-        )
+        raise FileExistsError(f"{path} exists and is not an exported program. Choose another folder.")
     if unknown := sorted(set(platforms) - set(PLATFORMS)) or not platforms:
         raise ValueError(f"platforms must be some of {', '.join(PLATFORMS)}. Got {unknown or 'none'}.")
     text = as_text_embedding(text_emb)
-    # A tower that finds regions may be left out where none are to be found.
+    # A network that finds regions is optional where regions are given.
     config = with_fields(config, **{name: None for name in families("regions") if name not in params})
     filled = with_memory_defaults(config, _MEMORY, queries=text.features.shape[0], width=width)
     program = _lower(filled, params, text, (batch, height, width), given_regions, platforms)
@@ -153,12 +170,12 @@ def export(
 
 
 def load_exported(path: str | Path) -> Exported:
-    """Read what `export` wrote; the program is compiled at its first call.
+    """Read an exported program; it is compiled at its first call.
 
     Raises:
-      FileNotFoundError: where the folder holds no exported program.
-      ValueError: for one that is damaged, of a format that this version does not know, or not made for the
-        platform in use.
+      FileNotFoundError: if the folder holds no exported program.
+      ValueError: if it is damaged, of a format that this version does not know, or not exported for the platform in
+        use.
     """
     path = Path(path)
     if not (path / DESCRIPTION).is_file():

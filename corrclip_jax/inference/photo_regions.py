@@ -1,4 +1,4 @@
-"""The regions of one photo for their own sake: areas, boxes, scores, masks, COCO RLE, a picture, a file."""
+"""`Regions` of one photo: areas, boxes, scores, masks, COCO RLE, a visualisation, files."""
 
 import os
 from collections.abc import Mapping
@@ -19,9 +19,12 @@ from corrclip_jax.viz import overlay
 class Regions:
     """The regions of one photo, at the photo's own size [H, W].
 
-    `map` holds 0 for what belongs to no region, and `ids` else. `scores` are what the source knows of each region,
-    by name, in the order of `ids`: SAM's "predicted_iou" and "stability_score"; empty where it knows nothing. They
-    are of whole masks, of which larger ones may cover a part in the map.
+    Attributes:
+      photo: the pixels.
+      map: the id of every pixel's region, 0 for unsegmented pixels.
+      scores: what the source knows about each region, by name, in the order of `ids`: SAM's "predicted_iou" and
+        "stability_score"; empty for sources without scores. They are about whole masks, parts of which larger
+        masks may cover in the map.
     """
 
     photo: UInt8[np.ndarray, "H W 3"]
@@ -52,7 +55,7 @@ class Regions:
         return found
 
     def mask(self, id: int) -> Bool[np.ndarray, "H W"]:
-        """Where a region is.
+        """The pixels of a region.
 
         Raises:
           KeyError: for an id that is not in the map.
@@ -62,15 +65,15 @@ class Regions:
         return self.map == id
 
     def coco_rle(self) -> list[dict[str, Any]]:
-        """A list as SAM's own program writes it: segmentation (COCO RLE), area, bbox, scores of every region."""
+        """A list as `facebookresearch/sam2` writes it: segmentation (COCO RLE), area, bbox and scores."""
         return to_annotations(self.map, self._details())
 
     def picture(self, *, opacity: float = 0.35) -> Image.Image:
-        """The photo with every region in a colour of its own, outlined; what belongs to none is left clear."""
+        """The photo with every region outlined and in its own colour; unsegmented pixels stay uncoloured."""
         return overlay.outlined(self.photo, self.map, opacity=opacity)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the map as `region_files.write_regions` does: `.npz`, `.png`, or `.json` with the scores.
+        """Write the map as `io.region_maps.write_regions` does: `.npz`, `.png`, or `.json` with the scores.
 
         Raises:
           RegionError: for another suffix, or too many regions for a `.png`.

@@ -1,86 +1,95 @@
-"""Photos of any sizes to their regions, through few compiled programs: what `Segmenter.regions` stands on."""
+"""Region runner: images of any sizes to their regions through few compiled programs, without class names."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
 from corrclip_jax.config import Config
-from corrclip_jax.inference.buckets import Batch, Bucket, Size, plan_batches, plan_buckets
+from corrclip_jax.inference.buckets import Batch, Size, plan_batches, plan_buckets
+from corrclip_jax.inference.photo_reading import or_error, read_photo_of_size, read_photo_sizes
 from corrclip_jax.inference.photo_regions import Regions
-from corrclip_jax.inference.stream import on_canvas, sizes_of, stream
+from corrclip_jax.inference.programs import BatchLimit, Piece, Programs
+from corrclip_jax.inference.stream import padded_batch, sizes_of
+from corrclip_jax.io.photos import PhotoError
 from corrclip_jax.regions.sources import SOURCES, can_find, score_regions
 
-_PROGRAMS = 4  # for the photos of one call
-_PIXELS_PER_CALL, _PHOTOS_PER_CALL = 1 << 24, 16
+Failure: TypeAlias = PhotoError | jax.errors.JaxRuntimeError
+
+_LIMIT = BatchLimit(images=16, pixels=1 << 24)
+_MOST_BUCKETS = 4  # for the images of one call
 
 
 class RegionRunner:
-    """The configured source of regions with the programs that it has compiled."""
+    """The configured source of regions with its compiled programs."""
 
     def __init__(self, config: Config, params: Mapping[str, Any]):
-        """Only the source's own tower of `params` is read; a source without one takes an empty tree.
+        """Keep the source's own network of `params`; a source without one takes an empty tree.
 
         Raises:
-          ValueError: where the source's network is missing.
+          ValueError: if the source's network is missing.
         """
         source = SOURCES[config.regions.source]
         if not can_find(config, params):
             raise ValueError(
                 f"no {source.title} to find regions with: config.{source.network} or params[{source.network!r}] is "
-                "missing. Load a model that has it, or take another source."
+                "missing. Load a model that has it, or choose another source."
             )
         self.config = config
-        self._params = {} if source.network is None else {source.network: params[source.network]}
-        self._program = jax.jit(partial(score_regions, config))
+        network = {} if source.network is None else {source.network: params[source.network]}
+        self.programs = Programs(network, _LIMIT)
 
-    def stream(
-        self, sizes: Sequence[Size], read: Callable[[int], np.ndarray | Exception]
-    ) -> Iterator[tuple[int, Regions | Exception]]:
-        """The regions of photos of known sizes, (height, width); `read` gives a photo by its place, in threads.
+    def stream(self, photos: Sequence[Any]) -> Iterator[tuple[int, Regions | Failure]]:
+        """Find the regions of any number of photos with bounded memory: the next ones are read while some run.
 
-        Yields a photo's place and its regions, or the error that `read` returned for it, or the `JaxRuntimeError`
-        of a device that failed.
+        Args:
+          photos: paths, PIL images, arrays uint8 [H, W, 3] or [H, W], of any sizes.
+
+        Yields:
+          A photo's index and its regions, in the order that needs few programs; or, in place of the regions, a
+          `PhotoError`, or JAX's RESOURCE_EXHAUSTED for a photo too large for the memory.
         """
+        sizes, failures = read_photo_sizes(photos)
+        yield from failures.items()
+        indices = list(sizes)
 
-        def run(batch: Batch, photos: list[np.ndarray | Exception]) -> Any:
-            good = [photo for photo in photos if not isinstance(photo, Exception)]
+        def read(position: int) -> np.ndarray:
+            index = indices[position]
+            return read_photo_of_size(photos[index], sizes[index])
+
+        def start(batch: Batch, images: list[np.ndarray | PhotoError]) -> Any:
+            good = [image for image in images if isinstance(image, np.ndarray)]
             if not good:
                 return None
-            true_sizes = sizes_of(good, batch)
-            return self._program(self._params, on_canvas(good, batch), true_sizes)
+            arrays = jax.device_put((padded_batch(good, batch), sizes_of(good, batch)))
+            return self.programs("regions", lambda: partial(score_regions, self.config), *arrays)
 
-        for batch, photos, out in stream(self._plan(sizes), read, run):
-            row = 0
-            for place, photo in zip(batch.places, photos, strict=True):
-                if isinstance(photo, Exception) or isinstance(out, Exception):
-                    yield place, photo if isinstance(photo, Exception) else out
-                    continue
-                yield place, _regions(photo, jax.tree.map(lambda x, row=row: x[row], out))
-                row += 1
+        for pieces in self.programs.run(self._plan(list(sizes.values())), or_error(read), start):
+            for piece in pieces:
+                yield from ((indices[position], found) for position, found in _found(piece))
 
     def _plan(self, sizes: Sequence[Size]) -> list[Batch]:
         if not sizes:
             return []
         method = self.config.method
-        buckets = plan_buckets(sizes, method, _PROGRAMS)
-        return plan_batches(sizes, buckets, method, _photos_together)
+        return plan_batches(
+            sizes, plan_buckets(sizes, method, _MOST_BUCKETS), method, self.programs.batch_size
+        )
 
 
-def _regions(photo: np.ndarray, out: tuple[np.ndarray, dict[str, np.ndarray]]) -> Regions:
-    height, width = photo.shape[:2]
-    found, scores = out
-    found = np.ascontiguousarray(found[:height, :width])
-    ids = np.unique(found)
-    ids = ids[ids != 0]
-    return Regions(photo, found, {name: values[ids] for name, values in scores.items()})
-
-
-def _photos_together(bucket: Bucket, count: int) -> int:
-    """Slots of a batch: what the memory takes, and no more than the power of two that `count` needs."""
-    if jax.default_backend() == "cpu":
-        return 1  # nothing gained: one photo keeps all cores busy
-    most = max(1, min(_PHOTOS_PER_CALL, _PIXELS_PER_CALL // (bucket.height * bucket.width)))
-    return min(most, 1 << (count - 1).bit_length())
+def _found(piece: Piece) -> Iterator[tuple[int, Regions | Failure]]:
+    """Each image's regions, at its own size."""
+    row = 0
+    for index, image in zip(piece.batch.indices, piece.items, strict=True):
+        if isinstance(image, Exception) or isinstance(piece.out, Exception):
+            yield index, image if isinstance(image, Exception) else piece.out
+            continue
+        maps, scores = piece.out
+        height, width = image.shape[:2]
+        found = np.ascontiguousarray(maps[row, :height, :width])
+        ids = np.unique(found)
+        ids = ids[ids != 0]
+        yield index, Regions(image, found, {name: values[row][ids] for name, values in scores.items()})
+        row += 1

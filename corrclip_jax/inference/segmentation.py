@@ -1,4 +1,4 @@
-"""The result of segmenting one photo: labels and what people want of them (shares, pictures, files)."""
+"""`Segmentation`, the result for one photo: labels, shares of the classes, visualisations, files."""
 
 import json
 import os
@@ -19,9 +19,14 @@ from corrclip_jax.viz import overlay as viz
 class Segmentation:
     """Labels of one photo, at the photo's own size [H, W].
 
-    `labels` are indices into `classes`; `scores` the winning class's probability before the map correction;
-    `regions` the region map that was used. `classes` holds every class's names, synonyms after the first.
-    `seconds` is this photo's share of its call's run time, which includes compilation where `compiled`.
+    Attributes:
+      photo: the pixels.
+      labels: indices into `classes`.
+      scores: the winning class's probability before the map correction.
+      regions: the region map that was used.
+      classes: the names of every class, synonyms after the first.
+      seconds: this photo's share of the run time of its batch.
+      compiled: whether that includes a compilation.
     """
 
     photo: UInt8[np.ndarray, "H W 3"]
@@ -46,10 +51,10 @@ class Segmentation:
         }
 
     def mask(self, name: str) -> Bool[np.ndarray, "H W"]:
-        """Where a class is, [H, W]. Any of its names will do.
+        """The pixels of a class, [H, W], by any of its names.
 
         Raises:
-          KeyError: for a name that is none of the classes'.
+          KeyError: for a name of no class.
         """
         for index, names in enumerate(self.classes):
             if name in names:
@@ -57,11 +62,11 @@ class Segmentation:
         raise KeyError(f"{name!r} is none of the classes: {', '.join(self.class_names)}.")
 
     def label_image(self) -> Image.Image:
-        """The labels as a picture: 8 bits with a palette, 16 bits grey above 255 classes."""
+        """The labels as an image: 8 bits with a palette, or 16 bits grey for more than 255 classes."""
         return viz.label_image(self.labels, self.class_names)
 
     def overlay(self, *, opacity: float = 0.5, legend: bool = True) -> Image.Image:
-        """The photo under the classes' colours, with a legend."""
+        """The photo blended with the classes' colours, with a legend."""
         return viz.overlay(self.photo, self.labels, self.class_names, opacity=opacity, legend=legend)
 
     def summary(self) -> dict[str, Any]:
@@ -88,10 +93,10 @@ class Segmentation:
     ) -> list[Path]:
         """Write `<stem>.png` (labels), `<stem>.overlay.jpg` and `<stem>.json` (`summary` and `details`).
 
-        Each file appears whole or not at all, and replaces one that is there. Returns their paths.
+        Files are written atomically and replace existing ones. Returns their paths.
 
         Raises:
-          OutputError: a file cannot be written.
+          OutputError: if a file cannot be written.
         """
         labels, picture, text = paths = [Path(folder) / f"{stem}{suffix}" for suffix in RESULT_SUFFIXES]
         with atomic_file(labels) as partial:

@@ -1,4 +1,4 @@
-"""Batches in a stream: the host reads ahead in threads and fetches results while the device runs the next batch."""
+"""Stream of batches: threads read ahead, and results are fetched while the device runs the next batch."""
 
 import os
 from collections import deque
@@ -15,20 +15,20 @@ from corrclip_jax.inference.buckets import Batch
 from corrclip_jax.runtime.memory import with_advice
 
 
-def on_canvas(
+def padded_batch(
     arrays: Sequence[Shaped[np.ndarray, "..."]], batch: Batch, fill: int = 0
-) -> Shaped[np.ndarray, "slots height width *channels"]:
-    """A batch's photos or maps (or whatever has their size) in the top left corners of one canvas each."""
+) -> Shaped[np.ndarray, "batch_size height width *channels"]:
+    """A batch's images or maps (arrays of their sizes), each in the top left corner of its row."""
     first = arrays[0]
-    out = np.full((batch.slots, *batch.bucket.side, *first.shape[2:]), fill, first.dtype)
-    for canvas, array in zip(out, arrays, strict=False):
-        canvas[: array.shape[0], : array.shape[1]] = array
+    out = np.full((batch.batch_size, *batch.bucket.shape, *first.shape[2:]), fill, first.dtype)
+    for row, array in zip(out, arrays, strict=False):
+        row[: array.shape[0], : array.shape[1]] = array
     return out
 
 
-def sizes_of(arrays: Sequence[Shaped[np.ndarray, "..."]], batch: Batch) -> Int[np.ndarray, "slots 2"]:
-    """`segment`'s `sizes` of a batch; what fills it up has size 0."""
-    out = np.zeros((batch.slots, 2), np.int32)
+def sizes_of(arrays: Sequence[Shaped[np.ndarray, "..."]], batch: Batch) -> Int[np.ndarray, "batch_size 2"]:
+    """`segment`'s `sizes` of a batch; rows of padding have size 0."""
+    out = np.zeros((batch.batch_size, 2), np.int32)
     out[: len(arrays)] = [array.shape[:2] for array in arrays]
     return out
 
@@ -41,18 +41,17 @@ def stream(
     ahead: int = 2,
     workers: int | None = None,
 ) -> Iterator[tuple[Batch, list[Any], Any]]:
-    """Work through batches while the host reads ahead and results of the batch before come back.
+    """Run batches in order; threads read the next ones, and a batch starts before the previous one is fetched.
 
     Args:
-      batches: what to do, in this order.
-      read: a photo by its place (decoding, region maps ...), called in `workers` threads, as many as there are
-        cores by default, for `ahead` batches in advance. What it raises is raised here.
-      run: starts a batch on what `read` gave for its places and returns device arrays without waiting for them.
+      batches: what to run.
+      read: reads an image (decoding, region maps ...) by its index, for `ahead` batches in advance, in `workers`
+        threads (default: the number of cores). What it raises is raised here.
+      run: starts a batch on what `read` returned for its indices; returns device arrays without waiting for them.
 
     Yields:
-      A batch, what was read for it, and its results on the host, while the next batch runs. Where the device fails
-      (for want of memory, say: then with advice), the `JaxRuntimeError` stands in the results' place, and the next
-      batches go on.
+      A batch, what was read for it, and its results on the host, while the next batch runs. If the device fails,
+      the `JaxRuntimeError` takes the results' place (with advice, if memory ran out), and the next batches run.
     """
     todo = iter(batches)
     waiting: deque[tuple[Batch, list]] = deque()
@@ -60,7 +59,7 @@ def stream(
 
     def read_on(count: int) -> None:
         for batch in islice(todo, count):
-            waiting.append((batch, [pool.submit(read, place) for place in batch.places]))
+            waiting.append((batch, [pool.submit(read, index) for index in batch.indices]))
 
     def or_failure(function: Callable, *args: Any) -> Any:
         try:

@@ -22,6 +22,7 @@ def test_help_and_version():
         assert f"corrclip {command}" in plain(result.stdout)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["segment", "--help"], ["segment", "gone.jpg", "-c", "cat"]]
 )

@@ -65,8 +65,8 @@ def test_scenes_are_scored_and_reported(invoke, tmp_path):
     model = small_model(tmp_path)
     found = invoke("scenes", "--model", model, "--count", 1, "--out", tmp_path / "scores")
     assert found.exit_code == 0, found.output
-    assert "scenes, val: 1 picture, model small, regions sam2" in found.stdout
-    for name in ("circle", "road", "mIoU", "pixel accuracy", "boundary IoU", "a second"):
+    assert "scenes, val: 1 image, model small, regions sam2" in found.stdout
+    for name in ("circle", "road", "mIoU", "pixel accuracy", "boundary IoU", "per second"):
         assert name in found.stdout
     content = json.loads((tmp_path / "scores" / "report.json").read_text("utf-8"))
     assert [entry["names"] for entry in content["classes"]] == [list(names) for names in CLASSES]
@@ -107,12 +107,12 @@ def test_own_data_with_region_files_is_scored_as_its_predictions_say(invoke, tmp
     changed = invoke(*options, "--background-threshold", 0.5)
     assert changed.exit_code == 2
     assert "model.method.background_threshold: was 0.0, is 0.5" in changed.stderr
-    assert "regions" not in changed.stderr.split("other settings")[1].split("Give them")[0]
+    assert "regions" not in changed.stderr.split("other settings")[1].split("Use those")[0]
     anew = invoke(*options, "--background-threshold", 0.5, "--restart")
     assert anew.exit_code == 0, anew.output
 
 
-def test_broken_pictures_are_named_and_left_out_and_tried_again(invoke, tmp_path):
+def test_unreadable_images_are_named_and_left_out_and_tried_again(invoke, tmp_path):
     options = [*write_own(tmp_path), "-m", small_model(tmp_path, sam2=False), "-o", tmp_path / "scores"]
     good = (tmp_path / "photos" / "p1.png").read_bytes()
     (tmp_path / "photos" / "p1.png").write_bytes(good[:200])
@@ -123,14 +123,14 @@ def test_broken_pictures_are_named_and_left_out_and_tried_again(invoke, tmp_path
     assert "p2 is left out" in found.stderr
     assert "holds the number 99" in found.stderr
     content = json.loads((tmp_path / "scores" / "report.json").read_text())
-    assert list(content["broken"]) == ["p1", "p2"]
+    assert list(content["unreadable"]) == ["p1", "p2"]
     assert content["pictures"] == 1
     assert content["confusion"]["pixels"] == recount(tmp_path).tolist()
     (tmp_path / "photos" / "p1.png").write_bytes(good)
     mended = invoke(*options, "--predictions")
     assert mended.exit_code == 1
     content = json.loads((tmp_path / "scores" / "report.json").read_text())
-    assert (content["pictures"], list(content["broken"])) == (2, ["p2"])
+    assert (content["pictures"], list(content["unreadable"])) == (2, ["p2"])
     assert content["confusion"]["pixels"] == recount(tmp_path).tolist()
 
 

@@ -1,9 +1,10 @@
-"""Scores on data sets: which pictures are counted, and how `corrclip evaluate` tells of it."""
+"""Scores on data sets: which images are counted, in which batches, and that every pixel is counted once."""
 
 import dataclasses
 import itertools
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from corrclip_jax.datasets.scenes.dataset import scenes
 from corrclip_jax.datasets.scenes.generate import unseen_scene, val_scene
 from corrclip_jax.datasets.scenes.words import CLASSES, UNSEEN_CLASSES
 from corrclip_jax.evaluation import scorer as module
-from corrclip_jax.evaluation.evaluate import ablation, evaluate
-from corrclip_jax.evaluation.loading import Broken, Loaded, load_batches, read_ahead
+from corrclip_jax.evaluation.ablation import ablation
+from corrclip_jax.evaluation.evaluate import evaluate
+from corrclip_jax.evaluation.loading import Unreadable, padded_examples, read_example
 from corrclip_jax.io.photos import PhotoError
 from corrclip_jax.params.structure import init_params
 
@@ -96,44 +98,45 @@ def test_what_there_is_not_is_told(arguments, message):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 10])
 def test_batches_hold_every_picture_once_whoever_does_them(small, size):
-    scorer = module.Scorer(*small, TOY, regions="given", batch_size=size)
+    scorer = module.Scorer(*small, TOY, regions="truth", batch_size=size)
     whole = scorer.batches(range(TOY.count))
-    assert sorted(place for batch in whole for place in batch.places) == list(range(TOY.count))
+    assert sorted(index for batch in whole for index in batch.indices) == list(range(TOY.count))
     shares = [scorer.batches(range(TOY.count), process, 2) for process in range(2)]
     assert sorted(map(repr, whole)) == sorted(map(repr, [*shares[0], *shares[1]]))
     left = scorer.batches([0, 5])
-    assert sorted(place for batch in left for place in batch.places) == [0, 5]
-    for loaded in load_batches(TOY, whole):
-        assert isinstance(loaded, Loaded)
+    assert sorted(index for batch in left for index in batch.indices) == [0, 5]
+    for batch in whole:
+        loaded = padded_examples(batch, [read_example(TOY, index) for index in batch.indices])
         assert loaded.regions is not None
         assert loaded.images.shape[:3] == loaded.labels.shape == loaded.regions.shape
         assert len(loaded.images) == min(size, len(loaded.images))
-        for row, place in enumerate(loaded.places):
-            image, labels, _ = toy_example(place)
+        for row, index in enumerate(batch.indices):
+            image, labels, _ = toy_example(index)
             height, width = loaded.sizes[row]
             np.testing.assert_array_equal(loaded.images[row, :height, :width], image)
             np.testing.assert_array_equal(loaded.labels[row, :height, :width], labels)
             assert (loaded.labels[row, height:] == NOT_SCORED).all()
             assert (loaded.labels[row, :, width:] == NOT_SCORED).all()
-        assert (loaded.labels[len(loaded.places) :] == NOT_SCORED).all()
-        assert (loaded.sizes[len(loaded.places) :] == 0).all()
+        assert (loaded.labels[len(batch.indices) :] == NOT_SCORED).all()
+        assert (loaded.sizes[len(batch.indices) :] == 0).all()
 
 
-def test_examples_come_in_order_and_broken_ones_are_named_in_their_place(tmp_path):
+def test_unreadable_examples_are_named_before_their_batch_and_the_others_counted(small, towerless):
     def example(index: int) -> Example:
-        if index == 2:
-            raise PhotoError("2.jpg is damaged")
+        if index == 3:
+            raise PhotoError("3.jpg is damaged")
         return toy_example(index)._replace(regions=np.full(toy_example(index).labels.shape, 1))
 
-    many = dataclasses.replace(TOY, example=example)
-    read = list(read_ahead(many, [4, 2, 0]))
-    assert [one.place for one in read] == [4, 2, 0]
-    assert read[1] == Broken(2, "2.jpg is damaged")
-    assert list(read_ahead(TOY, [1], max_regions=2)) == [
-        Broken(
-            1, "1 has 3 regions, more than config.method.max_regions = 2. Raise it, or merge small regions."
-        )
-    ]
+    size = lambda index: toy_example(index).labels.shape  # noqa: E731
+    scorer = module.Scorer(
+        *small, dataclasses.replace(TOY, example=example, size=size), regions="truth", batch_size=2
+    )
+    first, unreadable, second = scorer(scorer.batches([0, 3, 5]))
+    assert unreadable == Unreadable(3, "3.jpg is damaged")
+    assert (first.indices, second.indices) == ((0,), (5,))
+    assert read_example(TOY, 1, max_regions=2) == Unreadable(
+        1, "1 has 3 regions, more than config.method.max_regions = 2. Raise it, or merge small regions."
+    )
 
 
 # --- the loop ---
@@ -142,25 +145,28 @@ def test_examples_come_in_order_and_broken_ones_are_named_in_their_place(tmp_pat
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_every_scored_pixel_is_counted_once_whatever_the_batch_size(small, towerless, size):
     done: list[int] = []
-    found = evaluate(*small, TOY, regions="none", batch_size=size, report=done.append)
+    found = evaluate(
+        TOY, model=small, regions="none", batch_size=size, progress=lambda run: done.append(run.done)
+    )
     np.testing.assert_array_equal(found.matrices[PartsConfig()], matrix_by_hand(0))
-    assert found.pictures == sum(done) == TOY.count
-    assert found.compiling > 0
-    assert found.seconds > 0
+    assert found.report["pictures"] == done[-1] == TOY.count
+    assert found.report["compiling_seconds"] > 0
+    assert found.report["seconds"] > 0
 
 
 def test_variants_are_counted_apart(small, towerless):
     variants = [PartsConfig(), PartsConfig(correction=False), PartsConfig()]
-    found = evaluate(*small, TOY, variants, regions="given")
-    assert list(found.matrices) == variants[:2]
-    np.testing.assert_array_equal(found.matrices[PartsConfig(correction=False)], matrix_by_hand(1))
+    scorer = module.Scorer(*small, TOY, variants, regions="truth")
+    assert list(scorer.variants) == variants[:2]
+    total = sum(counts.matrices for counts in scorer(scorer.batches(range(TOY.count))))
+    np.testing.assert_array_equal(total, [matrix_by_hand(0), matrix_by_hand(1)])
 
 
 def test_the_configurations_own_parts_are_the_default(small, towerless):
     config, params = small
     config = with_fields(config, parts={"correction": False})
     np.testing.assert_array_equal(
-        evaluate(config, params, TOY, regions="none").matrices[config.parts], matrix_by_hand(1)
+        evaluate(TOY, model=(config, params), regions="none").matrices[config.parts], matrix_by_hand(1)
     )
 
 
@@ -168,11 +174,52 @@ def test_the_configurations_own_parts_are_the_default(small, towerless):
 def test_the_method_gives_the_same_scores_whatever_the_batch_size(small):
     one_size = dataclasses.replace(TOY, count=3, example=lambda index: toy_example(3 * index))
     one, two = (
-        evaluate(*small, one_size, regions="given", batch_size=size).matrices[PartsConfig()]
+        evaluate(one_size, model=small, regions="truth", batch_size=size).matrices[PartsConfig()]
         for size in (1, 2)
     )
     assert one[:, :-1].sum() == 3 * 24 * 28
     assert np.abs(one - two).sum() <= 0.002 * one.sum()  # logits may tie within their last bits
+
+
+def test_a_batch_that_does_not_fit_the_memory_is_halved_and_counts_the_same(small, towerless, monkeypatch):
+    """No batch is counted twice, and none goes to another batch of counts than it was planned for."""
+    real, tried = module.make_segment, []
+
+    def make_segment(config):
+        def limited(params, images, text, sizes, regions):
+            tried.append(len(images))
+            if len(images) > 1:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+            return real(config)(params, images, text, sizes, regions)
+
+        return limited
+
+    scorers = [module.Scorer(*small, TOY, regions="truth", batch_size=4)]
+    whole = [list(scorers[0](scorers[0].batches(range(TOY.count)), keep_labels=True))]
+    monkeypatch.setattr(module, "make_segment", make_segment)
+    scorers.append(module.Scorer(*small, TOY, regions="truth", batch_size=4))
+    whole.append(list(scorers[1](scorers[1].batches(range(TOY.count)), keep_labels=True)))
+    assert set(tried) == {1, 2, 4}
+    assert tried.count(4) <= 4, "a size that did not fit is not tried for every batch"
+    for one, other in zip(*whole, strict=True):
+        assert one.indices == other.indices
+        for name in ("matrices", "areas", "boundary"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        for labels, others in zip(one.labels, other.labels, strict=True):
+            np.testing.assert_array_equal(labels, others)
+
+
+def test_an_image_that_does_not_fit_the_memory_alone_is_an_error(small, monkeypatch):
+    def make_segment(config):
+        def exhausted(*arguments, **options):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+        return exhausted
+
+    monkeypatch.setattr(module, "make_segment", make_segment)
+    scorer = module.Scorer(*small, TOY, regions="truth", batch_size=2)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
+        list(scorer(scorer.batches(range(TOY.count))))
 
 
 def test_settings_that_cannot_be_served_are_refused(small):
@@ -181,14 +228,16 @@ def test_settings_that_cannot_be_served_are_refused(small):
         (TOY, {"regions": "none", "batch_size": 0}, "batch_size must be 1 or more. Got 0"),
     ]:
         with pytest.raises(ValueError, match=message):
-            evaluate(*small, data, **options)
+            evaluate(data, model=small, **options)
 
 
-def test_more_regions_than_the_cap_are_an_error_and_no_low_score(small, monkeypatch):
+def test_more_regions_than_the_cap_are_an_error_and_no_low_score(small):
     config, params = small
     config = with_fields(config, method={"max_regions": 1})
-    with pytest.raises(ValueError, match=r"more than config\.method\.max_regions = 1\. Raise it"):
-        evaluate(config, params, dataclasses.replace(TOY, count=1), regions="given")
+    found = evaluate(dataclasses.replace(TOY, count=1), model=(config, params), regions="truth")
+    assert "more than config.method.max_regions = 1. Raise it" in found.unreadable[0]
+    assert found.matrices[config.parts].sum() == 0
+    assert np.isnan(found.mean_iou)
 
 
 def test_the_ablation_goes_from_plain_clip_to_the_whole():

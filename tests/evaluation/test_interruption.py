@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from evaluation_process import Bench, counted, free_port, kill_again_and_again
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.process]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_a_signal_ends_a_run_soon_with_its_counts_written(bench, undisturbed, nu
     assert code == 128 + number
     kept = counted(bench, out)
     assert 0 < kept < bench.count
-    assert f"stopped by {number.name}: {kept} pictures counted, the same command goes on" in bench.log(out)
+    assert f"stopped by {number.name}: {kept} images counted, the same command continues" in bench.log(out)
     np.testing.assert_array_equal(bench.finish(out), undisturbed)
 
 

@@ -12,14 +12,14 @@ from corrclip_jax.config import MethodConfig
 from corrclip_jax.inference.buckets import (
     Batch,
     Bucket,
-    choose,
+    cheapest_bucket,
     plan_batches,
     plan_buckets,
-    roomy,
     wasted_windows,
     windows_of,
+    with_headroom,
 )
-from corrclip_jax.inference.stream import on_canvas, sizes_of, stream
+from corrclip_jax.inference.stream import padded_batch, sizes_of, stream
 from corrclip_jax.io.photos import photo_size
 from corrclip_jax.method.windows_padded import window_shape
 
@@ -52,15 +52,15 @@ def test_few_programs_and_few_windows_in_vain(sizes, most, resize_short, window)
     method = MethodConfig(resize_short=resize_short, window=window)
     buckets = plan_buckets(sizes, method, most)
     batches = plan_batches(sizes, buckets, method, 8)
-    assert len({(batch.bucket, batch.slots) for batch in batches}) <= most
-    assert sorted(place for batch in batches for place in batch.places) == list(range(len(sizes)))
+    assert len({(batch.bucket, batch.batch_size) for batch in batches}) <= most
+    assert sorted(place for batch in batches for place in batch.indices) == list(range(len(sizes)))
     for batch in batches:
-        assert len(batch.places) <= batch.slots == 8
-        assert all(batch.bucket.holds(sizes[place], method) for place in batch.places)
+        assert len(batch.indices) <= batch.batch_size == 8
+        assert all(batch.bucket.holds(sizes[place], method) for place in batch.indices)
     assert wasted_windows(batches, sizes, method) == 0
     for at_once in (4, 8, 32):
         assert wasted_windows(batches, sizes, method, at_once) < 0.25
-    canvas = sum(len(batch.places) * batch.bucket.height * batch.bucket.width for batch in batches)
+    canvas = sum(len(batch.indices) * batch.bucket.height * batch.bucket.width for batch in batches)
     assert sum(h * w for h, w in sizes) > 0.7 * canvas
 
 
@@ -81,10 +81,10 @@ def test_narrow_photos_have_buckets_of_their_own():
     assert len(buckets) <= 4
     for bucket in buckets:
         members = [size for size in VOC + narrow if bucket.holds(size, METHOD)]
-        assert {window_shape(size, METHOD) for size in members} == {window_shape(bucket.side, METHOD)}
+        assert {window_shape(size, METHOD) for size in members} == {window_shape(bucket.shape, METHOD)}
     assert window_shape((20, 200), METHOD) == (224, 336)
-    assert choose((20, 200), buckets, METHOD).side == (50, 500)
-    assert choose((300, 30), buckets, METHOD).side == (300, 30)
+    assert cheapest_bucket((20, 200), buckets, METHOD).shape == (50, 500)
+    assert cheapest_bucket((300, 30), buckets, METHOD).shape == (300, 30)
 
 
 def test_photos_of_one_size_are_one_bucket_of_that_size():
@@ -95,7 +95,7 @@ def test_photos_of_one_size_are_one_bucket_of_that_size():
 def test_any_sizes_fit_some_bucket(most):
     sizes = [tuple(size) for size in np.random.default_rng(1).integers(1, 1500, (700, 2)).tolist()]
     buckets = plan_buckets(sizes, METHOD, most)
-    assert all(choose(size, buckets, METHOD) is not None for size in sizes)
+    assert all(cheapest_bucket(size, buckets, METHOD) is not None for size in sizes)
     shapes = {window_shape(size, METHOD) for size in sizes}
     assert len(buckets) <= max(most, len(shapes))
 
@@ -103,7 +103,7 @@ def test_any_sizes_fit_some_bucket(most):
 @pytest.mark.parametrize("size", [(375, 500), (20, 200), (1, 1), (640, 427), (1, 3000)])
 def test_a_roomy_bucket_still_holds_its_photos(size):
     bucket = Bucket(*size, windows_of(size, METHOD))
-    room = roomy(bucket, [size], METHOD)
+    room = with_headroom(bucket, [size], METHOD)
     assert room.holds(size, METHOD)
     assert bucket.height <= room.height <= bucket.height * 9 / 8 + 1
     assert bucket.width <= room.width <= bucket.width * 9 / 8 + 1
@@ -111,19 +111,19 @@ def test_a_roomy_bucket_still_holds_its_photos(size):
 
 @pytest.mark.parametrize(("sizes", "most"), [([], 4), ([(0, 5)], 4), ([(5, 5)], 0)])
 def test_what_cannot_be_planned(sizes, most):
-    with pytest.raises(ValueError, match="plan_buckets wants one photo or more"):
+    with pytest.raises(ValueError, match="plan_buckets needs at least one image"):
         plan_buckets(sizes, METHOD, most)
 
 
 def test_a_photo_without_a_bucket_is_named():
-    with pytest.raises(ValueError, match="no bucket holds photo 1 of 600 x 600"):
+    with pytest.raises(ValueError, match="no bucket holds image 1 of 600 x 600"):
         plan_batches([(5, 5), (600, 600)], [Bucket(500, 500, 4)], METHOD, 1)
 
 
 def test_arrays_on_canvases():
     batch = Batch(Bucket(4, 5, 1), (7, 3), 3)
     arrays = [np.full((2, 5, 3), 9, np.uint8), np.full((4, 1, 3), 8, np.uint8)]
-    out = on_canvas(arrays, batch)
+    out = padded_batch(arrays, batch)
     assert (out.shape, out.dtype) == ((3, 4, 5, 3), np.uint8)
     assert (out[0, :2] == 9).all()
     assert (out[1, :, :1] == 8).all()
@@ -145,13 +145,13 @@ def test_a_stream_reads_ahead_in_threads_and_keeps_the_order():
         return place
 
     def run(batch, items):
-        assert items == list(batch.places)
-        assert len(reading) <= 2 * 2 + batch.places[-1] + 1
+        assert items == list(batch.indices)
+        assert len(reading) <= 2 * 2 + batch.indices[-1] + 1
         return jax.numpy.array(items) * 10
 
     todo = batches_of((0, 1), (2, 3), (4, 5), (6,))
     found = [(batch, items, out.tolist()) for batch, items, out in stream(todo, read, run, workers=3)]
-    assert found == [(batch, list(batch.places), [place * 10 for place in batch.places]) for batch in todo]
+    assert found == [(batch, list(batch.indices), [place * 10 for place in batch.indices]) for batch in todo]
     assert threading.current_thread().name not in threads
 
 

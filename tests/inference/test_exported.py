@@ -74,6 +74,7 @@ def given(tmp_path_factory, params):
 
 
 @pytest.mark.slow
+@pytest.mark.process
 def test_the_embedded_model_for_three_platforms_in_a_fresh_process(tmp_path):
     names = "red star, sand; beach, grass"
     arguments = ["export", "--out", tmp_path / "tiny", "-c", names, "--size", "90x60", "--points", 4]

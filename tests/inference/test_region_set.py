@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from command_line import corrclip
@@ -9,10 +10,12 @@ from PIL import Image
 from small_models import small_config
 
 from corrclip_jax.config import Config, with_fields
+from corrclip_jax.inference import programs, region_runner
 from corrclip_jax.inference.photo_regions import Regions
 from corrclip_jax.inference.region_runner import RegionRunner
 from corrclip_jax.inference.segmenter import Segmenter
 from corrclip_jax.io.coco_rle import decode
+from corrclip_jax.io.photos import PhotoError
 from corrclip_jax.io.region_maps import read_regions, write_regions
 from corrclip_jax.params.structure import init_params
 
@@ -69,12 +72,41 @@ def test_nothing_found():
 def test_photos_of_all_sizes_are_what_they_are_alone():
     photos = [picture(seed, size) for seed, size in enumerate([(60, 90), (90, 60), (40, 70), (60, 90)])]
     finder = RegionRunner(SLIC, {})
-    together = dict(finder.stream([photo.shape[:2] for photo in photos], photos.__getitem__))
+    together = dict(finder.stream(photos))
     for place, photo in enumerate(photos):
-        ((_, alone),) = RegionRunner(SLIC, {}).stream([photo.shape[:2]], [photo].__getitem__)
+        ((_, alone),) = RegionRunner(SLIC, {}).stream([photo])
         assert together[place].photo is photo
         assert (together[place].map == alone.map).mean() > 0.999
         assert 1 < len(alone) <= 16
+
+
+def test_a_stream_goes_on_after_photos_that_fail(tmp_path):
+    Image.fromarray(picture(0)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no")
+    found = dict(
+        RegionRunner(SLIC, {}).stream([tmp_path / "a.png", tmp_path / "b.png", "gone.png", picture(0)])
+    )
+    assert sorted(found) == [0, 1, 2, 3]
+    assert [type(found[index]) for index in (1, 2)] == [PhotoError, PhotoError]
+    assert np.array_equal(found[0].map, found[3].map)
+
+
+def test_a_batch_that_does_not_fit_the_memory_is_halved(monkeypatch):
+    photos = [picture(seed) for seed in range(3)]
+    alone = dict(RegionRunner(SLIC, {}).stream(photos))
+    real = region_runner.score_regions
+
+    def limited(config, params, images, sizes):
+        if len(images) > 1:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        return real(config, params, images, sizes)
+
+    monkeypatch.setattr(programs, "images_per_device", lambda shape, limit: 4)
+    monkeypatch.setattr(region_runner, "score_regions", limited)
+    found = dict(RegionRunner(SLIC, {}).stream(photos))
+    for index, photo in enumerate(photos):
+        assert found[index].photo is photo
+        assert np.array_equal(found[index].map, alone[index].map)
 
 
 def test_a_segmenter_gives_regions_with_scores():

@@ -8,7 +8,7 @@ from small_models import jitted, small_config, small_model
 
 from corrclip_jax.config import with_fields
 from corrclip_jax.hub.presets import load
-from corrclip_jax.inference import label_runner
+from corrclip_jax.inference import label_runner, programs
 from corrclip_jax.inference import segmenter as module
 from corrclip_jax.inference.segmenter import Segmenter
 from corrclip_jax.io.photos import PhotoError
@@ -74,7 +74,7 @@ def test_a_list_of_mixed_sizes_keeps_its_order(segmenter):
 def test_photos_go_together_and_the_last_batch_is_filled_up(segmenter, monkeypatch):
     photos, maps = [picture(seed) for seed in range(3)], [region_map(seed) for seed in range(3)]
     alone = segmenter(photos, CLASSES, regions=maps)
-    monkeypatch.setattr(label_runner, "_photos_per_call", lambda side: 2)
+    monkeypatch.setattr(programs, "images_per_device", lambda shape, limit: 2)
     together = segmenter(photos, CLASSES, regions=maps)
     for one, other in zip(alone, together, strict=True):
         assert np.array_equal(one.labels, other.labels)
@@ -89,12 +89,12 @@ def test_mixed_sizes_compile_few_programs(folder):
     segmenter = Segmenter(folder, regions="none")
     results = segmenter(photos, CLASSES)
     assert [result.labels.shape for result in results] == sizes
-    programs = segmenter._runner.programs
-    assert programs == sum(result.compiled for result in results) <= 4
+    compiled = segmenter._runner.programs.count
+    assert compiled == sum(result.compiled for result in results) <= 4
     for photo, result in zip(photos[:3], results, strict=False):
         assert np.array_equal(segmenter(photo, CLASSES).labels, result.labels)
     segmenter(photos[::-1], CLASSES)
-    assert segmenter._runner.programs == programs
+    assert segmenter._runner.programs.count == compiled
 
 
 def test_a_stream_goes_on_after_photos_that_fail(segmenter, tmp_path):
@@ -114,7 +114,7 @@ def test_a_stream_goes_on_after_photos_that_fail(segmenter, tmp_path):
 
 def test_a_batch_that_does_not_fit_the_memory_is_halved(folder, monkeypatch):
     segmenter = Segmenter(folder, regions="none")
-    monkeypatch.setattr(label_runner, "_photos_per_call", lambda side: 4)
+    monkeypatch.setattr(programs, "images_per_device", lambda shape, limit: 4)
     real = label_runner.LabelRunner._program
 
     def program(self, *arguments):
@@ -160,9 +160,9 @@ def test_another_vocabulary_does_not_compile_again(segmenter):
         result = segmenter(picture(5), classes)
         assert not result.compiled
         assert result.labels.max() < len(classes)
-    before = segmenter._runner.programs
+    before = segmenter._runner.programs.count
     segmenter(picture(6), ["x", "y"])
-    assert segmenter._runner.programs == before
+    assert segmenter._runner.programs.count == before
 
 
 def test_embeddings_are_kept(segmenter, monkeypatch):
@@ -188,7 +188,7 @@ def test_the_background_threshold_gives_class_0(segmenter, folder):
         (np.zeros(SIZE), "must hold integers"),
         (
             np.arange(60 * 90).reshape(SIZE) % 66,
-            "65 regions besides the rest, and config.method.max_regions is 64",
+            "65 regions besides the unsegmented pixels, and config.method.max_regions is 64",
         ),
         ("nowhere.npz", "nowhere.npz does not exist"),
     ],
@@ -207,7 +207,7 @@ def test_the_largest_number_of_regions(segmenter):
 
 
 def test_as_many_region_maps_as_photos(segmenter):
-    with pytest.raises(RegionError, match=r"2 photos want as many region maps.* Got 1"):
+    with pytest.raises(RegionError, match=r"2 photos need as many region maps.* Got 1"):
         segmenter([picture(), picture()], CLASSES, regions=[region_map()])
 
 

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import reference
-import torch
 from safetensors.numpy import load_file
 from transformers import CLIPModel, ViTModel
 
@@ -16,7 +15,6 @@ from corrclip_jax.config import CLIPConfig, CLIPTextConfig, CLIPVisionConfig, Co
 from corrclip_jax.conversion.families import convert_state_dict
 
 TOLERANCE = 1e-4  # of a stage's largest magnitude
-TIE = 3e-6  # a similarity as near as this to the mean may fall on either side of it
 
 
 @dataclass(frozen=True)
@@ -132,10 +130,3 @@ def relative_error(ours, torch_value) -> float:
 def assert_close(stage: str, ours, torch_value, tolerance: float = TOLERANCE) -> None:
     error = relative_error(ours, torch_value)
     assert error <= tolerance, f"{stage} differs by {error:.1e} of its largest magnitude"
-
-
-def near_ties(similarity: torch.Tensor, regions: np.ndarray) -> np.ndarray:
-    """Cells with a pair whose place in or out of scope hangs on the last bits of the similarity."""
-    rest = regions == regions.min()
-    close = ((similarity - similarity.mean()).abs() < TIE).numpy()
-    return (close & (rest[:, None] | rest[None])).any(1)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import reference
 import torch
-from parity.pairs import CLIPSize, DINOSize, assert_close, make_pair, near_ties
+from near_ties import near_ties
+from parity.pairs import CLIPSize, DINOSize, assert_close, make_pair
 from parity.region_maps import holes
 from reference.image import photo_resize
 from reference.sam2 import random_sam2

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import reference
 import torch
-from parity.pairs import CLIPSize, DINOSize, assert_close, make_pair, near_ties
+from near_ties import near_ties
+from parity.pairs import CLIPSize, DINOSize, assert_close, make_pair
 from parity.region_maps import KINDS, PADDING, photo_like
 
 from corrclip_jax.config import MethodConfig

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from near_ties import near_ties
 from torch import Tensor
 from transformers import CLIPModel, ViTModel
 
@@ -36,18 +37,21 @@ def segment(
     settings: Settings = Settings(),
     resized: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """uint8 photo [H0, W0, 3] and region ids [H0, W0] to resized, logits [Q, H0, W0], labels and scores.
+    """uint8 photo [H0, W0, 3] and region ids [H0, W0] to resized, logits [Q, H0, W0], labels, scores and ties.
 
-    `resized` stands in for the photo resize where it is given.
+    `resized` stands in for the photo resize where it is given. `tied` [H0, W0] are the pixels whose logits hang on
+    the rounding of a similarity.
     """
     if resized is None:
         resized = photo_resize(image, *resized_size(*image.shape[:2], settings))
-    logits = stitched_logits(clip, dino, resized, regions, queries, settings)
-    logits = F.interpolate(logits[None], size=image.shape[:2], mode="bilinear")[0]
+    logits, tied = (
+        F.interpolate(x[None], size=image.shape[:2], mode="bilinear")[0]
+        for x in stitched_logits(clip, dino, resized, regions, queries, settings)
+    )
     labels, scores = label_map(
         logits, query_to_class, regions, settings.logit_scale, settings.background_threshold
     )
-    return {"resized": resized, "logits": logits, "labels": labels, "scores": scores}
+    return {"resized": resized, "logits": logits, "labels": labels, "scores": scores, "tied": tied[0] > 0}
 
 
 def resized_size(height: int, width: int, settings: Settings) -> tuple[int, int]:
@@ -100,23 +104,28 @@ def padded_window(pixels: Tensor, regions: Tensor, multiple: int) -> tuple[Tenso
 
 def stitched_logits(
     clip: CLIPModel, dino: ViTModel, resized: Tensor, regions: Tensor, queries: Tensor, settings: Settings
-) -> Tensor:
-    """Logits [Q, H, W] of the resized photo: the mean over the windows above each pixel."""
+) -> tuple[Tensor, Tensor]:
+    """Logits [Q, H, W] of the resized photo, the mean over the windows above each pixel; near ties [1, H, W]."""
     height, width = resized.shape[:2]
     pixels = normalised(resized)
     regions = nearest(regions, height, width)
     total, count = torch.zeros(len(queries), height, width), torch.zeros(height, width)
+    tied = torch.zeros(1, height, width)
     for y0, y1 in window_starts(height, settings.window, settings.stride):
         for x0, x1 in window_starts(width, settings.window, settings.stride):
             window, window_regions, (top, left) = padded_window(
                 pixels[:, y0:y1, x0:x1], regions[y0:y1, x0:x1], settings.window_multiple
             )
-            features = window_features(clip, dino, window, window_regions)["features"]
-            logits = F.normalize(features, dim=-1) @ queries.T
-            logits = F.interpolate(logits.permute(2, 0, 1)[None], size=window.shape[1:], mode="bilinear")[0]
-            total[:, y0:y1, x0:x1] += logits[:, top : top + y1 - y0, left : left + x1 - x0]
+            stages = window_features(clip, dino, window, window_regions)
+            logits = F.normalize(stages["features"], dim=-1) @ queries.T
+            ties = near_ties(stages["similarity"], stages["merged"].flatten()).reshape(logits.shape[:2])
+            cells = torch.cat([logits.permute(2, 0, 1), torch.from_numpy(ties).float()[None]])
+            pixels_of = F.interpolate(cells[None], size=window.shape[1:], mode="bilinear")[0]
+            pixels_of = pixels_of[:, top : top + y1 - y0, left : left + x1 - x0]
+            total[:, y0:y1, x0:x1] += pixels_of[:-1]
+            tied[:, y0:y1, x0:x1] += pixels_of[-1:]
             count[y0:y1, x0:x1] += 1
-    return total / count
+    return total / count, tied
 
 
 def label_map(

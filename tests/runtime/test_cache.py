@@ -41,6 +41,7 @@ def run(home, model, classes):
 
 
 @pytest.mark.slow
+@pytest.mark.process
 def test_a_second_process_compiles_nothing_even_for_another_vocabulary(tmp_path):
     model = small_model(tmp_path)
     _, compiled = run(tmp_path / "home", model, "cat dog")

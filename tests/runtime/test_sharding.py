@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = [pytest.mark.slow, pytest.mark.process]
+
 PROGRAM = Path(__file__).parents[1] / "many_devices.py"
 
 
@@ -35,12 +37,10 @@ def assert_equal(*programs):
         assert out.splitlines()[-1] == "equal"
 
 
-@pytest.mark.slow
 def test_eight_devices_equal_one():
     assert_equal(start("one", devices=8))
 
 
-@pytest.mark.slow
 def test_two_processes_equal_one():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

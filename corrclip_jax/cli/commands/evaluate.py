@@ -1,5 +1,6 @@
 """`corrclip evaluate`: a model's scores on a data set."""
 
+import dataclasses
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,14 +11,14 @@ from corrclip_jax.cli.shared.console import UsageError, results
 
 HELP = "\n\n".join(
     [
-        "Score a model on a data set: mIoU, accuracy, boundary IoU, IoU of every class, pictures a second.",
+        "Score a model on a data set: mIoU, accuracy, boundary IoU, IoU of every class, images per second.",
         "Data sets: the benchmarks of the paper (--list), with the paper's settings, in their published folder "
-        "trees below --data-root; [bold]scenes[/], pictures that the package draws itself (split val: 200; split "
-        "unseen: 100, things whose pairs of colour and shape are in no training scene); or photos and label files "
-        "of your own (--images, --labels, --classes-file).",
-        "What is counted is written down every few hundred pictures and when the run is stopped (Ctrl-C, SIGTERM); "
-        "the same command goes on from there. A picture that cannot be read is named and left out, and the exit "
-        "code is 1. At the end report.json, report.md, report.html and worst.png lie in the folder --out.",
+        "trees below --data-root; [bold]scenes[/], generated images (split val: 200; split unseen: 100, with pairs "
+        "of colour and shape that are in no training scene); or photos and label files of your own (--images, "
+        "--labels, --classes-file).",
+        "Counts are saved every few hundred images and when the run is interrupted (Ctrl-C, SIGTERM); the same "
+        "command resumes from them. An image that cannot be read is named and left out, and the exit code is 1. At "
+        "the end, the folder --out holds report.json, report.md, report.html and worst.png.",
         "[bold]Examples[/]",
         "  corrclip evaluate scenes",
         "  corrclip evaluate scenes --ablation --count 50",
@@ -141,21 +142,22 @@ def evaluate(
         ),
     ] = False,
 ) -> None:
-    """Score a model; people read `HELP`."""
+    """Score a model; `HELP` is its help text."""
     if show_list:
         from corrclip_jax.cli.runs.evaluate_tables import list_table
 
         results().print(list_table())
         return
-    from corrclip_jax.cli.runs.evaluate import Wish, carry_out
+    _check(dataset, images, labels, classes_file, data_root, predictions and out is None)
+    from corrclip_jax.cli.runs.evaluate import default_out, run
+    from corrclip_jax.evaluation.options import EvaluateOptions
 
-    wish = Wish(
+    options = EvaluateOptions(
         dataset, data_root, images, labels, classes_file, first_id, ignored, model, split, count, regions, points,
         background_threshold, None if dtype is None else dtype.value, ablation, batch, out, predictions, save_every,
-        restart, distributed,
+        not restart, distributed,
     )  # fmt: skip
-    _check(wish.dataset, images, labels, classes_file, data_root, predictions and out is None)
-    if code := carry_out(wish):
+    if code := run(options if out else dataclasses.replace(options, out=default_out(options))):
         raise typer.Exit(code)
 
 
@@ -167,7 +169,7 @@ def _check(
     data_root: Path | None,
     nowhere: bool,
 ) -> None:
-    """Refuse options that do not go together."""
+    """Refuse options that do not go together, before JAX is imported."""
     own = [images, labels, classes_file]
     if dataset is None and None in own:
         raise UsageError(
@@ -177,7 +179,7 @@ def _check(
         raise UsageError("--images, --labels and --classes-file are for data of your own: name no data set.")
     if dataset == "scenes":
         if data_root is not None:
-            raise UsageError("The scenes are drawn as they are needed: they take no --data-root.")
+            raise UsageError("The scenes are generated: they take no --data-root.")
         if nowhere:
             raise UsageError("--predictions need a folder: name it with --out.")
     elif dataset is not None and data_root is None:

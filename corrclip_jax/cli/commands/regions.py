@@ -134,54 +134,23 @@ def _model(
 def _work(
     config: Config, params: dict[str, Any], todo: dict[Path, Path], on_done: Callable[[], object]
 ) -> list[str]:
-    """Write the regions of every photo.
-
-    Args:
-      config: the model.
-      params: its parameters.
-      todo: the file of each photo.
-      on_done: called after each photo that could be read.
-
-    Returns:
-      Messages about photos without a file, in the order of the photos.
-    """
-    from concurrent.futures import ThreadPoolExecutor
-
+    """Write every photo's regions, calling `on_done` after each; why some have none, in the photos' order."""
     from corrclip_jax.inference.photo_regions import Regions
     from corrclip_jax.inference.region_runner import RegionRunner
-    from corrclip_jax.io.photos import PhotoError, photo_size, read_photo
+    from corrclip_jax.io.photos import PhotoError
     from corrclip_jax.io.region_maps import RegionError
     from corrclip_jax.runtime.memory import exhausted
 
-    def attempt(function: Any, photo: Path) -> Any:
-        try:
-            return function(photo)
-        except PhotoError as error:
-            return error
-
     photos = list(todo)
-    runner = RegionRunner(config, params)
-    with ThreadPoolExecutor() as pool:
-        sizes = list(pool.map(lambda photo: attempt(photo_size, photo), photos))
-    failures = {index: str(size) for index, size in enumerate(sizes) if isinstance(size, PhotoError)}
-    readable = [index for index in range(len(photos)) if index not in failures]
-
-    def read(position: int) -> Any:
-        index = readable[position]
-        pixels = attempt(read_photo, photos[index])
-        if not isinstance(pixels, PhotoError) and pixels.shape[:2] != sizes[index]:
-            return PhotoError(f"{photos[index]} was changed while the photos were read. Start again.")
-        return pixels
-
-    for position, found in runner.stream([sizes[index] for index in readable], read):
-        index = readable[position]
+    failures: dict[int, str] = {}
+    for index, found in RegionRunner(config, params).stream(photos):
         try:
             if isinstance(found, Regions):
                 found.save(todo[photos[index]])
             elif isinstance(found, PhotoError):
                 failures[index] = str(found)
             elif exhausted(found):
-                failures[index] = f"{photos[index]} is too large for the memory. Scale it down."
+                failures[index] = f"{photos[index]} is too large for the memory. Make it smaller."
             else:
                 raise found
         except RegionError as error:

@@ -1,4 +1,4 @@
-"""What `corrclip evaluate` prints."""
+"""Tables that `corrclip evaluate` prints."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,19 +14,19 @@ from corrclip_jax.datasets.benchmarks import benchmarks
 from corrclip_jax.datasets.scenes.dataset import SCENES
 from corrclip_jax.datasets.scenes.words import CLASSES
 from corrclip_jax.evaluation import metrics
-from corrclip_jax.evaluation.evaluate import ablation
+from corrclip_jax.evaluation.ablation import ablation
 from corrclip_jax.evaluation.report import points
 from corrclip_jax.viz.legend import percent
 
 
 def list_table() -> Table:
-    """The data sets: classes and their names, settings, and the folder that their files lie in."""
+    """The data sets: numbers of classes and names, settings, and the folder of their files."""
     table = _table("Name")
     table.add_column("Data set", overflow="fold")
     for title in ("Classes", "Names", "Side", "Window", "Threshold"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("Folder", overflow="fold")
-    table.add_row(SCENES, "drawn by the package", str(len(CLASSES)), str(sum(map(len, CLASSES))))
+    table.add_row(SCENES, "generated images", str(len(CLASSES)), str(sum(map(len, CLASSES))))
     for name, entry in benchmarks().items():
         sizes = len(entry.classes), sum(map(len, entry.classes))
         numbers = (entry.method[key] for key in ("resize_short", "window", "background_threshold"))
@@ -35,16 +35,16 @@ def list_table() -> Table:
 
 
 def speed(content: Mapping[str, Any], variants: int) -> str:
-    """How long it took, in a line."""
+    """How long it took, in one line."""
     several = f" x {variants} variants" if variants > 1 else ""
     return (
-        f"{content['pictures']} pictures{several} in {content['seconds']:.1f} s, "
-        f"{content['pictures_per_second']:.2f} a second; compiling took {content['compiling_seconds']:.1f} s more"
+        f"{content['pictures']} images{several} in {content['seconds']:.1f} s, "
+        f"{content['pictures_per_second']:.2f} per second; compiling took {content['compiling_seconds']:.1f} s more"
     )
 
 
 def class_table(classes: Sequence[Mapping[str, Any]]) -> Table:
-    """A line a class, from the report: IoU with a bar, accuracy, boundary IoU, share of the pixels."""
+    """One row for each class of the report: IoU with a bar, accuracy, boundary IoU, share of the pixels."""
     table = _table("Class")
     for title in ("IoU", "", "Accuracy", "Boundary", "Pixels"):
         table.add_column(title, justify="left" if not title else "right", no_wrap=True)
@@ -57,7 +57,7 @@ def class_table(classes: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def ablation_tables(matrices: dict[PartsConfig, Int[np.ndarray, "K K1"]]) -> list[Table]:
-    """The parts one upon the other, each against the line above; then each left out, against the whole."""
+    """The parts added one by one, each compared with the row above; then each left out, compared with the whole."""
     upon, without = ablation()
     ious = {parts: metrics.mean_iou(matrix) for parts, matrix in matrices.items()}
     whole = ious[PartsConfig()]

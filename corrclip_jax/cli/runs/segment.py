@@ -113,7 +113,7 @@ class Work:
                 on_start(jobs[usable[position]], compiles)
 
         photos = [jobs[index].photo for index in usable]
-        results = self.segmenter.stream(photos, self.classes, regions=list(maps.values()), announce=start)
+        results = self.segmenter.stream(photos, self.classes, regions=list(maps.values()), on_start=start)
         for position, result in results:
             index = usable[position]
             if isinstance(result, Segmentation):

@@ -1,0 +1,38 @@
+"""Options of an evaluation."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from corrclip_jax.config import Config, Dtype
+from corrclip_jax.datasets.dataset import Dataset
+
+Classes: TypeAlias = str | Path | Sequence[str | Sequence[str]]
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What to evaluate and how: the keyword arguments of `evaluate`, which says what they mean."""
+
+    dataset: str | Dataset | None = None
+    data_root: str | Path | None = None
+    images: str | Path | None = None
+    labels: str | Path | None = None
+    classes: Classes | None = None
+    first_id: int = 0
+    ignored: int | None = 255
+    model: str | Path | tuple[Config, Mapping[str, Any]] = "tiny"
+    split: str = "val"
+    count: int | None = None
+    regions: str | Path = "sam2"
+    points: int | None = None
+    background_threshold: float | None = None
+    dtype: Dtype | None = None
+    ablation: bool = False
+    batch_size: int | None = None
+    out: str | Path | None = None
+    predictions: bool = False
+    save_every: int = 200
+    resume: bool = True
+    distributed: bool = False

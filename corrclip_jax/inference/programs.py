@@ -1,0 +1,175 @@
+"""Programs of a model: compiled once a key, run over batches, in smaller batches where memory runs out.
+
+The engine under labels (`label_runner`), regions (`region_runner`) and scores (`evaluation.scorer`):
+
+    programs = Programs(params, BatchLimit(images=8, pixels=1 << 23))
+    batches = plan_batches(sizes, buckets, config.method, programs.batch_size)
+    for pieces in programs.run(batches, read, start):                 # read(index), start(batch, items)
+        ...
+
+where `start` puts a batch on the device and returns `programs(key, make, *arrays)`.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+
+from corrclip_jax.inference.buckets import Batch, Bucket, Size
+from corrclip_jax.inference.stream import stream
+from corrclip_jax.runtime.memory import exhausted
+
+
+class BatchLimit(NamedTuple):
+    """The most images that one device gets at once, and the most pixels of their padded batch."""
+
+    images: int
+    pixels: int
+
+
+class Piece(NamedTuple):
+    """A batch, or a part of one that was too large for the memory, after it has run.
+
+    Attributes:
+      batch: the images that ran together.
+      items: what was read for them, in the order of `batch.indices`.
+      out: what `start` returned, on the host; or the `JaxRuntimeError` of a device that failed.
+      seconds: run time, without what overlapped the piece before it.
+      compiled: whether that includes a compilation.
+    """
+
+    batch: Batch
+    items: list[Any]
+    out: Any
+    seconds: float
+    compiled: bool
+
+
+class _TooLarge(Exception):
+    """A batch that is known not to fit, and is therefore not tried."""
+
+
+class Programs:
+    """The compiled programs of one tree of parameters, and the batch sizes that the memory allows.
+
+    Attributes:
+      count: how many programs have been compiled.
+      compile_seconds: how long that took, tracing included.
+    """
+
+    def __init__(
+        self, params: Any, limit: BatchLimit, *, devices: int = 1, images_per_device: int | None = None
+    ):
+        """Keep the parameters; nothing is compiled yet.
+
+        Args:
+          params: the first argument of every program.
+          limit: bounds a batch on accelerators; on CPUs, one image keeps all cores busy.
+          devices: how many devices share a batch.
+          images_per_device: in place of what `limit` gives.
+        """
+        self.compile_seconds = 0.0
+        self._params, self._limit, self._devices = params, limit, devices
+        self._images_per_device = images_per_device
+        self._compiled: dict[tuple, Callable] = {}
+        self._largest: dict[Bucket, int] = {}
+
+    @property
+    def count(self) -> int:
+        """How many programs have been compiled."""
+        return len(self._compiled)
+
+    def batch_size(self, bucket: Bucket, count: int) -> int:
+        """The batch size of `count` images of a bucket, a multiple of the devices.
+
+        What the memory allows; for few images the next power of two a device, so that few programs serve any count.
+        """
+        most = self._devices * (self._images_per_device or images_per_device(bucket.shape, self._limit))
+        most = min(most, self._largest.get(bucket, most))
+        return min(most, self._devices << (-(-count // self._devices) - 1).bit_length())
+
+    def __call__(self, key: Any, make: Callable[[], Callable], *arrays: Any, **named: Any) -> Any:
+        """Run the function that `make` returns on parameters and arrays; compiled at its first call.
+
+        Args:
+          key: stands for the function. Arrays of other shapes compile it again.
+          make: called only to compile.
+          arrays: trees of arrays.
+          named: trees of arrays as keyword arguments.
+
+        Raises:
+          jax.errors.JaxRuntimeError: RESOURCE_EXHAUSTED, if a batch is too large for the memory, among others.
+        """
+        full = _full_key(key, arrays, named)
+        if full not in self._compiled:
+            start = time.perf_counter()
+            self._compiled[full] = jax.jit(make()).lower(self._params, *arrays, **named).compile()
+            self.compile_seconds += time.perf_counter() - start
+        return self._compiled[full](self._params, *arrays, **named)
+
+    def compiles(self, key: Any, *arrays: Any, **named: Any) -> bool:
+        """Whether a call with this key and these arrays would compile."""
+        return _full_key(key, arrays, named) not in self._compiled
+
+    def run(
+        self,
+        batches: Iterable[Batch],
+        read: Callable[[int], Any],
+        start: Callable[[Batch, list[Any]], Any],
+        *,
+        ahead: int = 2,
+    ) -> Iterator[list[Piece]]:
+        """Run batches in order, each while the next `ahead` are read; for `read` and `start` (`run`) see `stream`.
+
+        Where memory runs out, the batch is halved until it fits or is one image a device, and later batches of its
+        bucket are no larger. Results of an image do not depend on the batch size.
+
+        Yields:
+          For each batch one piece, or the pieces that it was split into.
+        """
+        started: deque[tuple[float, bool]] = deque()
+        end = 0.0
+
+        def timed(batch: Batch, items: list[Any]) -> Any:
+            begin, before = time.perf_counter(), self.count
+            try:
+                fits = batch.batch_size <= self._largest.get(batch.bucket, batch.batch_size)
+                return start(batch, items) if fits else _TooLarge()
+            finally:
+                started.append((begin, self.count > before))
+
+        for batch, items, out in stream(batches, read, timed, ahead=ahead):
+            begin, compiled = started.popleft()
+            if isinstance(out, _TooLarge) or (exhausted(out) and batch.batch_size > self._devices):
+                yield self._run_halves(batch, items, start)
+                end = time.perf_counter()
+                continue
+            begin, end = max(begin, end), time.perf_counter()
+            yield [Piece(batch, items, out, end - begin, compiled)]
+
+    def _run_halves(
+        self, batch: Batch, items: list[Any], start: Callable[[Batch, list[Any]], Any]
+    ) -> list[Piece]:
+        half = self._devices * max(1, batch.batch_size // self._devices // 2)
+        half = min(half, self._largest.get(batch.bucket, half))
+        self._largest[batch.bucket] = half
+        indices = batch.indices
+        parts = [
+            Batch(batch.bucket, indices[first : first + half], half) for first in range(0, len(indices), half)
+        ]
+        known = dict(zip(indices, items, strict=True))
+        return [piece for pieces in self.run(parts, known.__getitem__, start) for piece in pieces]
+
+
+def images_per_device(shape: Size, limit: BatchLimit) -> int:
+    """How many images [H, W] a device takes at once: on CPUs one, else what the limit allows."""
+    if jax.default_backend() == "cpu":
+        return 1
+    return max(1, min(limit.images, limit.pixels // (shape[0] * shape[1])))
+
+
+def _full_key(key: Any, arrays: tuple, named: dict[str, Any]) -> tuple:
+    leaves, tree = jax.tree.flatten((arrays, named))
+    return key, tree, tuple((leaf.shape, leaf.dtype) for leaf in leaves)

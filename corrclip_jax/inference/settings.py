@@ -1,0 +1,47 @@
+"""Settings that users choose for a model, checked and put into its configuration."""
+
+from corrclip_jax.config import Config, Dtype, with_fields
+
+
+def check_settings(
+    dtype: Dtype | None = None, points: int | None = None, background_threshold: float | None = None
+) -> None:
+    """Refuse settings out of range; None is a setting that is not chosen.
+
+    Raises:
+      ValueError: what is out of range.
+    """
+    if dtype not in (None, "float32", "bfloat16"):
+        raise ValueError(f"dtype must be float32 or bfloat16. Got {dtype!r}.")
+    if points is not None and points < 1:
+        raise ValueError(f"points must be 1 or more: n gives a grid of n x n point prompts. Got {points}.")
+    if background_threshold is not None and not 0 <= background_threshold <= 1:
+        raise ValueError(f"background_threshold is a probability, 0 to 1. Got {background_threshold}.")
+
+
+def with_settings(
+    config: Config,
+    *,
+    dtype: Dtype | None = None,
+    points: int | None = None,
+    background_threshold: float | None = None,
+) -> Config:
+    """The configuration with the settings that are not None.
+
+    Args:
+      config: the model's.
+      dtype: the networks' compute type.
+      points: n for SAM's n x n grid of points.
+      background_threshold: pixels whose class is less probable get class 0.
+
+    Raises:
+      ValueError: for settings out of range.
+    """
+    check_settings(dtype, points, background_threshold)
+    if dtype is not None:
+        config = with_fields(config, dtype=dtype)
+    if points is not None:
+        config = with_fields(config, regions={"points_per_side": points})
+    if background_threshold is not None:
+        config = with_fields(config, method={"background_threshold": background_threshold})
+    return config
