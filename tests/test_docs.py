@@ -109,6 +109,9 @@ def corrclip_commands(page):
 def parse(words):
     """Parse the options of a call of `corrclip`; click's errors are raised."""
     program = typer.main.get_command(app)
+    if all(word.startswith("--") for word in words[1:]):  # such as --version, which exits when it is parsed
+        assert set(words[1:]) <= known_options(), words
+        return
     with program.make_context("corrclip", words[1:], resilient_parsing=True) as context:
         name, command, rest = program.resolve_command(context, words[1:])
         command.make_context(name, rest, parent=context).close()
@@ -178,8 +181,7 @@ def test_exceptions_are_needed():
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in NOT_RUN])
 def test_commands_have_the_options_that_they_are_given(page):
     for words in corrclip_commands(page):
-        if words[1:] != ["--version"]:
-            parse(words)
+        parse(words)
     for block in blocks(page):
         for words in commands(block) if block.language == "sh" else ():
             text = " ".join(words)

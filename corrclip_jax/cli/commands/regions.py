@@ -136,7 +136,7 @@ def _model(
 def _work(
     config: Config, params: dict[str, Any], todo: dict[Path, Path], on_done: Callable[[], object]
 ) -> list[str]:
-    """Write the regions of every photo; messages about those that failed. `on_done` is called after each photo."""
+    """Write the regions of every photo; messages about those that failed. `on_done` is called after each."""
     from corrclip_jax.inference.photo_regions import Regions
     from corrclip_jax.inference.region_runner import RegionRunner
     from corrclip_jax.io.photos import PhotoError
