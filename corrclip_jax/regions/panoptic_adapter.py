@@ -133,7 +133,7 @@ def _falls_short(number: Int[Array, ""], divisor: Int[Array, ""]) -> Int[Array, 
     )
     exponent = exponent - smaller
 
-    def digit(_: int, state: tuple[Array, Array]) -> tuple[Array, Array]:
+    def digit(_: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
         odd, rest = state
         odd, rest = jnp.divmod(2 * rest, divisor)
         return odd, rest
