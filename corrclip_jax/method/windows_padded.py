@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
 from corrclip_jax.config import MethodConfig
 from corrclip_jax.method import windows
-from corrclip_jax.ops import resize
+from corrclip_jax.ops import masks, resize
 
 
 class CanvasAxis(NamedTuple):
@@ -142,7 +142,7 @@ def _rounded_otherwise(shorter: int, longer: int, method: MethodConfig) -> Int[n
 
 def inside(sizes: Int[Array, "2"], canvas: tuple[int, ...]) -> Bool[Array, "Hc Wc"]:
     """Which pixels of the canvas are one photo's."""
-    return (jnp.arange(canvas[0]) < sizes[0])[:, None] & (np.arange(canvas[1]) < sizes[1])
+    return masks.inside(canvas, sizes)
 
 
 def map_windows(

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from corrclip_jax.config import SLICConfig
+from corrclip_jax.ops.masks import inside
 from corrclip_jax.regions.components import components, shifted
 
 # A cell's neighbours, itself first: pixels as near to two centres stay where they are.
@@ -69,8 +70,8 @@ def _one_image(config: SLICConfig, args: tuple[UInt8[Array, "H W 3"], Int[Array,
     grid = _plan(size, (height, width), config.segments)
     lab = cielab(image)
     found = _cluster(config, lab, grid, most=_side(height, width, config.segments) ** 2)
-    inside = (jnp.arange(height)[:, None] < grid.height) & (jnp.arange(width) < grid.width)
-    return _connect(jnp.where(inside, found, 0), lab, grid, config.segments)
+    within = inside((height, width), (grid.height, grid.width))
+    return _connect(jnp.where(within, found, 0), lab, grid, config.segments)
 
 
 def cielab(image: UInt8[Array, "*batch H W 3"]) -> Float[Array, "*batch H W 3"]:
@@ -180,7 +181,7 @@ def _connect(
 
 
 def _fill(
-    ids: Int[Array, "H W"], inside: Bool[Array, "H W"], lab: Float[Array, "H W 3"]
+    ids: Int[Array, "H W"], within: Bool[Array, "H W"], lab: Float[Array, "H W 3"]
 ) -> Int[Array, "H W"]:
     """Give pixels inside the image without an id that of the neighbour nearest in colour, until all have one."""
     steps = [jnp.sum((near - lab) ** 2, axis=-1) for near in shifted(lab, 4, 0)]
@@ -190,6 +191,6 @@ def _fill(
         for step, near in zip(steps, shifted(ids, 4, 0), strict=True):
             nearer = (near > 0) & (step < least)
             chosen, least = jnp.where(nearer, near, chosen), jnp.where(nearer, step, least)
-        return jnp.where(inside & (ids == 0), chosen, ids)
+        return jnp.where(within & (ids == 0), chosen, ids)
 
-    return jax.lax.while_loop(lambda ids: jnp.any(inside & (ids == 0)), grow, ids)
+    return jax.lax.while_loop(lambda ids: jnp.any(within & (ids == 0)), grow, ids)
