@@ -17,14 +17,13 @@ from corrclip_jax.config import Config
 from corrclip_jax.method.correlation import attention_weights, compact, merge_regions, normalise, scope_mask
 from corrclip_jax.models.clip.model import CLIP
 from corrclip_jax.models.dino import DINO
-from corrclip_jax.models.layers import run
+from corrclip_jax.models.layers import IMAGENET_MEAN, IMAGENET_STD, run
 from corrclip_jax.ops import resize
 
 # DINO's pixels are CLIP's taken back to 0..1 and normalised again, with constants of its program's own.
 _FROM_MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
 _FROM_STD = np.array([0.26862954, 0.26130258, 0.27577711])
-_TO_MEAN = np.array([0.485, 0.456, 0.406])
-_TO_STD = np.array([0.229, 0.224, 0.225])
+_TO_MEAN, _TO_STD = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
 
 _PUBLISHED_SPATIAL_LAYERS = {12: 5, 24: 12, 32: 28}
 
