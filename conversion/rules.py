@@ -60,6 +60,22 @@ def linear(source: str, target: str) -> tuple[Rule, Rule]:
     return kernel, Rule(rf"{source}\.bias", f"{target}/bias")
 
 
+def conv(source: str, target: str, transform: str = "conv") -> tuple[Rule, Rule]:
+    """The two rules of a convolution; `source` is a regular expression."""
+    return Rule(rf"{source}\.weight", f"{target}/kernel", transform), Rule(
+        rf"{source}\.bias", f"{target}/bias"
+    )
+
+
+def fused_qkv(source: str, target: str) -> tuple[Rule, Rule]:
+    """The two rules of one layer that makes queries, keys and values; `source` is a regular expression."""
+    parts = ("query", "key", "value")
+    return (
+        Rule(rf"{source}\.weight", tuple(f"{target}/{part}/kernel" for part in parts), "split_linear"),
+        Rule(rf"{source}\.bias", tuple(f"{target}/{part}/bias" for part in parts), "split_bias"),
+    )
+
+
 _TITLES = {
     "unknown": "in the file, without a place in our {family}",
     "ambiguous": "in the file, matched by several rules",
@@ -206,6 +222,31 @@ def heads_of(width: int, what: str) -> int:
             "Put the config.json of its repository beside the file, or give the network's configuration yourself."
         )
     return width // 64
+
+
+_ABSENT = object()
+
+
+def check_fixed(published: Mapping[str, Any], fixed: Mapping[str, Any], title: str) -> None:
+    """Check that a config.json describes a network that our model can be.
+
+    Args:
+      published: the config.json; a value that it lacks is taken to be the fixed one.
+      fixed: the values that our model has built in, by dotted name ("vision_config.hidden_act").
+      title: of the family, with its article ("a SAM").
+
+    Raises:
+      ConversionError: lists every other value.
+    """
+    other = []
+    for name, wanted in fixed.items():
+        value: Any = published
+        for key in name.split("."):
+            value = value.get(key, _ABSENT) if isinstance(value, Mapping) else _ABSENT
+        if value is not _ABSENT and value != wanted:
+            other.append(f"{name} {value} (here {wanted})")
+    if other:
+        raise ConversionError(f"The config.json asks for {title} that ours cannot be: {', '.join(other)}.")
 
 
 class Sizes:

@@ -10,17 +10,17 @@ from typing import Any
 
 from corrclip_jax.config import EoMTConfig
 from corrclip_jax.conversion.rules import (
-    ConversionError,
     Rule,
     Shape,
     Sizes,
     Table,
+    check_fixed,
+    conv,
     heads_of,
     linear,
     norm,
     place,
 )
-from corrclip_jax.conversion.tables.sam_shared import conv
 
 SIGNATURES = {"transformers": "upscale_block.block.0.conv1.weight"}
 
@@ -80,12 +80,7 @@ def config_from_shapes(shapes: Mapping[str, Shape], layout: str, published: Mapp
       ConversionError: where a tensor that shows a size is missing, and for a config.json that asks for what our
         model cannot do.
     """
-    if other := [
-        f"{name} {published[name]} (here {wanted})"
-        for name, wanted in _FIXED.items()
-        if published.get(name, wanted) != wanted
-    ]:
-        raise ConversionError(f"The config.json asks for an EoMT that ours cannot be: {', '.join(other)}.")
+    check_fixed(published, _FIXED, "an EoMT")
     sizes = Sizes(place(_TABLE, shapes), f"EoMT ({layout} layout)")
     patches, width = sizes.shape("embeddings/position_embeddings", 2)
     patch = sizes.shape("embeddings/patch_embeddings/kernel", 4)[-1]

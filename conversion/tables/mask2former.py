@@ -9,8 +9,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from corrclip_jax.config import Mask2FormerConfig
-from corrclip_jax.conversion.rules import ConversionError, Rule, Shape, Sizes, Table, linear, norm, place
-from corrclip_jax.conversion.tables.sam_shared import conv
+from corrclip_jax.conversion.rules import (
+    ConversionError,
+    Rule,
+    Shape,
+    Sizes,
+    Table,
+    check_fixed,
+    conv,
+    linear,
+    norm,
+    place,
+)
 
 SIGNATURES = {"transformers": "model.transformer_module.queries_features.weight"}
 
@@ -99,11 +109,9 @@ _TABLE = Table(
 # What our model has built in; a config.json may say otherwise.
 _FIXED: dict[str, Any] = {
     "activation_function": "relu", "pre_norm": False, "enforce_input_projection": False, "common_stride": 4,
-    "feature_strides": [4, 8, 16, 32],
-}  # fmt: skip
-_FIXED_ENCODER: dict[str, Any] = {
-    "model_type": "swin", "hidden_act": "gelu", "layer_norm_eps": 1e-5, "qkv_bias": True,
-    "use_absolute_embeddings": False, "num_channels": 3,
+    "feature_strides": [4, 8, 16, 32], "backbone_config.model_type": "swin", "backbone_config.hidden_act": "gelu",
+    "backbone_config.layer_norm_eps": 1e-5, "backbone_config.qkv_bias": True,
+    "backbone_config.use_absolute_embeddings": False, "backbone_config.num_channels": 3,
 }  # fmt: skip
 # Deformable attention looks at so many maps, and at so many points of each; published models have no other.
 _MAPS, _POINTS = 3, 4
@@ -125,7 +133,7 @@ def config_from_shapes(
       ConversionError: where a tensor that shows a size is missing, and for a config.json (`published`) that asks
         for what our model cannot do.
     """
-    _check(published)
+    check_fixed(published, _FIXED | {"hidden_dim": published.get("feature_size")}, "a Mask2Former")
     sizes = Sizes(place(_TABLE, shapes), f"Mask2Former ({layout} layout)")
     embed_dim, _, _, patch = sizes.shape("encoder/patch_embeddings/kernel", 4)
     stages = sizes.count("encoder/layers_{}_blocks_0/layernorm_before/scale")
@@ -159,22 +167,3 @@ def config_from_shapes(
         queries=sizes.shape("transformer_module/queries_features", 2)[0],
         labels=sizes.shape("class_predictor/kernel", 2)[0] - 1,
     )
-
-
-def _check(published: Mapping[str, Any]) -> None:
-    """Raise for a config.json of a Mask2Former that ours cannot be."""
-    encoder = published.get("backbone_config") or {}
-    other = [
-        f"{name} {given[key]} (here {wanted})"
-        for given, fixed, prefix in ((published, _FIXED, ""), (encoder, _FIXED_ENCODER, "backbone_config."))
-        for key, wanted in fixed.items()
-        for name in [prefix + key]
-        if given.get(key, wanted) != wanted
-    ]
-    width = published.get("feature_size")
-    if published.get("hidden_dim", width) != width:
-        other.append(f"hidden_dim {published['hidden_dim']} (here feature_size, {width})")
-    if other:
-        raise ConversionError(
-            f"The config.json asks for a Mask2Former that ours cannot be: {', '.join(other)}."
-        )

@@ -8,14 +8,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from corrclip_jax.config import SAM1Config
-from corrclip_jax.conversion.rules import ConversionError, Rule, Shape, Sizes, Table, linear, norm, place
-from corrclip_jax.conversion.tables.sam_shared import (
-    SAME_MATRIX,
+from corrclip_jax.conversion.rules import (
+    ConversionError,
+    Rule,
+    Shape,
+    Sizes,
+    Table,
+    check_fixed,
     conv,
     fused_qkv,
-    original_rules,
-    transformers_rules,
+    linear,
+    norm,
+    place,
 )
+from corrclip_jax.conversion.tables.sam_shared import SAME_MATRIX, original_rules, transformers_rules
 
 SIGNATURES = {
     "original": "image_encoder.patch_embed.proj.weight",
@@ -73,14 +79,12 @@ _TABLES = {
 
 
 # What our model has built in; a config.json may say otherwise.
-_FIXED: dict[str, dict[str, Any]] = {
-    "vision_config": {
-        "qkv_bias": True, "use_abs_pos": True, "use_rel_pos": True, "hidden_act": "gelu", "layer_norm_eps": 1e-6,
-    },
-    "prompt_encoder_config": {"hidden_act": "gelu", "num_point_embeddings": 4},
-    "mask_decoder_config": {
-        "hidden_act": "relu", "num_multimask_outputs": 3, "attention_downsample_rate": 2, "iou_head_depth": 3,
-    },
+_FIXED: dict[str, Any] = {
+    "vision_config.qkv_bias": True, "vision_config.use_abs_pos": True, "vision_config.use_rel_pos": True,
+    "vision_config.hidden_act": "gelu", "vision_config.layer_norm_eps": 1e-6,
+    "prompt_encoder_config.hidden_act": "gelu", "prompt_encoder_config.num_point_embeddings": 4,
+    "mask_decoder_config.hidden_act": "relu", "mask_decoder_config.num_multimask_outputs": 3,
+    "mask_decoder_config.attention_downsample_rate": 2, "mask_decoder_config.iou_head_depth": 3,
 }  # fmt: skip
 
 
@@ -100,13 +104,7 @@ def config_from_shapes(shapes: Mapping[str, Shape], layout: str, published: Mapp
         model cannot do.
     """
     sizes = Sizes(place(table(SAM1Config(), layout), shapes), f"SAM ({layout} layout)")
-    if other := [
-        f"{part}.{name} {value} (here {wanted})"
-        for part, fixed in _FIXED.items()
-        for name, wanted in fixed.items()
-        if (value := published.get(part, {}).get(name, wanted)) != wanted
-    ]:
-        raise ConversionError(f"The config.json asks for a SAM that ours cannot be: {', '.join(other)}.")
+    check_fixed(published, _FIXED, "a SAM")
     _, grid, _, width = sizes.shape(f"{_ENCODER}/pos_embed", 4)
     patch = sizes.shape(f"{_ENCODER}/patch_embed/kernel", 4)[-1]
     layers = sizes.count(_ENCODER + "/blocks_{}/norm1/scale")

@@ -9,14 +9,20 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from corrclip_jax.config import SAM2Config
-from corrclip_jax.conversion.rules import ConversionError, Rule, Shape, Sizes, Table, linear, norm, place
-from corrclip_jax.conversion.tables.sam_shared import (
-    SAME_MATRIX,
+from corrclip_jax.conversion.rules import (
+    ConversionError,
+    Rule,
+    Shape,
+    Sizes,
+    Table,
+    check_fixed,
     conv,
     fused_qkv,
-    original_rules,
-    transformers_rules,
+    linear,
+    norm,
+    place,
 )
+from corrclip_jax.conversion.tables.sam_shared import SAME_MATRIX, original_rules, transformers_rules
 
 SIGNATURES = {
     "original": "image_encoder.trunk.patch_embed.proj.weight",
@@ -181,9 +187,8 @@ def _from_config_json(published: Mapping[str, Any]) -> _Published | None:
     heads = trunk.get("num_attention_heads_per_stage")
     if heads is None or "window_size_per_stage" not in trunk or "global_attention_blocks" not in trunk:
         return None
-    wanted = _FIXED | {"num_attention_heads_per_stage": [heads[0] << stage for stage in range(len(heads))]}
-    if other := [f"{k} {trunk[k]} (here {v})" for k, v in wanted.items() if trunk.get(k, v) != v]:
-        raise ConversionError(f"The config.json asks for a SAM 2 that ours cannot be: {', '.join(other)}.")
+    doubled = [heads[0] << stage for stage in range(len(heads))]
+    check_fixed(trunk, _FIXED | {"num_attention_heads_per_stage": doubled}, "a SAM 2")
     return _Published(
         "", heads[0], tuple(trunk["global_attention_blocks"]), tuple(trunk["window_size_per_stage"])
     )

@@ -6,28 +6,12 @@ names of its own for the layers of the transformer's MLP.
 
 import itertools
 
-from corrclip_jax.conversion.rules import Rule, linear, norm
+from corrclip_jax.conversion.rules import Rule, conv, linear, norm
 
 _ATTENTIONS = r"(cross_attn_token_to_image|cross_attn_image_to_token|self_attn)"
 
 SAME_MATRIX = r"prompt_encoder\.shared_embedding\.positional_embedding"
 """transformers' second name of the matrix that places prompts and image alike."""
-
-
-def conv(source: str, target: str, transform: str = "conv") -> tuple[Rule, Rule]:
-    """The two rules of a convolution; `source` is a regular expression."""
-    return Rule(rf"{source}\.weight", f"{target}/kernel", transform), Rule(
-        rf"{source}\.bias", f"{target}/bias"
-    )
-
-
-def fused_qkv(source: str, target: str) -> tuple[Rule, Rule]:
-    """The two rules of one layer that makes queries, keys and values; `source` is a regular expression."""
-    parts = ("query", "key", "value")
-    return (
-        Rule(rf"{source}\.weight", tuple(f"{target}/{part}/kernel" for part in parts), "split_linear"),
-        Rule(rf"{source}\.bias", tuple(f"{target}/{part}/bias" for part in parts), "split_bias"),
-    )
 
 
 def original_rules(prefix: str, mlp: tuple[str, str]) -> tuple[Rule, ...]:

@@ -14,13 +14,12 @@ from jaxtyping import Array, Float
 
 from corrclip_jax.config import FAMILIES, Config, similarity_network
 from corrclip_jax.method.correlation import normalise
-from corrclip_jax.models.layers import run
+from corrclip_jax.models.layers import IMAGENET_MEAN, IMAGENET_STD, run
 
 # As the official implementation takes CLIP's normalisation back; its windows are made with rounded constants.
 _CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
 _CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711])
-_IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
-_IMAGENET_STD = np.array([0.229, 0.224, 0.225])
+_IMAGENET_MEAN, _IMAGENET_STD = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
 
 
 def imagenet_pixels(pixels: Float[Array, "N h w 3"]) -> Float[Array, "N h w 3"]:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from corrclip_jax.config import Config, MethodConfig
 from corrclip_jax.method import labels, windows, windows_padded
 from corrclip_jax.method.similarity import patch_size
+from corrclip_jax.ops import masks
 from corrclip_jax.ops.loops import map_chunks
 from corrclip_jax.runtime.memory import device_bytes, windows_at_once
 
@@ -102,7 +103,7 @@ class _Padded(NamedTuple):
         def one(args: tuple[Any, ...]) -> Any:
             plan, size, arrays = args
             matrices = windows_padded.stitch_matrices(plan, self.shape, self._grid, self.method)
-            inside = windows_padded.inside(size, self.shape)
+            inside = masks.inside(self.shape, size)
             return function(ImageWindows(inside, plan.fits, labels.window_logits, *matrices), *arrays)
 
         return jax.lax.map(one, (self.plan, self.sizes, arrays))

@@ -140,11 +140,6 @@ def _rounded_otherwise(shorter: int, longer: int, method: MethodConfig) -> Int[n
     return np.concatenate(found).astype(np.int32)
 
 
-def inside(sizes: Int[Array, "2"], shape: tuple[int, ...]) -> Bool[Array, "Hp Wp"]:
-    """Which pixels of the array are the image's."""
-    return (jnp.arange(shape[0]) < sizes[0])[:, None] & (np.arange(shape[1]) < sizes[1])
-
-
 def map_windows(
     function: Callable[[Float[Array, "N h w 3"], Int[Array, "N h w"]], Float[Array, "N ..."]],
     images: UInt8[Array, "B Hp Wp 3"],

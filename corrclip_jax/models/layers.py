@@ -19,6 +19,10 @@ from corrclip_jax.ops.loops import map_rows
 
 Activation = Callable[[jax.Array], jax.Array]
 
+# Of ImageNet's RGB pixels 0..1, as torchvision has them.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
 # Mean, then the mean square of what is left: the one-pass variance loses digits on large activations.
 LayerNorm = partial(nn.LayerNorm, use_fast_variance=False)
 gelu: Activation = partial(jax.nn.gelu, approximate=False)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from corrclip_jax.config import RegionConfig
 from corrclip_jax.ops import resize
+from corrclip_jax.ops.masks import inside
 
 PIXELS_PER_CHUNK = 1 << 23  # what exists at once at the photo's size: 32 MB of logits
 
@@ -156,8 +157,7 @@ def _enlarge(
             for n, padded, length in zip(logits.shape, (height, width), size, strict=True)
         )
         full = rows @ logits @ columns.T
-    within = (np.arange(height) < size[0])[:, None] & (np.arange(width) < size[1])
-    return jnp.where(within, full, -jnp.inf)
+    return jnp.where(inside((height, width), size), full, -jnp.inf)
 
 
 def _measure(

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from corrclip_jax.config import Config, PanopticConfig
 from corrclip_jax.ops import resize
 from corrclip_jax.ops.loops import map_images
+from corrclip_jax.ops.masks import inside
 from corrclip_jax.ops.resize import Length
 from corrclip_jax.regions.panoptic_adapter import QueryNetworkAdapter, preprocess, query_adapter
 
@@ -123,9 +124,8 @@ def compete(
     order = jnp.argsort(~candidates, stable=True)
     order = jnp.append(order, jnp.zeros(chunk, order.dtype))
     enlarge = _enlarger(net, masks.shape[-1], height, width, size)
-    within = jnp.ones((height, width), bool)
-    if size is not None:
-        within = (jnp.arange(height) < size[0])[:, None] & (jnp.arange(width) < size[1])
+    shape = height, width
+    within = jnp.ones(shape, bool) if size is None else inside(shape, size)
 
     def step(i: Int[Array, ""], state: tuple[Array, Contest]) -> tuple[Array, Contest]:
         best, (winner, own, areas) = state

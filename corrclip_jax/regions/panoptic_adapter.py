@@ -16,12 +16,11 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from corrclip_jax.config import Config, source_network
 from corrclip_jax.models.eomt import EoMT
+from corrclip_jax.models.layers import IMAGENET_MEAN, IMAGENET_STD
 from corrclip_jax.models.mask2former.model import Mask2Former
 from corrclip_jax.ops import resize
+from corrclip_jax.ops.masks import inside
 from corrclip_jax.ops.resize import Length
-
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 
 _MASK2FORMER_SIZE = 384  # in its post-processing, whatever the input's size
 
@@ -82,9 +81,10 @@ def preprocess(
     height, width = images.shape[1:3] if size is None else size
     extent = network.resized_extent(height, width)
     pixels = resize.pillow(images, (height, width), extent, network.image_size)
-    ticks = jnp.arange(network.image_size)
-    within = (ticks < extent[0])[:, None] & (ticks < extent[1])
-    return (jnp.where(within[:, :, None], pixels, 0) / 255 - jnp.array(MEAN)) / jnp.array(STD)
+    within = inside((network.image_size, network.image_size), extent)
+    return (jnp.where(within[:, :, None], pixels, 0) / 255 - jnp.array(IMAGENET_MEAN)) / jnp.array(
+        IMAGENET_STD
+    )
 
 
 def eomt_resized_extent(height: Length, width: Length, image_size: int = 640) -> tuple[Length, Length]:
@@ -133,7 +133,7 @@ def _falls_short(number: Int[Array, ""], divisor: Int[Array, ""]) -> Int[Array, 
     )
     exponent = exponent - smaller
 
-    def digit(_: int, state: tuple[Array, Array]) -> tuple[Array, Array]:
+    def digit(_: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
         odd, rest = state
         odd, rest = jnp.divmod(2 * rest, divisor)
         return odd, rest

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from corrclip_jax.config import Config, RegionConfig
 from corrclip_jax.ops.loops import map_images
+from corrclip_jax.ops.masks import inside
 from corrclip_jax.ops.resize import Length
 from corrclip_jax.regions.components import remove_small
 from corrclip_jax.regions.crop_layout import CropLayer, crop_layers, cut_at_edge, layer_points
@@ -196,10 +197,8 @@ class _PlacedMasks:
         # Full precision: a GPU's TF32 would move the outlines.
         with jax.default_matmul_precision("highest"):
             full = self.rows[crop] @ self.masks.logits[crop, mask] @ self.columns[crop].T
-        height, width = self.shape
-        crop_width, crop_height = self.boxes[crop, 2:] - self.boxes[crop, :2]
-        within = (jnp.arange(height) < crop_height)[:, None] & (jnp.arange(width) < crop_width)
-        return jnp.where(within, full, -jnp.inf)
+        width, height = self.boxes[crop, 2:] - self.boxes[crop, :2]
+        return jnp.where(inside(self.shape, (height, width)), full, -jnp.inf)
 
     def measured(self, config: RegionConfig, image: Any) -> tuple[Array, Array, Array, Array]:
         """Areas, boxes in the image (its own is `image`), stability of all masks, and which their crop cuts off."""

@@ -1,30 +1,33 @@
-"""SLIC superpixels on the device, without weights: k-means of colour and place, then one connected piece a cluster.
+"""SLIC superpixels on the device, without weights: k-means of colour and position, then one component per cluster.
 
 After Achanta et al., "SLIC Superpixels Compared to State-of-the-art Superpixel Methods" (2012): clusters start as
-the cells of a grid, a pixel belongs to the nearest of the nine clusters around its cell, and compactness m weighs
-place against CIELAB colour, `|colour|^2 + (m / S)^2 |place|^2` with S the side of a cell. Unlike there, a cluster
-starts from the mean of its cell; islands and tiny clusters go pixel by pixel to the piece next to them that is
-nearest in colour, so that every superpixel is one connected piece, and there are never more than were asked for.
+the cells of a grid, a pixel is assigned to the nearest of the nine clusters around its cell, and compactness m
+weighs position against CIELAB colour, `|colour|^2 + (m / S)^2 |position|^2` with S the side of a cell. Unlike
+there, a cluster starts from the mean of its cell; islands and tiny clusters are merged pixel by pixel into the
+neighbouring superpixel that is nearest in colour, so that every superpixel is connected and there are at most as
+many as requested.
 
 Everything is a matrix product, a stencil or a minimum, so that results do not depend on the order of threads.
-Shapes: H W the canvas, K superpixels, P the most pixels of a cell.
+Shapes: H W the image (in a padded batch with its padding), K superpixels, P the most pixels of a cell.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from corrclip_jax.config import SLICConfig
+from corrclip_jax.ops.masks import inside
+from corrclip_jax.regions.components import components, shifted
 
 # A cell's neighbours, itself first: pixels as near to two centres stay where they are.
 _AROUND = np.array(sorted(np.ndindex(3, 3), key=lambda at: (abs(at[0] - 1) + abs(at[1] - 1), at))) - 1
-_SMALL = 1 / 16  # of a cell: smaller pieces are merged
+_SMALL = 1 / 16  # of a cell: smaller components are merged
 _COLOURS = 3
-_FAR = 1e30  # the squared distance of a centre that is not there
+_FAR = 1e30  # the squared distance of a centre that does not exist
 
 
 class _Grid(NamedTuple):
@@ -43,17 +46,19 @@ def superpixels(
 ) -> Int[Array, "B H W"]:
     """Superpixels 1, 2 ... (at most `config.segments`) of each image, every one connected; 0 outside of `sizes`.
 
-    `sizes` are the true (height, width) of images in the top left corner of one canvas; results are those of the
-    image without its canvas.
+    Args:
+      config: the number of superpixels, their compactness, the iterations of k-means.
+      images: RGB, 0..255.
+      sizes: true heights and widths of a padded batch; results are those of the images without padding.
     """
     batch, height, width = images.shape[:3]
     if sizes is None:
         sizes = jnp.broadcast_to(jnp.array([height, width], jnp.int32), (batch, 2))
-    # An image of no size fills a batch up: it must only not divide by zero.
+    # Images of size 0 fill up a batch: they must not divide by zero.
     sizes = jnp.maximum(sizes.astype(jnp.int32), 1)
     one = partial(_one_image, config)
     with jax.default_matmul_precision("highest"):
-        # One image keeps a CPU busy, and its caches hold what there is of it.
+        # One image keeps a CPU busy and fits in its caches.
         return jax.lax.platform_dependent(
             (images, sizes), cpu=partial(jax.lax.map, one), default=jax.vmap(one)
         )
@@ -65,8 +70,8 @@ def _one_image(config: SLICConfig, args: tuple[UInt8[Array, "H W 3"], Int[Array,
     grid = _plan(size, (height, width), config.segments)
     lab = cielab(image)
     found = _cluster(config, lab, grid, most=_side(height, width, config.segments) ** 2)
-    inside = (jnp.arange(height)[:, None] < grid.height) & (jnp.arange(width) < grid.width)
-    return _connect(jnp.where(inside, found, 0), lab, grid, config.segments)
+    within = inside((height, width), (grid.height, grid.width))
+    return _connect(jnp.where(within, found, 0), lab, grid, config.segments)
 
 
 def cielab(image: UInt8[Array, "*batch H W 3"]) -> Float[Array, "*batch H W 3"]:
@@ -91,10 +96,10 @@ def _side(height: int, width: int, segments: int) -> int:
     return next(side for side in sides if -(-height // side) * -(-width // side) <= segments)
 
 
-def _plan(size: Int[Array, "2"], canvas: tuple[int, int], segments: int) -> _Grid:
-    """The grid of an image of a traced size: cells as in `_side`, evened out along each axis."""
+def _plan(size: Int[Array, "2"], shape: tuple[int, int], segments: int) -> _Grid:
+    """The grid of an image of a traced size in an array of `shape`: cells as in `_side`, evened out by axis."""
     height, width = size
-    sides = jnp.arange(1, _side(*canvas, segments) + 1)  # a smaller image has smaller cells
+    sides = jnp.arange(1, _side(*shape, segments) + 1)  # a smaller image has smaller cells
     fits = (-(-height // sides)) * (-(-width // sides)) <= segments
     side = sides[jnp.argmax(fits)]
     ny, nx = -(-height // side), -(-width // side)
@@ -112,10 +117,10 @@ def _cluster(config: SLICConfig, lab: Float[Array, "H W 3"], grid: _Grid, most: 
     flat = jnp.where(real, y * lab.shape[1] + x, 0)
     weight = config.compactness * jnp.sqrt(grid.ny * grid.nx / (grid.height * grid.width))
 
-    # Features of every cell's pixels [K, 6, P]: colour, place within the cell, one.
+    # Features of every cell's pixels [K, 6, P]: colour, position within the cell, one.
     colour = jnp.moveaxis(lab, -1, 0).reshape(_COLOURS, -1)[:, flat]
-    place = jnp.broadcast_to(weight * jnp.stack([dy, dx])[:, None], (2, *flat.shape))
-    features = jnp.concatenate([colour, place, jnp.ones((1, *flat.shape))]) * real
+    position = jnp.broadcast_to(weight * jnp.stack([dy, dx])[:, None], (2, *flat.shape))
+    features = jnp.concatenate([colour, position, jnp.ones((1, *flat.shape))]) * real
     features = jnp.swapaxes(features, 0, 1)
 
     near_row, near_column = row[:, None] + _AROUND[:, 0], column[:, None] + _AROUND[:, 1]
@@ -124,21 +129,21 @@ def _cluster(config: SLICConfig, lab: Float[Array, "H W 3"], grid: _Grid, most: 
     shift = weight * _AROUND * jnp.stack([grid.sy, grid.sx])  # from a neighbour's corner to one's own
 
     def distances(centres: Float[Array, "K1 5"]) -> Float[Array, "K 9 P"]:
-        """Squared distances from the centres around, less what is the same for all of them."""
+        """Squared distances from the centres around, without the term that all of them share."""
         around = centres[near].at[..., _COLOURS:].add(shift)
         weights = jnp.concatenate([-2 * around, jnp.sum(around**2, axis=-1, keepdims=True)], axis=-1)
         weights = jnp.where(there[..., None], weights, jnp.array([0, 0, 0, 0, 0, _FAR]))
         return jnp.einsum("kcf,kfp->kcp", weights, features)
 
     def move(sums: Float[Array, "K 9 6"], centres: Float[Array, "K1 5"]) -> Float[Array, "K1 5"]:
-        """The means of what belongs to each centre; a centre without pixels stays."""
+        """The means of the pixels assigned to each centre; a centre without pixels stays."""
         sums = sums.at[..., _COLOURS:5].add(-shift * sums[..., 5:])
         total = jnp.zeros((config.segments + 1, 6))
         for around in range(len(_AROUND)):
             total = total.at[near[:, around]].add(sums[:, around])
         return jnp.where(total[:, 5:] > 0, total[:, :5] / jnp.maximum(total[:, 5:], 1), centres)
 
-    def step(_, centres):
+    def step(_: Any, centres: Float[Array, "K1 5"]) -> Float[Array, "K1 5"]:
         d = distances(centres)
         nearest = (d <= d.min(axis=1, keepdims=True)).astype(jnp.float32)
         return move(jnp.einsum("kcp,kfp->kcf", nearest, features), centres)
@@ -156,12 +161,12 @@ def _cluster(config: SLICConfig, lab: Float[Array, "H W 3"], grid: _Grid, most: 
 def _connect(
     labels: Int[Array, "H W"], lab: Float[Array, "H W 3"], grid: _Grid, segments: int
 ) -> Int[Array, "H W"]:
-    """One connected piece a cluster, its largest, unless it is small; ids 1 .. n without a gap.
+    """One connected component per cluster, its largest, unless it is small; ids 1 .. n without a gap.
 
-    What is given up goes to its neighbours pixel by pixel, from the outside in, each to the one nearest in colour.
+    The other pixels are merged into their neighbours from the outside in, each into the one nearest in colour.
     """
-    pieces = connected(labels).ravel()
-    area = jnp.zeros(labels.size, jnp.int32).at[pieces].add(1)[pieces]
+    pieces = components(labels, 4).ravel()
+    area = jnp.zeros(labels.size + 1, jnp.int32).at[pieces].add(1)[pieces]
     cluster = labels.ravel()
     largest = jnp.zeros(segments + 1, jnp.int32).at[cluster].max(area)
     first = jnp.where(area == largest[cluster], pieces, labels.size)
@@ -175,51 +180,17 @@ def _connect(
     return _fill(kept, labels > 0, lab)
 
 
-def connected(labels: Int[Array, "H W"]) -> Int[Array, "H W"]:
-    """Connected pieces (by edges) of pixels with the same label: the index, y * W + x, of each piece's first pixel.
-
-    Every pixel points to one that is not behind it; pointers are moved to the least among those of the neighbours
-    and followed, until nothing moves. Rounds grow like the logarithm of a piece's length, not with it.
-    """
-    height, width = labels.shape
-    alike = [beside == labels for beside in _beside(labels, -1)]
-
-    def step(state):
-        at, _ = state
-        least = at
-        for same, beside in zip(alike, _beside(at, 0), strict=True):
-            least = jnp.minimum(least, jnp.where(same, beside, at))
-        flat, least = at.ravel(), least.ravel()
-        moved = jnp.minimum(flat.at[flat].min(least), least)
-        moved = moved[moved]
-        return moved[moved].reshape(height, width), at
-
-    start = jnp.arange(height * width, dtype=jnp.int32).reshape(height, width)
-    return jax.lax.while_loop(lambda state: jnp.any(state[0] != state[1]), step, step((start, start)))[0]
-
-
 def _fill(
-    ids: Int[Array, "H W"], inside: Bool[Array, "H W"], lab: Float[Array, "H W 3"]
+    ids: Int[Array, "H W"], within: Bool[Array, "H W"], lab: Float[Array, "H W 3"]
 ) -> Int[Array, "H W"]:
-    """Give every pixel inside that has no id that of a neighbour, the nearest in colour, until all have one."""
-    steps = [jnp.sum((beside - lab) ** 2, axis=-1) for beside in _beside(lab, 0)]
+    """Give pixels inside the image without an id that of the neighbour nearest in colour, until all have one."""
+    steps = [jnp.sum((near - lab) ** 2, axis=-1) for near in shifted(lab, 4, 0)]
 
-    def grow(ids):
+    def grow(ids: Int[Array, "H W"]) -> Int[Array, "H W"]:
         chosen, least = ids, jnp.full(ids.shape, jnp.inf)
-        for step, beside in zip(steps, _beside(ids, 0), strict=True):
-            nearer = (beside > 0) & (step < least)
-            chosen, least = jnp.where(nearer, beside, chosen), jnp.where(nearer, step, least)
-        return jnp.where(inside & (ids == 0), chosen, ids)
+        for step, near in zip(steps, shifted(ids, 4, 0), strict=True):
+            nearer = (near > 0) & (step < least)
+            chosen, least = jnp.where(nearer, near, chosen), jnp.where(nearer, step, least)
+        return jnp.where(within & (ids == 0), chosen, ids)
 
-    return jax.lax.while_loop(lambda ids: jnp.any(inside & (ids == 0)), grow, ids)
-
-
-def _beside(x: Shaped[Array, "H W *rest"], edge: int) -> list[Shaped[Array, "H W *rest"]]:
-    """What is above, left, right and below of each pixel; `edge` beyond the edges."""
-    row, column = jnp.full_like(x[:1], edge), jnp.full_like(x[:, :1], edge)
-    return [
-        jnp.concatenate([row, x[:-1]]),
-        jnp.concatenate([column, x[:, :-1]], axis=1),
-        jnp.concatenate([x[:, 1:], column], axis=1),
-        jnp.concatenate([x[1:], row]),
-    ]
+    return jax.lax.while_loop(lambda ids: jnp.any(within & (ids == 0)), grow, ids)

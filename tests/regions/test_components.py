@@ -38,7 +38,7 @@ def masks() -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("kind", masks())
 def test_components_are_scikit_images(kind):
     mask = masks()[kind]
-    found = np.asarray(jax.jit(components)(mask))
+    found = np.asarray(jax.jit(components, static_argnums=1)(mask, 8))
     wanted = label(mask, connectivity=2)
     assert (found[~mask] == mask.size).all()
     pairs = np.unique(np.stack([found[mask], wanted[mask]]), axis=1)

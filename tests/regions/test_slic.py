@@ -13,7 +13,8 @@ from skimage.segmentation import slic
 
 from corrclip_jax.config import SLICConfig
 from corrclip_jax.datasets.scenes.generate import val_scene
-from corrclip_jax.regions.slic import cielab, connected, superpixels
+from corrclip_jax.regions.components import components
+from corrclip_jax.regions.slic import cielab, superpixels
 
 
 def run(images, sizes=None, **settings):
@@ -126,7 +127,7 @@ def test_a_canvas_changes_nothing_and_stays_outside():
 def test_connected_pieces():
     labels = np.random.default_rng(0).integers(0, 2, (40, 60))
     labels[5, :], labels[5:, 59] = 7, 7
-    got = np.asarray(jax.jit(connected)(jnp.asarray(labels)))
+    got = np.asarray(jax.jit(components, static_argnums=1)(jnp.asarray(labels) + 1, 4))
     wanted = pieces_of(labels, connectivity=1, background=-1)
     first = {piece: np.flatnonzero(wanted.ravel() == piece)[0] for piece in np.unique(wanted)}
     assert np.array_equal(got, np.vectorize(first.get)(wanted))
@@ -142,7 +143,7 @@ def test_a_spiral_is_one_piece():
             y, x = y + dy, x + dx
             labels[np.clip(y, 0, side - 1), np.clip(x, 0, side - 1)] = 1
         dy, dx = dx, -dy
-    got = np.asarray(connected(jnp.asarray(labels)))
+    got = np.asarray(components(jnp.asarray(labels) + 1, 4))
     assert len(np.unique(got[labels == 1])) == pieces_of(labels, connectivity=1).max()
 
 

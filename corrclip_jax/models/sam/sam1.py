@@ -13,6 +13,7 @@ from corrclip_jax.models.sam.prompt_encoder import PromptEncoder
 from corrclip_jax.models.sam.prompted_sam import PromptedSAM
 from corrclip_jax.models.sam.vit import ImageEncoder
 from corrclip_jax.ops import resize
+from corrclip_jax.ops.masks import inside
 from corrclip_jax.ops.resize import Length
 
 __all__ = ["SAM1", "ImageContext", "preprocess", "resized_extent"]
@@ -86,5 +87,5 @@ def preprocess(
     extent = resized_extent(height, width, image_size)
     pixels = resize.pillow(images, (height, width), extent, image_size)
     normalised = (pixels - jnp.array(MEAN)) / jnp.array(STD)
-    within = (jnp.arange(image_size) < extent[0])[:, None] & (jnp.arange(image_size) < extent[1])
+    within = inside((image_size, image_size), extent)
     return jnp.where(within[:, :, None], normalised, 0)

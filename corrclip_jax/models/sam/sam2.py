@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
 from corrclip_jax.config import SAM2Config
+from corrclip_jax.models.layers import IMAGENET_MEAN, IMAGENET_STD
 from corrclip_jax.models.sam.hiera import Hiera
 from corrclip_jax.models.sam.mask_decoder import ImageContext, MaskDecoder, nest
 from corrclip_jax.models.sam.neck import FPNNeck
@@ -21,9 +22,6 @@ from corrclip_jax.models.sam.prompted_sam import PromptedSAM
 from corrclip_jax.ops import resize
 
 __all__ = ["SAM2", "ImageContext", "ImageFeatures", "preprocess"]
-
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 
 
 class ImageFeatures(NamedTuple):
@@ -109,4 +107,4 @@ def preprocess(
         )
     with jax.default_matmul_precision("highest"):
         resized = resize.separable(images.astype(jnp.float32) / 255, rows, columns)
-    return (resized - jnp.array(MEAN)) / jnp.array(STD)
+    return (resized - jnp.array(IMAGENET_MEAN)) / jnp.array(IMAGENET_STD)
