@@ -130,37 +130,53 @@ class Programs:
           For each batch one piece, or the pieces that it was split into.
         """
         started: deque[tuple[float, bool]] = deque()
-        end = 0.0
+        parts_of_batches: deque[int] = deque()
+        finished: list[Piece] = []
+        seen, end = 0, 0.0
+
+        def parts() -> Iterator[Batch]:
+            for batch in batches:
+                split = self._split(batch)
+                parts_of_batches.append(len(split))
+                yield from split
 
         def timed(batch: Batch, items: list[Any]) -> Any:
             begin, before = time.perf_counter(), self.count
             try:
-                fits = batch.batch_size <= self._largest.get(batch.bucket, batch.batch_size)
-                return start(batch, items) if fits else _TooLarge()
+                return start(batch, items) if batch.batch_size <= self._most(batch) else _TooLarge()
             finally:
                 started.append((begin, self.count > before))
 
-        for batch, items, out in stream(batches, read, timed, ahead=ahead):
+        for batch, items, out in stream(parts(), read, timed, ahead=ahead):
             begin, compiled = started.popleft()
-            if isinstance(out, _TooLarge) or (exhausted(out) and batch.batch_size > self._devices):
-                yield self._run_halves(batch, items, start)
+            if exhausted(out) and batch.batch_size > self._devices:
+                half = self._devices * (batch.batch_size // self._devices // 2)
+                self._largest[batch.bucket] = min(half, self._most(batch))
+                out = _TooLarge()
+            if isinstance(out, _TooLarge):
+                known = dict(zip(batch.indices, items, strict=True))
+                finished += next(self.run([batch], known.__getitem__, start))
                 end = time.perf_counter()
-                continue
-            begin, end = max(begin, end), time.perf_counter()
-            yield [Piece(batch, items, out, end - begin, compiled)]
+            else:
+                begin, end = max(begin, end), time.perf_counter()
+                finished.append(Piece(batch, items, out, end - begin, compiled))
+            seen += 1
+            if seen == parts_of_batches[0]:
+                yield finished
+                parts_of_batches.popleft()
+                finished, seen = [], 0
 
-    def _run_halves(
-        self, batch: Batch, items: list[Any], start: Callable[[Batch, list[Any]], Any]
-    ) -> list[Piece]:
-        half = self._devices * max(1, batch.batch_size // self._devices // 2)
-        half = min(half, self._largest.get(batch.bucket, half))
-        self._largest[batch.bucket] = half
-        indices = batch.indices
-        parts = [
-            Batch(batch.bucket, indices[first : first + half], half) for first in range(0, len(indices), half)
-        ]
-        known = dict(zip(indices, items, strict=True))
-        return [piece for pieces in self.run(parts, known.__getitem__, start) for piece in pieces]
+    def _most(self, batch: Batch) -> int:
+        """The largest size that batches of this one's bucket may have, as far as is known."""
+        return self._largest.get(batch.bucket, batch.batch_size)
+
+    def _split(self, batch: Batch) -> list[Batch]:
+        """The batch, in parts where it is known to be too large."""
+        most = self._most(batch)
+        if batch.batch_size <= most:
+            return [batch]
+        firsts = range(0, len(batch.indices), most)
+        return [Batch(batch.bucket, batch.indices[first : first + most], most) for first in firsts]
 
 
 def images_per_device(shape: Size, limit: BatchLimit) -> int:

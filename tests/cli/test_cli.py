@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,26 @@ def test_a_shell_completes_commands_and_options(words, completed):
     }
     run = run_python("-c", program, **environment)
     assert completed in run.stdout.split(), run.stderr
+
+
+@pytest.mark.parametrize("command", ["segment", "evaluate", "export", "bench", "regions"])
+def test_help_lists_the_sources_of_regions(command):
+    text = " ".join(plain(corrclip(command, "--help").stdout).split())
+    assert re.search(r"sam2(, |\|)sam1(, |\|)eomt(, |\|)mask2former(, |\|)slic(, |\|)none", text)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("export", "-o", "out", "-c", "cat", "--regions", "sam9"),
+        ("bench", "--regions", "sam9"),
+        ("regions", "-i", "photos", "-o", "out", "--source", "sam9"),
+    ],
+)
+def test_an_unknown_source_of_regions_is_refused(arguments):
+    result = corrclip(*arguments)
+    assert result.exit_code == 2
+    assert "must be one of sam2, sam1, eomt, mask2former, slic, none. Got 'sam9'" in plain(result.stderr)
 
 
 def test_completion_can_be_installed():

@@ -22,7 +22,7 @@ def test_a_model_is_read_with_its_sources(tmp_path):
 
 def test_a_configuration_leads_to_the_sources(tmp_path, monkeypatch):
     folder = small_model(tmp_path)
-    config, _ = read(folder, sam2=False)
+    config, _ = read(folder, region_network=None)
     assert sources_of(config)["clip"]["title"] == "Random CLIP"
     assert sources_of(replace(config, vocabulary=str(tmp_path / "elsewhere" / "vocab.json"))) == {}
     monkeypatch.chdir(folder)

@@ -1,13 +1,19 @@
 """`corrclip evaluate`: a model's scores on a data set."""
 
 import dataclasses
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from corrclip_jax.cli.shared.console import UsageError, results
+from corrclip_jax.cli.shared.options import (
+    SOURCES,
+    ModelOption,
+    OptionalDtypeOption,
+    PointsOption,
+    threshold_option,
+)
 
 HELP = "\n\n".join(
     [
@@ -30,13 +36,6 @@ HELP = "\n\n".join(
 )
 
 
-class Precision(StrEnum):
-    """The towers' compute type."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
 def evaluate(
     dataset: Annotated[
         str | None, typer.Argument(help="A benchmark's name, or scenes.", show_default=False)
@@ -44,74 +43,61 @@ def evaluate(
     show_list: Annotated[bool, typer.Option("--list", help="Show the data sets and exit.")] = False,
     data_root: Annotated[
         Path | None,
-        typer.Option(help="Folder that holds the benchmark's published tree.", show_default=False),
+        typer.Option(help="Folder with the published folder tree of the benchmark.", show_default=False),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Folder of photos of your own.", show_default=False)
+        Path | None, typer.Option(help="Folder with your own photos.", show_default=False)
     ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of their label files, of equal stems: one number a pixel.", show_default=False
+            help="Folder with their label files, of the same names: one number per pixel.", show_default=False
         ),
     ] = None,
     classes_file: Annotated[
         Path | None,
         typer.Option(
-            help="Their classes: a line each, in the order of the numbers; a semicolon separates synonyms.",
+            help="Text file with their classes, one per line in the order of the numbers; a semicolon separates "
+            "synonyms.",
             show_default=False,
         ),
     ] = None,
     first_id: Annotated[
-        int, typer.Option(min=0, max=1, help="The number of the first class; where it is 1, 0 is left out.")
+        int,
+        typer.Option(
+            min=0,
+            max=1,
+            help="The number of the first class; with 1, pixels of 0 are ignored (mmsegmentation: "
+            "reduce_zero_label).",
+        ),
     ] = 0,
-    ignored: Annotated[int, typer.Option(help="The number that is left out.")] = 255,
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="tiny, vit-b, vit-l, vit-h, or a model's folder.")
-    ] = "tiny",
-    split: Annotated[str, typer.Option(help="Of the scenes: val or unseen.")] = "val",
+    ignored: Annotated[int, typer.Option(help="The number to ignore (mmsegmentation: ignore_index).")] = 255,
+    model: ModelOption = "tiny",
+    split: Annotated[str, typer.Option(help="Split of the scenes: val or unseen.")] = "val",
     count: Annotated[
-        int | None, typer.Option(help="Only the first so many pictures.", show_default=False)
+        int | None, typer.Option(help="Evaluate only this number of images.", show_default=False)
     ] = None,
     regions: Annotated[
         str,
         typer.Option(
-            help="Where regions come from: sam2, none, truth (scenes), or a folder of region maps, named for "
-            "their pictures."
+            help=f"Source of regions: {', '.join(SOURCES)}, truth (scenes only), or a folder with a region map per "
+            "image, of the same file name but .npz, .png or .json."
         ),
     ] = "sam2",
-    points: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="SAM's grid of n x n points: 8 is fast, 32 thorough. [dim]\\[default: the model's, 8][/]",
-            show_default=False,
-        ),
-    ] = None,
-    background_threshold: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            help="Pixels less sure than this become the first class. [dim]\\[default: the data set's][/]",
-            show_default=False,
-        ),
-    ] = None,
-    dtype: Annotated[
-        Precision | None,
-        typer.Option(
-            help="The networks' arithmetic; bfloat16 is for GPU and TPU. [dim]\\[default: the model's, float32][/]",
-            show_default=False,
-        ),
-    ] = None,
+    points: PointsOption = None,
+    background_threshold: Annotated[float | None, threshold_option("the data set's")] = None,
+    dtype: OptionalDtypeOption = None,
     ablation: Annotated[
-        bool, typer.Option("--ablation", help="Score every part of the method; takes three times as long.")
+        bool,
+        typer.Option(
+            "--ablation", help="Also score the method without some of its parts; takes three times as long."
+        ),
     ] = False,
     batch: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Pictures that go through the model together. [dim]\\[default: 1 a CPU, else 16 a device][/]",
+            help="Images per batch. [dim]\\[default: 1 on CPU, otherwise 16 per device][/]",
             show_default=False,
         ),
     ] = None,
@@ -125,13 +111,14 @@ def evaluate(
         ),
     ] = None,
     predictions: Annotated[
-        bool, typer.Option("--predictions", help="Keep the label maps, PNG files of 8 or 16 bits, in --out.")
+        bool,
+        typer.Option("--predictions", help="Write the label maps, PNG files of 8 or 16 bits, to --out."),
     ] = False,
     save_every: Annotated[
-        int, typer.Option(min=1, help="Write down what is counted every so many pictures, and once a minute.")
+        int, typer.Option(min=1, help="Save the counts after this number of images, and once a minute.")
     ] = 200,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Begin anew, whatever is counted already.")
+        bool, typer.Option("--restart", help="Start again instead of resuming from saved counts.")
     ] = False,
     distributed: Annotated[
         bool,

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from corrclip_jax.cli.shared.console import FAILED, UsageError, complain, messages
-from corrclip_jax.cli.shared.options import OutOption, PointsOption
+from corrclip_jax.cli.shared.options import OutOption, PointsOption, source_option
 from corrclip_jax.config import Config, RegionSource, with_fields
 from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 
@@ -38,7 +38,9 @@ def regions(
         list[Path], typer.Option("--images", "-i", help="Photos, or folders of photos.", show_default=False)
     ],
     out: OutOption,
-    source: Annotated[RegionSource, typer.Option(help="Source of regions; slic needs no weights.")] = "sam2",
+    source: Annotated[
+        RegionSource, source_option("--source", "Source of regions; slic needs no weights.")
+    ] = "sam2",
     format: Annotated[Format, typer.Option(help="Format of the files.")] = "npz",
     model: Annotated[
         str, typer.Option("--model", "-m", help="The model whose network finds regions: a name or a folder.")
@@ -134,7 +136,7 @@ def _model(
 def _work(
     config: Config, params: dict[str, Any], todo: dict[Path, Path], on_done: Callable[[], object]
 ) -> list[str]:
-    """Write every photo's regions, calling `on_done` after each; why some have none, in the photos' order."""
+    """Write the regions of every photo; messages about those that failed. `on_done` is called after each."""
     from corrclip_jax.inference.photo_regions import Regions
     from corrclip_jax.inference.region_runner import RegionRunner
     from corrclip_jax.io.photos import PhotoError
@@ -150,7 +152,7 @@ def _work(
             elif isinstance(found, PhotoError):
                 failures[index] = str(found)
             elif exhausted(found):
-                failures[index] = f"{photos[index]} is too large for the memory. Make it smaller."
+                failures[index] = f"{photos[index]} is too large for the memory. Scale it down."
             else:
                 raise found
         except RegionError as error:

@@ -3,14 +3,15 @@
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 
 from corrclip_jax.cli.shared.console import UsageError
 from corrclip_jax.config import RegionSource
+from corrclip_jax.config.regions import region_sources
 
-SOURCES: tuple[RegionSource, ...] = get_args(RegionSource)
+SOURCES: tuple[RegionSource, ...] = region_sources()
 
 
 class Precision(StrEnum):
@@ -18,6 +19,19 @@ class Precision(StrEnum):
 
     float32 = "float32"
     bfloat16 = "bfloat16"
+
+
+def source_option(name: str, help: str, *, show_default: bool = True) -> Any:
+    """An option whose value is a source of regions."""
+
+    def known(source: RegionSource | None) -> RegionSource | None:
+        if source is not None and source not in SOURCES:
+            raise typer.BadParameter(f"must be one of {', '.join(SOURCES)}. Got {source!r}.")
+        return source
+
+    return typer.Option(
+        name, help=help, metavar=f"<{'|'.join(SOURCES)}>", callback=known, show_default=show_default
+    )
 
 
 _DTYPE = (
@@ -57,11 +71,7 @@ RegionsOption = Annotated[
 ]
 RegionSourceOption = Annotated[
     RegionSource | None,
-    typer.Option(
-        "--regions",
-        help="Source of regions. [dim]\\[default: the model's][/]",
-        show_default=False,
-    ),
+    source_option("--regions", "Source of regions. [dim]\\[default: the model's][/]", show_default=False),
 ]
 PointsOption = Annotated[
     int | None,

@@ -1,0 +1,93 @@
+"""Programs: compiled once a key and shape, batches of the size that memory allows, halved where it runs out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from corrclip_jax.inference import programs as module
+from corrclip_jax.inference.buckets import Batch, Bucket
+from corrclip_jax.inference.programs import BatchLimit, Programs
+
+BUCKET = Bucket(4, 5, 1)
+
+
+def doubled(programs: Programs, fitting: int, tried: list[int]):
+    """A `start` that doubles numbers, for batches of at most `fitting`."""
+
+    def make():
+        def double(two, x):
+            if len(x) > fitting:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+            return two * x
+
+        return double
+
+    def start(batch: Batch, items: list[float]):
+        tried.append(batch.batch_size)
+        x = np.zeros(batch.batch_size, np.float32)
+        x[: len(items)] = items
+        return programs("double", make, jnp.asarray(x))
+
+    return start
+
+
+@pytest.mark.parametrize(("devices", "fitting", "sizes"), [(1, 8, {8}), (1, 3, {8, 4, 2}), (2, 2, {8, 4, 2})])
+def test_batches_are_halved_until_they_fit_and_results_stay_with_their_batch(devices, fitting, sizes):
+    programs = Programs(jnp.float32(2), BatchLimit(8, 1 << 20), devices=devices)
+    batches = [Batch(BUCKET, tuple(range(first, first + 8)), 8) for first in (0, 8, 16)]
+    batches.append(Batch(BUCKET, (24,), 8))
+    tried: list[int] = []
+    found = list(programs.run(batches, float, doubled(programs, fitting, tried)))
+    assert len(found) == len(batches)
+    for batch, pieces in zip(batches, found, strict=True):
+        assert tuple(index for piece in pieces for index in piece.batch.indices) == batch.indices
+        for piece in pieces:
+            assert piece.out[: len(piece.items)].tolist() == [2 * index for index in piece.batch.indices]
+    assert set(tried) == sizes
+    assert tried.count(8) <= 2 or fitting == 8, "what is known not to fit is not tried again"
+    assert programs.count == 1
+    assert programs.compile_seconds > 0
+    assert [piece.compiled for pieces in found for piece in pieces].count(True) == 1
+
+
+def test_what_does_not_fit_alone_fails_alone():
+    programs = Programs(jnp.float32(2), BatchLimit(8, 1 << 20))
+    other = Bucket(9, 9, 1)
+    fits = doubled(programs, 8, [])
+    never = doubled(programs, 0, [])
+    batches = [Batch(BUCKET, (0, 1), 2), Batch(other, (2, 3), 2)]
+    start = lambda batch, items: (never if batch.bucket == BUCKET else fits)(batch, items)  # noqa: E731
+    first, second = programs.run(batches, float, start)
+    assert [piece.batch.indices for piece in first] == [(0,), (1,)]
+    assert all(isinstance(piece.out, jax.errors.JaxRuntimeError) for piece in first)
+    assert second[0].out.tolist() == [4, 6]
+
+
+def test_a_program_is_compiled_once_a_key_and_shape():
+    programs = Programs(jnp.float32(2), BatchLimit(8, 1 << 20))
+    made = []
+
+    def make():
+        made.append(1)
+        return lambda two, x, more=None: two * x
+
+    for x in (jnp.ones(3), jnp.zeros(3), jnp.ones(4)):
+        programs("a", make, x)
+    assert programs.compiles("b", jnp.ones(3))
+    assert programs.compiles("a", jnp.ones(3), more=jnp.ones(1))
+    assert not programs.compiles("a", jnp.ones(3))
+    assert (programs.count, len(made)) == (2, 2)
+
+
+def test_the_batch_size_follows_limit_devices_and_count(monkeypatch):
+    limit = BatchLimit(images=8, pixels=100)
+    assert Programs((), limit).batch_size(BUCKET, 100) == 1, "on CPUs"
+    monkeypatch.setattr(module.jax, "default_backend", lambda: "gpu")
+    assert Programs((), limit).batch_size(BUCKET, 100) == 5, "20 pixels each"
+    assert Programs((), limit).batch_size(Bucket(1, 1, 1), 100) == 8
+    assert Programs((), limit).batch_size(Bucket(1, 1, 1), 3) == 4
+    assert Programs((), limit).batch_size(Bucket(50, 50, 1), 3) == 1
+    assert Programs((), limit, devices=3).batch_size(BUCKET, 100) == 15
+    assert Programs((), limit, devices=3).batch_size(BUCKET, 4) == 6
+    assert Programs((), limit, images_per_device=2).batch_size(BUCKET, 100) == 2
