@@ -88,6 +88,7 @@ def copy_notebooks(app):
 
 def setup(app):
     """Connect both to Sphinx; notebooks that run find no network, so that they show the embedded model."""
-    os.environ |= {"HF_HUB_OFFLINE": "1", "https_proxy": "http://127.0.0.1:9"}
+    if nb_execution_mode != "off":
+        os.environ |= {"HF_HUB_OFFLINE": "1", "https_proxy": "http://127.0.0.1:9"}
     app.connect("include-read", link_to_pages)
     app.connect("builder-inited", copy_notebooks)

@@ -1,6 +1,6 @@
 """The documentation's code runs, its links resolve, and the options, modules and settings that it names exist.
 
-Published models are replaced by a small random one of the same layout, photos by generated scenes. Blocks of a page
+The models are replaced by a small random one of the same layout, photos by generated scenes. Blocks of a page
 share a namespace and a folder and run in the order of the page.
 """
 
@@ -23,6 +23,7 @@ from small_models import small_model
 import corrclip_jax
 from corrclip_jax.cli import app
 from corrclip_jax.datasets.scenes.generate import val_scene
+from corrclip_jax.hub import presets
 from corrclip_jax.params.model_folder import save
 
 ROOT = Path(__file__).parents[1]
@@ -149,6 +150,7 @@ def desk(tmp_path, home, monkeypatch):
     (tmp_path / "classes.txt").write_text("cat\ngrass\nsky; cloud\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CORRCLIP_HOME", str(home))
+    monkeypatch.setattr(presets, "EMBEDDED_FOLDER", home / "converted" / "vit-b")
     monkeypatch.setattr(Image.Image, "show", lambda self: self.load())
     return tmp_path
 
