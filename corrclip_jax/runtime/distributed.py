@@ -13,7 +13,7 @@ def connect() -> None:
     Elsewhere set JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
     Raises:
-      RuntimeError: if JAX finds no other processes, or cannot reach them.
+      ConnectionError: if JAX finds no other processes, or cannot reach them.
     """
     count, number = (os.environ.get(f"JAX_{name}") for name in ("NUM_PROCESSES", "PROCESS_ID"))
     try:
@@ -21,8 +21,8 @@ def connect() -> None:
             num_processes=None if count is None else int(count),
             process_id=None if number is None else int(number),
         )
-    except ValueError as error:
-        raise RuntimeError(
+    except (ValueError, RuntimeError) as error:
+        raise ConnectionError(
             f"no cluster was found ({error}). Under Slurm, Open MPI, Kubernetes and on Cloud TPU it is detected "
             "automatically; elsewhere set JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID."
         ) from error

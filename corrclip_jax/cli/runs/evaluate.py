@@ -7,10 +7,10 @@ from pathlib import Path
 
 import jax
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from corrclip_jax.cli.runs import evaluate_tables
 from corrclip_jax.cli.shared.console import FAILED, complain, messages, results
+from corrclip_jax.cli.shared.progress import progress_bar
 from corrclip_jax.datasets.scenes.dataset import SCENES
 from corrclip_jax.evaluation import metrics, report
 from corrclip_jax.evaluation.options import EvaluateOptions
@@ -72,15 +72,8 @@ class ProgressDisplay:
     """The progress of an evaluation: a bar on a terminal, elsewhere a line now and then."""
 
     def __init__(self) -> None:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[state]}"),
-            TimeElapsedColumn(),
-        )
-        console = messages()
-        self._is_terminal = console.is_terminal
-        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._is_terminal = messages().is_terminal
+        self._bar = progress_bar()
         self._printed_at = time.perf_counter()
 
     def __enter__(self) -> "ProgressDisplay":
@@ -92,14 +85,15 @@ class ProgressDisplay:
 
     def start(self, run: ResumableEvaluation) -> None:
         """Show that an evaluation begins."""
-        name = escape(f"{run.scorer.dataset.name}, {run.scorer.config.name}")
-        self._task = self._bar.add_task(name, total=run.total, state="compiling")
+        self._name = escape(f"{run.scorer.dataset.name}, {run.scorer.config.name}")
+        self._task = self._bar.add_task(f"{self._name}: compiling", total=run.total)
         self._printed_at = time.perf_counter()
 
     def update(self, run: ResumableEvaluation) -> None:
         """Show how far it is."""
         if self._is_terminal:
-            self._bar.update(self._task, completed=run.done, state=progress_line(run))
+            line = f"{self._name}: {progress_line(run)}"
+            self._bar.update(self._task, completed=run.done, description=line)
         elif time.perf_counter() - self._printed_at > _LINE_EVERY:
             self._printed_at = time.perf_counter()
             print(progress_line(run), file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from corrclip_jax.cli.shared.tables import add_numbers, plain_table
 from corrclip_jax.config import PartsConfig
 from corrclip_jax.datasets.benchmarks import benchmarks
 from corrclip_jax.datasets.scenes.dataset import SCENES
@@ -21,10 +22,8 @@ from corrclip_jax.viz.legend import percent
 
 def list_table() -> Table:
     """The data sets: numbers of classes and names, settings, and the folder of their files."""
-    table = _table("Name")
-    table.add_column("Data set", overflow="fold")
-    for title in ("Classes", "Names", "Side", "Window", "Threshold"):
-        table.add_column(title, justify="right", no_wrap=True)
+    table = plain_table("Name", "Data set")
+    add_numbers(table, "Classes", "Names", "Side", "Window", "Threshold")
     table.add_column("Folder", overflow="fold")
     table.add_row(SCENES, "generated images", str(len(CLASSES)), str(sum(map(len, CLASSES))))
     for name, entry in benchmarks().items():
@@ -45,9 +44,10 @@ def speed(content: Mapping[str, Any], variants: int) -> str:
 
 def class_table(classes: Sequence[Mapping[str, Any]]) -> Table:
     """One row for each class of the report: IoU with a bar, accuracy, boundary IoU, share of the pixels."""
-    table = _table("Class")
-    for title in ("IoU", "", "Accuracy", "Boundary", "Pixels"):
-        table.add_column(title, justify="left" if not title else "right", no_wrap=True)
+    table = plain_table("Class")
+    add_numbers(table, "IoU")
+    table.add_column("", no_wrap=True)
+    add_numbers(table, "Accuracy", "Boundary", "Pixels")
     total = max(1, sum(entry["pixels"] for entry in classes))
     for entry in classes:
         bar = ProgressBar(1.0, entry["iou"] or 0.0, width=24)
@@ -61,10 +61,9 @@ def ablation_tables(matrices: dict[PartsConfig, Int[np.ndarray, "K K1"]]) -> lis
     upon, without = ablation()
     ious = {parts: metrics.mean_iou(matrix) for parts, matrix in matrices.items()}
     whole = ious[PartsConfig()]
-    tables = [_table("Parts"), _table("Whole method")]
+    tables = [plain_table("Parts"), plain_table("Whole method")]
     for table in tables:
-        for title in ("mIoU", "Change", "Pixel accuracy"):
-            table.add_column(title, justify="right", no_wrap=True)
+        add_numbers(table, "mIoU", "Change", "Pixel accuracy")
     before = None
     for name, parts in upon.items():
         tables[0].add_row(*_ablation_row(name, matrices[parts], before))
@@ -78,9 +77,3 @@ def _ablation_row(name: str, matrix: np.ndarray, before: float | None) -> tuple[
     iou = metrics.mean_iou(matrix)
     change = "" if before is None else f"{100 * (iou - before):+.1f}"
     return name, points(iou), change, points(metrics.pixel_accuracy(matrix))
-
-
-def _table(first: str) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(first, no_wrap=True)
-    return table
