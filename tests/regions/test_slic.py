@@ -176,5 +176,5 @@ def test_quality_is_that_of_scikit_image():
 
 @pytest.mark.parametrize(("name", "value"), [("segments", 0), ("iterations", -1), ("compactness", 0.0)])
 def test_settings_out_of_range(name, value):
-    with pytest.raises(ValueError, match="SLIC wants segments of 1 or more"):
+    with pytest.raises(ValueError, match="SLIC needs segments of 1 or more"):
         SLICConfig(**{name: value})
