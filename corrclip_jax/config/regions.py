@@ -1,4 +1,4 @@
-"""Where regions come from: settings of SAM's automatic masks, panoptic networks and superpixels."""
+"""Settings of the sources of regions: SAM's automatic masks, panoptic networks, superpixels."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -17,7 +17,13 @@ def region_sources() -> tuple[RegionSource, ...]:
 
 @dataclass(frozen=True)
 class SLICConfig:
-    """Superpixels: at most `segments`; `compactness` weighs place (a cell's side) against CIELAB colour."""
+    """Superpixels (`skimage.segmentation.slic`'s names in brackets).
+
+    Attributes:
+      segments: the most superpixels of an image (`n_segments`).
+      compactness: the weight of position, in units of a cell's side, against CIELAB colour (`compactness`).
+      iterations: of k-means (`max_num_iter`).
+    """
 
     segments: int = 128
     compactness: float = 10.0
@@ -35,10 +41,16 @@ class SLICConfig:
 class PanopticConfig:
     """How the queries of EoMT and Mask2Former become regions (METHOD.md, section 2).
 
-    A query counts whose best class is not "nothing" and has a probability above `threshold` (None: as published,
-    0.8 for EoMT and 0.5 for Mask2Former). It is dropped unless the pixels that it wins are more than
-    `overlap_threshold` of those where its own mask is `mask_threshold` or more. `fuse` are classes, by number, of
-    which all regions become one ("stuff", COCO's 80 to 132); the published programs fuse none by default.
+    The names in brackets are those of transformers' `post_process_panoptic_segmentation`.
+
+    Attributes:
+      threshold: a query is a candidate if its best class is not "nothing" and has a probability above it
+        (`threshold`). None: the published value, 0.8 for EoMT and 0.5 for Mask2Former.
+      mask_threshold: a query's own mask is where its probability is at least this (`mask_threshold`).
+      overlap_threshold: a query is dropped unless the pixels that it wins are more than this share of its own mask
+        (`overlap_mask_area_threshold`).
+      fuse: classes, by number, of which all regions become one: "stuff", COCO's 80 to 132 (`label_ids_to_fuse`,
+        `stuff_classes`). By default none, as in transformers.
     """
 
     threshold: float | None = None
@@ -49,14 +61,30 @@ class PanopticConfig:
 
 @dataclass(frozen=True)
 class RegionConfig:
-    """Where regions come from and SAM's automatic-mask settings (METHOD.md, section 2).
+    """The source of regions and the settings of SAM's automatic mask generator (METHOD.md, section 2).
 
-    `points_per_side` n gives n * n point prompts (8 is the fast setting, 32 the full one), decoded
-    `points_per_chunk` at a time (None: what the device's memory allows; on CPU one by one, which is faster
-    there). `multimask` takes three masks of every point in place of one. `crop_layers` looks again at 2 ** i by 2
-    ** i crops for i up to it, which overlap by `crop_overlap` of the shorter side (halved from layer to layer),
-    with n / `crop_points_downscale` ** i points a side. `min_area` fills holes and drops islands of fewer pixels.
-    `SAM_AUTOMATIC` is as SAM's own program has it.
+    The names in brackets are those of `SamAutomaticMaskGenerator` (`facebookresearch/segment-anything`) and
+    `SAM2AutomaticMaskGenerator` (`facebookresearch/sam2`). `SAM_AUTOMATIC` has the former's defaults.
+
+    Attributes:
+      source: the network or algorithm that finds regions.
+      points_per_side: n * n point prompts; 8 is CorrCLIP's fast setting, 32 its full one (`points_per_side`).
+      iou_threshold: masks are kept whose predicted IoU exceeds it (`pred_iou_thresh`).
+      stability_threshold: masks are kept whose stability is at least this (`stability_score_thresh`).
+      stability_offset: stability is area(logit > offset) / area(logit > -offset) (`stability_score_offset`).
+      mask_threshold: a mask is where its logit exceeds it (`mask_threshold`).
+      nms_threshold: a mask is dropped if the IoU of its box with a better one's exceeds it (`box_nms_thresh`).
+      points_per_chunk: points that are decoded together (`points_per_batch`). None: as many as the device's memory
+        allows. On CPU points are decoded one by one, which is faster there.
+      multimask: whether every point gives three masks instead of one (`multimask_output`).
+      crop_layers: masks are also computed of 2 ** i by 2 ** i crops, for i from 1 to this (`crop_n_layers`).
+      crop_overlap: overlap of the crops as a share of the image's shorter side, halved from layer to layer
+        (`crop_overlap_ratio`).
+      crop_points_downscale: crops of layer i have n / this ** i points along a side
+        (`crop_n_points_downscale_factor`).
+      min_area: holes of fewer pixels are filled, islands of fewer dropped (`min_mask_region_area`).
+      slic: settings of superpixels.
+      panoptic: settings of EoMT and Mask2Former.
     """
 
     source: RegionSource = "sam2"

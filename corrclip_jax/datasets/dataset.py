@@ -33,7 +33,7 @@ class Dataset:
 
     `stem(index)` names an example, uniquely: its predictions and its region map go by it. `size(index)` gives
     height and width without reading all of it, where that can be. `method` holds the settings that belong to the
-    data set, fields of `MethodConfig`. `about` is what people want to know of it.
+    data set, fields of `MethodConfig`. `about` is a description for people.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Where a benchmark's files lie: the published folder trees, as patterns; what is missing is told."""
+"""Folder layouts of benchmarks: the published trees, as patterns; errors list what is missing."""
 
 import re
 from dataclasses import dataclass
@@ -143,5 +143,5 @@ def _path(folder: Path, pattern: str, key: tuple[str, ...]) -> Path:
 
 
 def _split(pattern: str) -> list[str]:
-    """Texts and the words in braces between them, in turns."""
+    """Texts and the words in braces between them, alternating."""
     return re.split(r"{(\w+)}", pattern)

@@ -78,7 +78,7 @@ class LastBlock(nn.Module):
 
 
 class DINO(nn.Module):
-    """The tower: images to the last block's query plus key of every patch."""
+    """The network: images to the last block's query plus key of every patch."""
 
     config: DINOConfig
     dtype: DTypeLike = jnp.float32

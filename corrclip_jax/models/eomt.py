@@ -27,7 +27,7 @@ class Embeddings(nn.Module):
     config: EoMTConfig
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         """The published parts."""
         config, init = self.config, nn.initializers.normal(0.02)
         self.cls_token = self.param("cls_token", init, (1, 1, config.width))
@@ -178,7 +178,7 @@ class EoMT(nn.Module):
     config: EoMTConfig
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         """The published parts."""
         config = self.config
         self.embeddings = Embeddings(config, self.dtype)
@@ -196,8 +196,8 @@ class EoMT(nn.Module):
         """Logits of classes, the last of which is "nothing", and of masks, float32, of normalised images.
 
         `attn_mask_probs` says in which of the last blocks a query sees only the patches of its mask so far.
-        Trained models hold zeros, so that none does; where the published program would draw by a probability
-        between 0 and 1, as it does halfway through training, here every query of that block is masked.
+        Trained models hold zeros: no query is masked. Where the official implementation masks by a probability
+        between 0 and 1, as during training, here every query of that block is masked.
 
         Raises:
           ValueError: for images of another size than the configuration's.

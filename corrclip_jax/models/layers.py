@@ -1,4 +1,4 @@
-"""Pieces that the towers share: attention, layer norm, MLP, patch embedding, interpolated position embedding.
+"""Layers that the networks share: attention, layer norm, MLP, patch embedding, interpolated position embedding.
 
 Shapes: B batch, T tokens, H heads, D head width (V that of the values), C width.
 """
@@ -40,7 +40,7 @@ class Projection(nn.Module):
     outputs: int
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         """The parameters of `nn.Dense`."""
         self.kernel = self.param("kernel", nn.initializers.lecun_normal(), (self.inputs, self.outputs))
         self.bias = self.param("bias", nn.initializers.zeros, (self.outputs,))
@@ -75,25 +75,27 @@ class MLP(nn.Module):
         *batch, width = x.shape
         expand = Projection(width, self.width, self.dtype, name=self.names[0]).weights()
         project = Projection(self.width, width, self.dtype, name=self.names[1]).weights()
-        layers = partial(_two_layers, self.activation)
+        layers: Callable[..., Array] = partial(_two_layers, self.activation)
         x = x.reshape(-1, width).astype(self.dtype)
         if len(x) * self.width > _HIDDEN:
             layers = _in_blocks(layers)
         return layers(x, expand, project).reshape(*batch, width)
 
 
-def _two_layers(activation, x, expand, project):
+def _two_layers(
+    activation: Activation, x: Array, expand: tuple[Array, Array], project: tuple[Array, Array]
+) -> Array:
     return activation(x @ expand[0] + expand[1]) @ project[0] + project[1]
 
 
-def _in_blocks(layers):
+def _in_blocks(layers: Callable[..., Array]) -> Callable[..., Array]:
     """Layers of many tokens [N, C]; derivatives, which keep what lies between the layers, take all at once."""
 
-    def blocks(x, *weights):
+    def blocks(x: Array, *weights: Any) -> Array:
         return map_rows(lambda x: layers(x, *weights), _TOKENS, x)
 
     @jax.custom_jvp
-    def apply(x, *weights):
+    def apply(x: Array, *weights: Any) -> Array:
         return jax.lax.platform_dependent(x, *weights, cpu=blocks, default=layers)
 
     apply.defjvp(lambda primals, tangents: jax.jvp(layers, primals, tangents))

@@ -26,9 +26,9 @@ def attention(
     return jax.lax.platform_dependent(*operands, cpu=_attention_by_head, **own, default=_attention_fused)
 
 
-def _attention_fused(q, k, v, mask=None):
+def _attention_fused(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
     width = v.shape[-1]
-    v = jnp.pad(v, ((0, 0), (0, 0), (0, 0), (0, q.shape[-1] - width)))  # it wants one width for all three
+    v = jnp.pad(v, ((0, 0), (0, 0), (0, 0), (0, q.shape[-1] - width)))  # JAX requires one width for all three
     mask = None if mask is None else mask[:, None]
     return jax.nn.dot_product_attention(q, k, v, mask=mask)[..., :width]
 
@@ -40,12 +40,12 @@ _IN_BLOCKS = 2048 * 2048
 _ROWS = 512
 
 
-def _attention_by_head(q, k, v, mask=None):
+def _attention_by_head(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
     queries, keys = q.shape[1], k.shape[1]
     masks = () if mask is None else (mask[:, None],)
     q, k, v = (jnp.moveaxis(x, 2, 1) for x in (q * q.shape[-1] ** -0.5, k, v))
 
-    def attend(q, k, v, mask=None):
+    def attend(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
         logits = jnp.matmul(q, k.mT, preferred_element_type=jnp.float32)
         if mask is not None:
             logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
@@ -54,12 +54,12 @@ def _attention_by_head(q, k, v, mask=None):
         out = jnp.matmul(weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
         return (out / total).astype(v.dtype)
 
-    def one_head(q, k, v, *mask):
+    def one_head(q: Array, k: Array, v: Array, *mask: Array) -> Array:
         if queries * keys <= _IN_BLOCKS:
             return attend(q, k, v, *mask)
         return map_rows(lambda q, *mask: attend(q, k, v, *mask), _ROWS, q, *mask)[:, : v.shape[-1]]
 
-    def one_example(example):
+    def one_example(example: tuple[Array, ...]) -> Array:
         heads, mask = example[:3], [x[0] for x in example[3:]]
         return jax.lax.map(lambda head: one_head(*head, *mask), heads)
 

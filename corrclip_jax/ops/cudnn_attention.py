@@ -1,11 +1,13 @@
 """cuDNN's flash attention, as a call that can be lowered on any machine.
 
-`jax.nn.dot_product_attention(implementation="cudnn")` emits the same call, but wants cuDNN where it is traced: a
-machine without could export no program for GPUs. The kernel runs on compute capability 8.0 (Ampere) and later.
+`jax.nn.dot_product_attention(implementation="cudnn")` emits the same call, but needs cuDNN where it is traced: a
+machine without it could not export a program for GPUs. The kernel runs on compute capability 8.0 (Ampere) and
+later.
 Shapes: B batch, T queries, S keys, H heads, D head width.
 """
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -52,12 +54,12 @@ def flash_attention(
 
 
 @custom_vmap
-def _plain(q, k, v):
+def _plain(q: Array, k: Array, v: Array) -> Array:
     return _call(q, k, v, None)
 
 
 @_plain.def_vmap
-def _plain_mapped(count, mapped, q, k, v):
+def _plain_mapped(count: int, mapped: Any, q: Array, k: Array, v: Array) -> tuple[Array, bool]:
     if mapped == [True, False, False]:
         queries = jnp.moveaxis(q, 0, 1)
         out = _plain(queries.reshape(queries.shape[0], -1, *queries.shape[3:]), k, v)
@@ -66,17 +68,17 @@ def _plain_mapped(count, mapped, q, k, v):
 
 
 @custom_vmap
-def _masked(q, k, v, mask):
+def _masked(q: Array, k: Array, v: Array, mask: Array) -> Array:
     bias = jnp.where(mask, 0, _HIDDEN).astype(q.dtype)
     return _call(q, k, v, bias[:, None])
 
 
 @_masked.def_vmap
-def _masked_mapped(count, mapped, *operands):
+def _masked_mapped(count: int, mapped: Any, *operands: Array) -> tuple[Array, bool]:
     return _one_batch(_masked, count, mapped, *operands), True
 
 
-def _one_batch(function, count, mapped, *operands):
+def _one_batch(function: Callable[..., Array], count: int, mapped: Any, *operands: Array) -> Array:
     """Two batch axes as one; operands that all examples share are repeated."""
     whole = [
         x if is_mapped else jnp.broadcast_to(x, (count, *x.shape))
@@ -86,7 +88,7 @@ def _one_batch(function, count, mapped, *operands):
     return out.reshape(count, -1, *out.shape[1:])
 
 
-def _call(q, k, v, bias):
+def _call(q: Array, k: Array, v: Array, bias: Array | None) -> Array:
     batch, queries, heads, width = q.shape
     shape = (batch, heads, queries, width)
     operands = (q, k, v) if bias is None else (q, k, v, bias)

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, UInt8
+from jaxtyping import Array, Int, Shaped, UInt8
 
 
 def map_images(
@@ -13,9 +13,9 @@ def map_images(
     images: UInt8[Array, "B H W 3"],
     sizes: Int[Array, "B 2"] | None,
 ) -> Any:
-    """A function of an image and its photo's sides (height, width), one image after the other; results stacked.
+    """Apply a function of an image and its true size, one image after the other; results stacked.
 
-    Without `sizes` the sides are None. What fills a batch up, a photo of no size, costs nothing and gives zeros.
+    Without `sizes` the size is None. Images of size (0, 0), which fill up a batch, cost nothing and give zeros.
     """
 
     def or_nothing(args: tuple[UInt8[Array, "H W 3"], Int[Array, "2"]]) -> Any:
@@ -26,19 +26,21 @@ def map_images(
     return jax.lax.map(function if sizes is None else or_nothing, (images, sizes))
 
 
-def map_rows(function, rows, x, *others):
-    """A function of arrays [N, .] that treats each row alone, on at most `rows` of them at a time.
+def map_rows(
+    function: Callable[..., Array], rows: int, x: Shaped[Array, "N C"], *others: Shaped[Array, "N _"]
+) -> Shaped[Array, "N C"]:
+    """Apply a function of arrays [N, .] that treats each row alone to at most `rows` of them at a time.
 
-    What it gives takes the place of `x`, and may not be wider: the results of `lax.map` are a buffer more, and XLA
-    makes those of all loops of a program at its beginning.
+    The result is written into the first columns of `x` and may not be wider: `lax.map` would allocate another
+    buffer for it, and XLA allocates those of all loops of a program at its beginning.
     """
     count = len(x)
     blocks = -(-count // rows)
 
-    def cut(y):
+    def cut(y: Array) -> Array:
         return jnp.pad(y, ((0, -count % blocks), (0, 0))).reshape(blocks, -1, y.shape[-1])
 
-    def one(index, cells):
+    def one(index: Any, cells: Array) -> Array:
         out = function(cells[index], *(y[index] for y in others))
         return cells.at[index, :, : out.shape[-1]].set(out)
 

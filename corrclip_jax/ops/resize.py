@@ -7,8 +7,8 @@ torch and OpenCV each have rules of their own, none of which is `jax.image.resiz
   photo        OpenCV's INTER_LINEAR on uint8, which is 11-bit fixed-point arithmetic
 
 Every rule is separable, so a resize is one small matrix an axis, made with NumPy at trace time. Where sizes are
-traced values (photos of different sizes on one canvas), the functions with an `index` say what each sample is made
-of, with the same numbers: what torch and OpenCV do in wider types is done in whole numbers here.
+traced values (images of different sizes in a padded batch), the functions with an `index` give the taps of each
+sample, with the same numbers: what torch and OpenCV compute in wider types is computed in whole numbers here.
 """
 
 from functools import lru_cache
@@ -74,13 +74,13 @@ def antialias_matrix(size: int, out: int) -> Float[np.ndarray, "out size"]:
     return antialias_columns(size, size, out)
 
 
-def antialias_columns(canvas: int, size: Length, out: Length, rows: int | None = None) -> Any:
-    """`antialias_matrix` [out, canvas] of an axis that fills `size`, maybe traced, of `canvas` samples.
+def antialias_columns(padded: int, size: Length, out: Length, rows: int | None = None) -> Any:
+    """`antialias_matrix` [out, padded] of an axis of `size`, which may be traced, padded to `padded` samples.
 
-    Where `out` is traced `rows` says how many rows there are; those beyond `out` mean nothing.
+    Where `out` is traced `rows` is the static number of rows; those beyond `out` have no meaning.
     """
     xp = _module(size, out)
-    source, target = np.arange(canvas), np.arange(int(out) if rows is None else rows)[:, None]
+    source, target = np.arange(padded), np.arange(int(out) if rows is None else rows)[:, None]
     # In units of half a source sample by `out`, distances and support are whole numbers.
     support = 2 * xp.maximum(size, out)
     weights = xp.maximum(support - abs((2 * source + 1) * out - (2 * target + 1) * size), 0)
@@ -118,7 +118,7 @@ def bilinear(x: Float[Array, "*batch H W C"], height: int, width: int) -> Float[
 
 
 def photo(x: UInt8[Array, "*batch H W C"], height: int, width: int) -> UInt8[Array, "*batch h w C"]:
-    """OpenCV's INTER_LINEAR on uint8 photos: integer arithmetic with 11-bit weights.
+    """OpenCV's INTER_LINEAR on uint8 images: integer arithmetic with 11-bit weights.
 
     The horizontal pass keeps all bits; the vertical one drops four of them before it multiplies, as OpenCV's
     does, so the result equals its to the last grey level.
@@ -131,12 +131,12 @@ def photo(x: UInt8[Array, "*batch H W C"], height: int, width: int) -> UInt8[Arr
 
 
 def photo_at(x: UInt8[Array, "*batch H W C"], rows: tuple, columns: tuple) -> UInt8[Array, "*batch h w C"]:
-    """The samples of `photo` that rows and columns, as `photo_taps` gives them, stand for."""
+    """The samples of `photo` at the given rows and columns, which are results of `photo_taps`."""
     top, bottom, upper, lower = rows
     first, second, left, right = columns
     upper, lower = upper[:, None, None], lower[:, None, None]
 
-    def across(index):
+    def across(index: Any) -> Array:
         pixels = x[..., index, :, :].astype(jnp.int32)
         return (pixels[..., first, :] * left[:, None] + pixels[..., second, :] * right[:, None]) >> 4
 
@@ -145,20 +145,20 @@ def photo_at(x: UInt8[Array, "*batch H W C"], rows: tuple, columns: tuple) -> UI
 
 
 def pillow(
-    x: UInt8[Array, "*batch H W C"], side: tuple[Length, Length], out: tuple[Length, Length], room: int
+    x: UInt8[Array, "*batch H W C"], size: tuple[Length, Length], out: tuple[Length, Length], room: int
 ) -> Float[Array, "*batch {room} {room} C"]:
-    """Pillow's bilinear resize of the top left `side` (height, width) of photos to `out`, in a square of `room`.
+    """Pillow's bilinear resize of the top left `size` (height, width) of images to `out`, in a square of `room`.
 
-    Both may be traced; what lies beyond `out` means nothing. With antialias, columns first, rounded to grey levels
+    Both may be traced; values beyond `out` have no meaning. With antialias, columns first, rounded to grey levels
     after each of the two passes. Pillow works in 22-bit fixed point, which may differ by one grey level where a
     value lies between two; since version 13 it goes down the rows first where they shrink much more than the
     columns, which may differ by one as well. Models were trained and published with columns first.
     """
     rows, columns = (
-        antialias_columns(canvas, length, wanted, room)
-        for canvas, length, wanted in zip(x.shape[-3:-1], side, out, strict=True)
+        antialias_columns(padded, length, wanted, room)
+        for padded, length, wanted in zip(x.shape[-3:-1], size, out, strict=True)
     )
-    # What lies half way between two levels goes up in whatever order its parts were added.
+    # Values half way between two levels are rounded up in whatever order their parts were added.
     half = 0.5 + 2**-13
     with jax.default_matmul_precision("highest"):
         pixels = jnp.floor(jnp.einsum("wW,...HWc->...Hwc", columns, x.astype(jnp.float32)) + half)

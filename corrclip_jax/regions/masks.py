@@ -1,7 +1,7 @@
 """Mask logits to a region map: filter, non-maximum suppression, painting (METHOD.md, section 2)."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,14 @@ from corrclip_jax.config import RegionConfig
 from corrclip_jax.ops import resize
 from corrclip_jax.ops.masks import inside
 
-PIXELS_PER_CHUNK = 1 << 23  # what exists at once at the photo's size: 32 MB of logits
+PIXELS_PER_CHUNK = 1 << 23  # what exists at once at the image's size: 32 MB of logits
 
 
 Size = Int[Array, "2"] | None
 
 
 class MaskFacts(NamedTuple):
-    """What is known of each mask at the photo's size.
+    """Measures of each mask at the image's size.
 
     `boxes` are (x0, y0, x1, y1) in pixel indices, both ends included, zeros for an empty mask. `stability` is
     area(logit > 1) / area(logit > -1), 0 where both are empty. `rank` is the mask's id in the region map, 1 for
@@ -48,11 +48,11 @@ def mask_facts(
     config: RegionConfig,
     size: Size = None,
 ) -> MaskFacts:
-    """Measure all masks of one photo and decide which are kept and in what order they are painted.
+    """Measure all masks of one image and decide which are kept and in what order they are painted.
 
     Kept are masks whose predicted IoU exceeds `iou_threshold` and whose stability is at least
     `stability_threshold`, if `suppress` leaves them. They are ordered by area; among equal areas the one with the
-    higher predicted IoU comes first, as the published program sorts what its NMS returns.
+    higher predicted IoU comes first, as the official implementation sorts the result of its NMS.
     """
     measure = partial(_measure, height=height, width=width, config=config, size=size)
     areas, boxes, stability = jax.lax.map(measure, logits, batch_size=_chunk(height, width, len(logits)))
@@ -98,7 +98,7 @@ def suppress(boxes: Int[Array, "N 4"], candidates: Bool[Array, " N"], threshold:
     overlap = shared / jnp.where(union > 0, union, 1)
     drops = jnp.triu((overlap > threshold) & candidates[:, None], k=1)
 
-    def decide(state):
+    def decide(state: tuple[Array, Array]) -> tuple[Array, Array]:
         kept, _ = state
         return candidates & ~jnp.any(drops & kept[:, None], axis=0), kept
 
@@ -125,16 +125,16 @@ def paint(
     kept = facts.keep.sum()
     enlarge = partial(_enlarge, height=height, width=width, size=size)
 
-    def paint_chunk(i, canvas):
+    def paint_chunk(i: Any, regions: Int[Array, "H W"]) -> Int[Array, "H W"]:
         indices = jax.lax.dynamic_slice(by_rank, (i * chunk,), (chunk,))
         ranks = i * chunk + 1 + jnp.arange(chunk)
         full = jax.vmap(enlarge)(logits[indices])
         covered = (full > config.mask_threshold) & (ranks <= kept)[:, None, None]
-        return jnp.maximum(canvas, jnp.where(covered, ranks[:, None, None], 0).max(axis=0))
+        return jnp.maximum(regions, jnp.where(covered, ranks[:, None, None], 0).max(axis=0))
 
     # As many rounds as there are kept masks to paint: a loop whose length depends on the data, not its shapes.
-    canvas = jnp.zeros((height, width), jnp.int32)
-    return jax.lax.fori_loop(0, -(-kept // chunk), paint_chunk, canvas)
+    unsegmented = jnp.zeros((height, width), jnp.int32)
+    return jax.lax.fori_loop(0, -(-kept // chunk), paint_chunk, unsegmented)
 
 
 def _chunk(height: int, width: int, count: int) -> int:
@@ -144,7 +144,7 @@ def _chunk(height: int, width: int, count: int) -> int:
 def _enlarge(
     logits: Float[Array, "m m"], height: int, width: int, size: Size
 ) -> Float[Array, "{height} {width}"]:
-    """Logits at the photo's size; outside of the photo they are minus infinity."""
+    """Logits at the image's size; outside of the image they are minus infinity."""
     # Full precision: a GPU's TF32 would move the outlines.
     with jax.default_matmul_precision("highest"):
         if size is None:
@@ -169,7 +169,7 @@ def _measure(
 def measure(
     full: Float[Array, "H W"], config: RegionConfig
 ) -> tuple[Int[Array, ""], Int[Array, "4"], Float[Array, ""]]:
-    """Area, box and stability of one mask from its logits at the photo's size."""
+    """Area, box and stability of one mask from its logits at the image's size."""
     mask = full > config.mask_threshold
     inner = jnp.sum(full > config.mask_threshold + config.stability_offset)
     outer = jnp.sum(full > config.mask_threshold - config.stability_offset)

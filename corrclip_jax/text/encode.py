@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from corrclip_jax.config import CLIPConfig, Config, Dtype, with_fields
 from corrclip_jax.models.clip.model import TextTransformer
@@ -79,7 +79,7 @@ def _encoder(
     weights = jax.device_put(params["clip"]["text"])  # host arrays would travel again with every batch
     context_length = config.clip.text.context_length
 
-    def encode(texts):
+    def encode(texts: Sequence[str]) -> Float[np.ndarray, "N D"]:
         tokens = tokenizer(texts, context_length)
         needed = tokens.argmax(axis=1).max() + 1
         length = min(next((n for n in _LENGTHS if needed <= n), context_length), context_length)
@@ -95,7 +95,7 @@ def _compiled(clip: CLIPConfig, dtype: Dtype, length: int) -> Callable[..., Floa
     """The text tower for prompts cut to `length` tokens."""
     tower = TextTransformer(with_fields(clip, text={"context_length": length}), jnp.dtype(dtype))
 
-    def run(weights, tokens):
+    def run(weights: Mapping[str, Any], tokens: Int[Array, "N T"]) -> Float[Array, "N D"]:
         positions = weights["positional_embedding"][:length]
         return jnp.float32(tower.apply({"params": {**weights, "positional_embedding": positions}}, tokens))
 

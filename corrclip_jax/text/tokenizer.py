@@ -29,7 +29,7 @@ _WANTED = (
     f"a vocabulary is {_MERGES_FILE} (it comes with OpenAI's CLIP and with open_clip), or the folder of the "
     "checkpoint's Hugging Face repository with tokenizer.json, or with vocab.json and merges.txt"
 )
-# `regex` splits the words, as in the published program: the engine inside the tokenizers library knows
+# `regex` splits the words, as in the official implementation: the engine inside the tokenizers library knows
 # another version of Unicode.
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
@@ -100,7 +100,7 @@ class Tokenizer:
         """The tokenizer of a vocabulary file (`.txt.gz` or `tokenizer.json`) or of a repository's folder.
 
         Only the vocabulary, the merges and the special tokens of a `tokenizer.json` are read: cleaning and
-        splitting are always those of the published program.
+        splitting are always those of the official implementation.
 
         Raises:
           FileNotFoundError: nothing of that name, or a folder without a vocabulary.

@@ -5,7 +5,7 @@ A scene follows from its seed alone. `val_scene(0)` .. `val_scene(199)` are the 
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int32, UInt8
@@ -24,6 +24,8 @@ from corrclip_jax.datasets.scenes.words import (
 )
 
 Combinations = Literal["seen", "unseen"]
+# The part of an image that a thing touches, how much it covers of each pixel, and its paint.
+_Placed = tuple[tuple[slice, slice], np.ndarray, np.ndarray]
 
 SCENE_SIDE = 168
 VAL_SCENES = 200
@@ -177,8 +179,10 @@ def _choose(rng: np.random.Generator, areas: tuple[str, ...], combinations: Comb
             return Thing(shape, colour, material)
 
 
-def _place(rng, thing: Thing, radius: float, centre, canvas: np.ndarray, scale: float):
-    """The part of the canvas that a thing touches, how much it covers of each pixel, and its paint."""
+def _place(
+    rng: np.random.Generator, thing: Thing, radius: float, centre: Any, canvas: np.ndarray, scale: float
+) -> _Placed | None:
+    """Draw a thing; None where less than 0.6 of it lies within the image."""
     angle = rng.uniform(-np.pi, np.pi)
     cover, top, left = coverage(thing.shape, radius, angle, rng.uniform(0.85, 1.18), centre)
     side = len(cover)
@@ -195,7 +199,7 @@ def _place(rng, thing: Thing, radius: float, centre, canvas: np.ndarray, scale: 
     return window, inside, paint[rows, columns]
 
 
-def _fits(instances: np.ndarray, placed, sizes: list[int], scale: float) -> bool:
+def _fits(instances: np.ndarray, placed: _Placed, sizes: list[int], scale: float) -> bool:
     """Whether what lies below a new thing stays visible."""
     window, cover, _ = placed
     mask = cover >= 0.5

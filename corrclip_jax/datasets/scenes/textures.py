@@ -37,12 +37,12 @@ def _rows(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)[None]
 
 
-def _grass(rng, h, w, s):
+def _grass(rng: np.random.Generator, h: int, w: int, s: float) -> np.ndarray:
     blades = 0.75 * noise(rng, h, w, 3.5 * s, 1.2 * s) + 0.5 * noise(rng, h, w, 25 * s, 25 * s)
     return _paint((88, 138, 58), blades) + [6, 0, -6] * noise(rng, h, w, 12 * s, 12 * s)[..., None]
 
 
-def _sky(rng, h, w, s):
+def _sky(rng: np.random.Generator, h: int, w: int, s: float) -> np.ndarray:
     y, _ = _rows(h, w)
     blue = _blend(
         np.array([92, 155, 225.0]), np.array([165, 205, 240.0]), np.broadcast_to(y / max(h, 1), (h, w))
@@ -51,19 +51,19 @@ def _sky(rng, h, w, s):
     return _blend(blue, np.array([240, 243, 247.0]), np.clip(clouds - 0.4, 0, 1) * 0.85)
 
 
-def _water(rng, h, w, s):
+def _water(rng: np.random.Generator, h: int, w: int, s: float) -> np.ndarray:
     waves = 0.65 * noise(rng, h, w, 2.5 * s, 12 * s) + 0.35 * noise(rng, h, w, 9 * s, 25 * s)
     return _blend(
         _paint((35, 105, 135), waves), np.array([185, 225, 230.0]), np.clip(waves - 0.9, 0, 1) * 0.7
     )
 
 
-def _sand(rng, h, w, s):
+def _sand(rng: np.random.Generator, h: int, w: int, s: float) -> np.ndarray:
     grain = 0.3 * noise(rng, h, w, 1.1 * s, 1.1 * s) + 0.35 * noise(rng, h, w, 6 * s, 20 * s)
     return _paint((214, 186, 135), grain)
 
 
-def _brick(rng, h, w, s):
+def _brick(rng: np.random.Generator, h: int, w: int, s: float) -> np.ndarray:
     y, x = _rows(h, w)
     tall, long = 8 * s, 18 * s
     y, x = y + rng.uniform(0, tall), x + rng.uniform(0, long)
@@ -76,7 +76,7 @@ def _brick(rng, h, w, s):
     return _blend(wall, np.array([190, 180, 168.0]), mortar)
 
 
-def _wood(rng, h, w, s):
+def _wood(rng: np.random.Generator, h: int, w: int, s: float) -> np.ndarray:
     y, _ = _rows(h, w)
     plank = rng.uniform(13, 19) * s
     y = y + rng.uniform(0, plank)
@@ -87,13 +87,13 @@ def _wood(rng, h, w, s):
     )
 
 
-def _snow(rng, h, w, s):
+def _snow(rng: np.random.Generator, h: int, w: int, s: float) -> np.ndarray:
     drifts = noise(rng, h, w, 14 * s, 28 * s)
     glint = noise(rng, h, w, 1.0 * s, 1.0 * s)
     return _paint((228, 234, 243), 0.3 * drifts + 0.1 * glint) + [-4, 0, 3] * drifts[..., None]
 
 
-def _road(rng, h, w, s):
+def _road(rng: np.random.Generator, h: int, w: int, s: float) -> np.ndarray:
     y, x = _rows(h, w)
     asphalt = _paint(
         (98, 98, 101), 0.45 * noise(rng, h, w, 1.1 * s, 1.1 * s) + 0.25 * noise(rng, h, w, 30 * s, 30 * s)

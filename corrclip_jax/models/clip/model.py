@@ -37,7 +37,7 @@ class VisionTransformer(nn.Module):
     config: CLIPConfig
     dtype: DTypeLike
 
-    def setup(self):
+    def setup(self) -> None:
         """The published parts."""
         vision = self.config.vision
         width, native = vision.width, vision.image_size // vision.patch_size
@@ -162,7 +162,7 @@ class CLIP(nn.Module):
     config: CLIPConfig
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         """The published parts; `logit_scale` is carried for exchange, the method does not use it."""
         self.visual = VisionTransformer(self.config, self.dtype)
         self.text = TextTransformer(self.config, self.dtype)

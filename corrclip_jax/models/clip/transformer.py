@@ -22,7 +22,7 @@ class Attention(nn.Module):
     heads: int
     dtype: DTypeLike
 
-    def setup(self):
+    def setup(self) -> None:
         """The four projections, whose kernels keep a heads axis, as Flax's own attention has it."""
         heads = (self.heads, self.width // self.heads)
         self.query = nn.DenseGeneral(heads, dtype=self.dtype)
@@ -79,7 +79,7 @@ class Block(nn.Module):
     quick_gelu: bool
     dtype: DTypeLike
 
-    def setup(self):
+    def setup(self) -> None:
         """The published parts."""
         self.ln_1 = LayerNorm(epsilon=EPSILON, dtype=self.dtype)
         self.attn = Attention(self.width, self.heads, self.dtype)
@@ -123,7 +123,7 @@ class Transformer(nn.Module):
     quick_gelu: bool
     dtype: DTypeLike
 
-    def setup(self):
+    def setup(self) -> None:
         """Blocks are `resblocks_0` ..."""
         self.resblocks = [
             Block(self.width, self.heads, self.mlp_width, self.quick_gelu, self.dtype)

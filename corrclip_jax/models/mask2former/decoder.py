@@ -77,9 +77,9 @@ def attended(embeddings: Float[Array, "B Q M"], features: Float[Array, "B L M"])
 class TransformerModule(nn.Module):
     """Learned queries, decoded through the three maps in turn, coarsest first.
 
-    The published program makes every layer's masks at full size and resizes them for the next layer's attention.
-    Masks are products of queries and features, and a resize is linear: here the features are resized, once a map,
-    and masks at full size are made of the last queries alone.
+    The official implementation computes every layer's masks at full size and resizes them for the next layer's
+    attention. Masks are products of queries and features, and a resize is linear: here the features are resized,
+    once a map, and masks at full size are made of the last queries alone.
     """
 
     config: Mask2FormerConfig
@@ -99,14 +99,14 @@ class TransformerModule(nn.Module):
         embed = ReluMLP(width, config.mask_feature_size, self.dtype, name="mask_embedder")
         sides = [(x.shape[1], x.shape[2]) for x in maps]
         cells = [x.reshape(batch, -1, width) + own for x, own in zip(maps, level_embed, strict=True)]
-        places = [sine_positions(h, w, width).reshape(-1, width).astype(self.dtype) for h, w in sides]
+        located = [sine_positions(h, w, width).reshape(-1, width).astype(self.dtype) for h, w in sides]
         small = [resize.bilinear(features, h, w).reshape(batch, h * w, -1) for h, w in sides]
         x = jnp.broadcast_to(queries, (batch, *queries.shape))
         for index in range(config.decoder_layers):
             level = index % LEVELS
             seen = attended(embed(norm(x)), small[level])
             layer = DecoderLayer(config, self.dtype, name=f"layers_{index}")
-            x = layer(x, positions, cells[level], places[level], seen)
+            x = layer(x, positions, cells[level], located[level], seen)
         x = norm(x)
         return x, _masks("bqm,bhwm->bqhw", embed(x), features)
 

@@ -1,6 +1,6 @@
-"""Multi-scale deformable attention (Deformable DETR): a cell looks at a few places of each map, which it chooses.
+"""Multi-scale deformable attention (Deformable DETR): cells attend to a few predicted positions of each map.
 
-The published program samples with torch's `grid_sample` (bilinear, zeros beyond the edges, `align_corners=False`).
+The official implementation samples with torch's `grid_sample` (bilinear, zero padding, `align_corners=False`).
 Here a sample is four gathers, one for every corner, weighted and added up point by point in a loop: the array of
 all samples, by far the largest of the network, never exists.
 
@@ -21,7 +21,7 @@ Sides = Sequence[tuple[int, int]]
 
 
 def centres(sides: Sides) -> Float[np.ndarray, "L 2"]:
-    """The place (x, y) of every cell of all maps, as a share of the maps' width and height."""
+    """The position (x, y) of every cell of all maps, as a share of the maps' width and height."""
     grids = [
         np.stack(np.meshgrid((np.arange(w) + 0.5) / w, (np.arange(h) + 0.5) / h), axis=-1) for h, w in sides
     ]
@@ -41,7 +41,7 @@ def sample(
     batch, height, width, heads, _ = values.shape
     cells = jnp.moveaxis(values.reshape(batch, height * width, heads, -1), 2, 1)
 
-    def add(total, point):
+    def add(total: Array, point: tuple[Array, Array, Array]) -> tuple[Array, None]:
         x, y, weight = point
         # One cell beyond the edge all is zero: further out is no different, but need not fit whole numbers.
         x, y = jnp.clip(x, -1, width), jnp.clip(y, -1, height)
@@ -60,14 +60,14 @@ def sample(
 def _rows(cells: Float[Array, "B H N D"], index: Int[Array, "B H L"]) -> Float[Array, "B H L D"]:
     """The cells at `index`, each head's from its own."""
 
-    def one(own, places):
-        return own.at[places].get(mode="promise_in_bounds")
+    def one(own: Array, index: Array) -> Array:
+        return own.at[index].get(mode="promise_in_bounds")
 
     return jax.vmap(jax.vmap(one))(cells, index)
 
 
 class DeformableAttention(nn.Module):
-    """Every cell of all maps looks at `points` places of each map, which are offsets from its own place."""
+    """Every cell of all maps attends to `points` positions of each map, predicted as offsets from its own."""
 
     heads: int
     points: int = 4
@@ -77,7 +77,7 @@ class DeformableAttention(nn.Module):
     def __call__(
         self, x: Float[Array, "B L C"], positions: Float[Array, "L C"], sides: Sides
     ) -> Float[Array, "B L C"]:
-        """Cells, the maps of `sides` in a row, to cells; places are float32 whatever the maps are."""
+        """Cells, the maps of `sides` in a row, to cells; positions are float32 whatever the maps are."""
         batch, length, width = x.shape
         count = len(sides)
         queries = x + positions
@@ -96,9 +96,9 @@ class DeformableAttention(nn.Module):
             cells = values[:, start : start + height * columns].reshape(
                 batch, height, columns, self.heads, -1
             )
-            place_x = own_x * columns - 0.5 + offsets[0, level]
-            place_y = own_y * height - 0.5 + offsets[1, level]
-            total += sample(cells, place_x, place_y, weights[level])
+            at_x = own_x * columns - 0.5 + offsets[0, level]
+            at_y = own_y * height - 0.5 + offsets[1, level]
+            total += sample(cells, at_x, at_y, weights[level])
             start += height * columns
         out = jnp.moveaxis(total, 1, 2).reshape(x.shape).astype(self.dtype)
         return nn.Dense(width, dtype=self.dtype, name="output_proj")(out)

@@ -23,7 +23,7 @@ class Mask2Former(nn.Module):
     config: Mask2FormerConfig
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         """The published parts."""
         self.encoder = Swin(self.config, self.dtype)
         self.pixel_decoder = PixelDecoder(self.config, self.dtype)

@@ -1,4 +1,4 @@
-"""Sine embeddings of the cells' places, which pixel decoder and transformer add to their maps."""
+"""Sine embeddings of the cells' positions, which pixel decoder and transformer add to their maps."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,8 +20,8 @@ def sine_positions(height: int, width: int, channels: int) -> Float[Array, "{hei
 
 
 def _waves(size: int, channels: int) -> Float[np.ndarray, "size channels"]:
-    place = np.arange(1, size + 1, dtype=np.float32) / np.float32(size + 1e-6) * np.float32(2 * np.pi)
+    position = np.arange(1, size + 1, dtype=np.float32) / np.float32(size + 1e-6) * np.float32(2 * np.pi)
     channel = np.arange(channels)
     period = np.float32(_TEMPERATURE) ** (2 * (channel // 2) / channels).astype(np.float32)
-    angle = place[:, None] / period
+    angle = position[:, None] / period
     return np.where(channel % 2, np.cos(angle), np.sin(angle))

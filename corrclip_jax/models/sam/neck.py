@@ -10,7 +10,7 @@ class FPNNeck(nn.Module):
     """1 x 1 projections of the four maps; only the second coarsest is enriched from above.
 
     The coarsest map is dropped after it has served. As published, levels 0 and 1 are projections alone, and
-    the enlargement is nearest-neighbour. `convs_0` belongs to the coarsest level.
+    the enlargement is nearest-neighbour. `convs_0` is that of the coarsest level.
     """
 
     width: int

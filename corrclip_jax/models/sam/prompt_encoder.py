@@ -38,7 +38,7 @@ class PromptEncoder(nn.Module):
     dtype: DTypeLike = jnp.float32
     pad_boxes: bool = True
 
-    def setup(self):
+    def setup(self) -> None:
         """The published parts; the point embeddings are for labels 0, 1, 2, 3."""
         width, channels = self.config.embed_dim, self.config.mask_channels
         init = nn.initializers.normal(0.02)

@@ -4,7 +4,7 @@ Shapes: T tokens, L = G * G positions of the image map, C width, H heads, D widt
 
 A prompt has few tokens (8 for a point), an image has many positions (4096), so neither the image's keys and
 values nor its queries are ever projected for each prompt: with q . (W x) = (W' q) . x the token's side takes
-the projection over, as the output projection takes the values'. The numbers are the published program's up to
+the projection over, as the output projection takes the values'. The numbers are the official implementation's up to
 rounding, for half of its arithmetic, and every product is one large matrix product.
 """
 
@@ -28,7 +28,7 @@ class Attention(nn.Module):
     heads: int
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         """The four projections."""
         self.q_proj = Projection(self.width, self.inner, self.dtype)
         self.k_proj = Projection(self.width, self.inner, self.dtype)
@@ -91,7 +91,7 @@ class TwoWayBlock(nn.Module):
     first: bool = False
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         """The published parts."""
         self.self_attn = Attention(self.width, self.width, self.heads, self.dtype)
         self.cross_attn_token_to_image = Attention(self.width, self.width // 2, self.heads, self.dtype)
