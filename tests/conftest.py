@@ -61,11 +61,16 @@ def pytest_report_header():
 # --- what is collected, in which order, under which marks ---
 
 
-def pytest_ignore_collect(collection_path):
-    """Leave out what needs the goldens or torch where they are not."""
-    if collection_path == TESTS / "goldens" and not GOLDENS:
+def pytest_ignore_collect(collection_path, config):
+    """Leave out what needs the goldens or torch where they are not, or where `-m` wants none of it.
+
+    Importing torch and transformers takes as long as many tests.
+    """
+    marks = config.option.markexpr
+    unwanted = set() if " or " in marks else set(re.findall(r"\bnot (\w+)", marks))
+    if collection_path == TESTS / "goldens" and (not GOLDENS or "golden" in unwanted):
         return True
-    if not TORCH and collection_path.suffix == ".py":
+    if (not TORCH or "parity" in unwanted) and collection_path.suffix == ".py":
         return bool(NEEDS_TORCH.search(collection_path.read_text("utf-8"))) or None
     return None
 

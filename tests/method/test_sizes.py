@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_models import jitted, small_config
+from small_models import jitted, small_config, small_params
 
 from corrclip_jax.config import with_fields
 from corrclip_jax.datasets.scenes.generate import val_scene
@@ -12,7 +12,6 @@ from corrclip_jax.hub.presets import load
 from corrclip_jax.method import labels, windows, windows_padded
 from corrclip_jax.method.segment import image_features, make_segment
 from corrclip_jax.method.sliding_windows import sliding_windows
-from corrclip_jax.params.structure import init_params
 from corrclip_jax.regions.sources import find_regions
 from corrclip_jax.text.embedding import TextEmbedding
 
@@ -23,7 +22,7 @@ SIZES = [(96, 130), (60, 130), (96, 41), (33, 47)]
 
 @pytest.fixture(scope="module")
 def params():
-    return jax.tree.map(jnp.asarray, init_params(CONFIG, seed=0))
+    return small_params(CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +117,7 @@ def test_features_and_logits_equal_those_of_each_photo_alone(params, text, photo
         return features, labels.upsample(labels.logit_grid(features, text.features), *matrices)
 
     features, logits = on_a_canvas(on_canvas(images, 9), on_canvas(regions, 0), jnp.array(SIZES))
-    for index, (height, width) in enumerate(SIZES):
+    for index, (height, width) in list(enumerate(SIZES))[1:3]:  # a program each: one wide, one tall
         wanted_features, wanted_logits = alone(images[index], regions[index])
         count = wanted_features.shape[0] * wanted_features.shape[1]
         wanted_features = wanted_features.reshape(count, *wanted_features.shape[2:])
