@@ -54,7 +54,6 @@ RUN = {
     "corrclip models",
     "corrclip models --json",
     "corrclip evaluate --list",
-    "corrclip segment photo.jpg -c 'cat, grass, sky' --regions slic",
     "corrclip regions --images photos/ --out region-maps/ --source slic --segments 256 --sheet",
     "corrclip segment photos/ --classes-file classes.txt --regions region-maps/",
 }
@@ -133,7 +132,7 @@ def home(tmp_path_factory):
     made = tmp_path_factory.mktemp("home")
     model = small_model(tmp_path_factory.mktemp("model"))
     config, params = corrclip_jax.load(model)
-    config = corrclip_jax.with_fields(config, regions={"source": "none"})
+    config = corrclip_jax.with_fields(config, regions={"source": "none"}, method={"max_regions": 256})
     model = save(model.parent / "without regions", params, config)
     (made / "converted").mkdir()
     for name in ("vit-b", "vit-l", "vit-h"):
@@ -155,7 +154,15 @@ def desk(tmp_path, home, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page) and page not in NOT_RUN])
+# Guides compile several programs.
+WITH_BLOCKS = [
+    pytest.param(page, marks=[pytest.mark.slow] if page.startswith("docs/guides/") else [])
+    for page in PAGES
+    if blocks(page) and page not in NOT_RUN
+]
+
+
+@pytest.mark.parametrize("page", WITH_BLOCKS)
 def test_blocks_run(page, desk):
     names: dict = {}
     for block in blocks(page):
