@@ -13,7 +13,7 @@ from sam2_models import SMALL, random_params
 from corrclip_jax.config import Config, RegionConfig
 from corrclip_jax.ops import resize
 from corrclip_jax.ops.cudnn_attention import EXPORT_CHECKS
-from corrclip_jax.regions import sam_points
+from corrclip_jax.regions import masks
 from corrclip_jax.regions.masks import mask_facts, point_grid, suppress
 from corrclip_jax.regions.sam_points import automatic_regions, regions_from_logits
 
@@ -108,7 +108,7 @@ def test_the_number_of_masks_at_once_does_not_change_the_regions(monkeypatch):
     wanted = run(logits, iou, 40, 50, RegionConfig())
     assert wanted.max() > 5
     for pixels in (1, 7 * 40 * 50, 10**9):  # one mask at a time, seven, all
-        monkeypatch.setattr(sam_points, "PIXELS_PER_CHUNK", pixels)
+        monkeypatch.setattr(masks, "PIXELS_PER_CHUNK", pixels)
         np.testing.assert_array_equal(run(logits, iou, 40, 50, RegionConfig()), wanted)
 
 
