@@ -9,7 +9,7 @@ import jax
 
 from corrclip_jax._version import __version__
 
-_RESULTS = ("corrclip_jax", "python", "jax", "jaxlib", "flax", "numpy", "pillow", "grain")
+_RESULTS = ("corrclip_jax", "python", "jax", "jaxlib", "flax", "numpy", "pillow")
 
 
 def versions(*names: str) -> dict[str, str | None]:
