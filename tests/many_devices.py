@@ -84,7 +84,7 @@ def one_process():
     try:
         make_segment(plain, mesh=mesh)(params, images[:3], text)
     except ValueError as error:
-        assert "divisible by the mesh's 8 devices. Got 3 photos" in str(error)
+        assert "divisible by the mesh's 8 devices. Got 3 images" in str(error)
     else:
         raise AssertionError("a batch of three was divided by eight")
 
