@@ -26,8 +26,9 @@ from PIL import Image
 from tiny import CONFIG
 
 from corrclip_jax.config import SAM2Config
+from corrclip_jax.models.layers import IMAGENET_MEAN, IMAGENET_STD
 from corrclip_jax.models.sam.mask_decoder import MASK_TOKENS
-from corrclip_jax.models.sam.sam2 import MEAN, SAM2, STD, ImageFeatures
+from corrclip_jax.models.sam.sam2 import SAM2, ImageFeatures
 from corrclip_jax.params import model_folder
 
 _READ_OUT = 32  # width of the read-out
@@ -132,7 +133,7 @@ def make_update(config: SAM2Config, optimiser: optax.GradientTransformation):
 
     def loss_fn(trained, batch: Batch, step):
         params, read_out = trained
-        images = (batch.images.astype(jnp.float32) / 255 - jnp.array(MEAN)) / jnp.array(STD)
+        images = (batch.images.astype(jnp.float32) / 255 - jnp.array(IMAGENET_MEAN)) / jnp.array(IMAGENET_STD)
         features = model.apply({"params": params}, images, method="encode")
         alike = similarities(read_out, features, batch.points)
         share = jnp.where(step < _GUARDED_STEPS, 0.1, 1.0)
