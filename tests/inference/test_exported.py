@@ -193,7 +193,7 @@ def test_nothing_else_is_overwritten(tmp_path, params):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "photo.jpg").write_bytes(b"photo")
     config = with_fields(small_config(), sam2=None)
-    with pytest.raises(FileExistsError, match="exists and is not an exported program. Choose"):
+    with pytest.raises(FileExistsError, match="exists and is not an exported program"):
         export(tmp_path / "mine", config, params, some_text(), height=60, width=90)
     assert (tmp_path / "mine" / "photo.jpg").read_bytes() == b"photo"
     with pytest.raises(ValueError, match=r"platforms must be some of cpu, cuda, tpu. Got \['abacus'\]"):

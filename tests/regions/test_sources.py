@@ -1,7 +1,6 @@
 """The table of sources: what every source of regions promises to the rest of the program."""
 
 import re
-from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 from small_models import EOMT, MASK2FORMER, SAM1, small_config
 
-from corrclip_jax.config import Config, RegionConfig, RegionSource, with_fields
+from corrclip_jax.config import Config, RegionConfig, region_sources, with_fields
 from corrclip_jax.method.segment import make_segment
 from corrclip_jax.params.structure import init_params
 from corrclip_jax.regions.sources import SOURCES, can_find, find_regions
@@ -29,7 +28,7 @@ def images():
 
 
 def test_the_configuration_and_the_table_name_the_same_sources():
-    assert set(SOURCES) == set(get_args(RegionSource))
+    assert set(SOURCES) == set(region_sources())
     unchecked = object.__new__(RegionConfig)
     object.__setattr__(unchecked, "source", "sam3")
     with pytest.raises(ValueError, match=r"regions\.source must be one of sam2, .*none\. Got 'sam3'"):
