@@ -93,7 +93,7 @@ def convert_folder(
     force: bool = False,
     report: Report = to_stderr,
 ) -> Path:
-    """As `convert`, for a folder of checkpoints, which are told apart by their content.
+    """As `convert`, for a folder of checkpoints, which are recognised by their content.
 
     The files may lie in folders of their own, down to the third level.
     """

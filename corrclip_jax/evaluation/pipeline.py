@@ -27,7 +27,7 @@ from corrclip_jax.evaluation.scorer import FROM_DATASET, Scorer
 from corrclip_jax.hub.presets import load
 from corrclip_jax.inference.settings import check_settings, with_settings
 from corrclip_jax.io.files import atomic_file, check_writable
-from corrclip_jax.params.model_folder import DESCRIPTION, read_description
+from corrclip_jax.params.model_folder import sources_of
 from corrclip_jax.regions.sources import SOURCES, network_to_load
 from corrclip_jax.runtime import environment
 from corrclip_jax.runtime.distributed import connect
@@ -142,20 +142,11 @@ def _details(settings: dict[str, Any], scorer: Scorer) -> dict[str, Any]:
     """What made the scores."""
     return {
         "settings": settings,
-        "sources": _sources(scorer.config),
+        "sources": sources_of(scorer.config),
         "compiling_seconds": round(scorer.programs.compile_seconds, 3),
         "versions": environment.versions(),
         "hardware": environment.hardware(),
     }
-
-
-def _sources(config: Config) -> dict[str, Any]:
-    """Where the weights come from, with the files' digests, as the model folder says."""
-    folder = Path(config.vocabulary or "").parent
-    for path in (folder, folder.parent):
-        if (path / DESCRIPTION).is_file():
-            return read_description(path)["sources"]
-    return {}
 
 
 def _write(content: dict[str, Any], scorer: Scorer, counts: Counts, out: Path) -> None:

@@ -142,8 +142,10 @@ def sources_of(config: Config) -> dict[str, Any]:
     """
     if config.vocabulary is None:
         return {}
-    folder = Path(config.vocabulary).parent
-    return read_description(folder).get("sources", {}) if (folder / DESCRIPTION).is_file() else {}
+    for folder in list(Path(config.vocabulary).parents)[:2]:  # the vocabulary is a folder, or a file in one
+        if (folder / DESCRIPTION).is_file():
+            return read_description(folder).get("sources", {})
+    return {}
 
 
 def read_model(path: str | Path, *, region_network: str | None = "all") -> Model:
