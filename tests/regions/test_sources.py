@@ -60,7 +60,7 @@ def test_every_source_lowers_for_every_platform_inside_the_whole_method(source, 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_source_without_its_network_is_refused_by_name(source, params, images):
     config = with_fields(CONFIG, regions={"source": source})
-    tower = SOURCES[source].tower
+    tower = SOURCES[source].network
     towers = {name: params[name] for name in ("clip", "dino")}
     assert can_find(config, params)
     assert can_find(config, towers) == (tower is None)
