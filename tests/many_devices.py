@@ -15,6 +15,8 @@ from small_models import small_config, write_vocabulary
 from corrclip_jax import Segmenter, embed_text, make_segment, with_fields
 from corrclip_jax.inference.buckets import Batch, Bucket
 from corrclip_jax.inference.stream import padded_batch, sizes_of
+from corrclip_jax.method.bank import Bank, search, support
+from corrclip_jax.method.bank_arrays import bank_specs, put_bank, quantised_keys
 from corrclip_jax.params.structure import init_params
 from corrclip_jax.runtime.sharding import fetch_batch, over_images, put_batch, put_params
 
@@ -88,10 +90,41 @@ def one_process():
     else:
         raise AssertionError("a batch of three was divided by eight")
 
+    bank_over(mesh)
     both = [Segmenter((plain, params), mesh=use, shard_params=use is not None) for use in (mesh, None)]
     for ours, alone in zip(*(segmenter(photos, CLASSES) for segmenter in both), strict=True):
         np.testing.assert_array_equal(ours.labels, alone.labels)
     assert both[0]._runner.programs.count <= 2
+
+
+def bank_over(mesh):
+    """A bank that the devices share gives the neighbours and the support of a whole one."""
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
+    count, axes = 4999, mesh.axis_names
+    values, queries = {"main": draw(count, 5).astype(np.float16)}, draw(mesh.size, 8)
+    lists, codes = rng.integers(0, 40, count), rng.integers(0, 256, (count, 4), dtype=np.uint8)
+    for keys in (
+        draw(count, 8).astype(np.float16),
+        quantised_keys(draw(40, 8), draw(4, 256, 2), lists, codes, rng.permutation(count), 7),
+    ):
+        bank = Bank(keys, values)
+
+        def both(bank, queries, axes=None):
+            ids, _ = search(bank, queries, 20, axes=axes)
+            return ids, *support(bank.values["main"], ids, axes=axes)
+
+        divided = jax.shard_map(
+            lambda bank, queries: both(bank, queries, axes),
+            mesh=mesh,
+            in_specs=(bank_specs(bank, axes), jax.P(axes)),
+            out_specs=jax.P(axes),
+        )
+        shared = put_bank(bank, mesh)
+        assert {len(shard.data) for shard in shared.values["main"].addressable_shards} == {-(-count // 8)}
+        ours, wanted = jax.jit(divided)(shared, put_batch(queries, mesh)), jax.jit(both)(bank, queries)
+        np.testing.assert_array_equal(ours[0], wanted[0])
+        np.testing.assert_allclose(ours[1], wanted[1], atol=1e-6)
 
 
 def two_processes(process, port):

@@ -7,5 +7,7 @@ _SHARED = Path(os.environ.get("CORRCLIP_SHARED", Path(__file__).parents[2] / "sh
 
 # Outputs of the authors' program; tests/goldens/ is collected only where they are.
 GOLDENS = _SHARED / "goldens" if (_SHARED / "goldens" / "seeded.py").is_file() else None
+# The same of CorrCLIPv2.
+GOLDENS_V2 = _SHARED / "goldens_v2" if (_SHARED / "goldens_v2" / "seeded_v2.py").is_file() else None
 # Real photographs, benchmark trees and CLIP's vocabulary.
 DATA = _SHARED / "data" if (_SHARED / "data" / "photos").is_dir() else None
