@@ -1,5 +1,7 @@
-"""Atomic writes of files and folders, and a check that a folder is writable."""
+"""Atomic writes of files and folders, file names that fit, and a check that a folder is writable."""
 
+import hashlib
+import itertools
 import os
 import platform
 import shutil
@@ -85,7 +87,7 @@ def check_writable(folder: str | os.PathLike) -> None:
             probe.flush()
             os.fsync(probe.fileno())
     except OSError as e:
-        raise OutputError(_explained(folder, e)) from e
+        raise OutputError(explained(folder, e)) from e
     finally:
         with suppress(OSError):
             for path in missing:
@@ -102,19 +104,59 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
       OutputError: if the file cannot be written.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    partial = partial_file(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         partial.replace(path)
     except OSError as e:
-        raise OutputError(_explained(path, e)) from e
+        raise OutputError(explained(path, e)) from e
     finally:
         with suppress(OSError):
             partial.unlink()
 
 
-def _explained(path: Path, error: OSError) -> str:
+def partial_file(path: Path) -> Path:
+    """A new name next to `path` for a file that is being written: hidden, short, with the last suffix of `path`."""
+    return path.with_name(f"{_PARTIAL}{os.getpid()}-{next(_numbers)}{path.suffix}")
+
+
+def remove_stale_partials(folder: Path) -> None:
+    """Delete the partial files in a folder whose process, on this machine, was killed."""
+    for stale in folder.glob(f"{_PARTIAL}*"):
+        if not _is_running(stale.name.removeprefix(_PARTIAL).partition("-")[0]):
+            with suppress(OSError):
+                stale.unlink()
+
+
+# Short, for a name may have 255 bytes; processes of other machines may write to the same folder.
+_PARTIAL = f".corrclip-partial-{hashlib.sha256(platform.node().encode()).hexdigest()[:8]}-"
+_numbers = itertools.count()
+
+_MOST_BYTES = 255  # of a file name, on almost all file systems
+
+
+def fitting_stem(stem: str, suffix: str) -> str:
+    """The stem, cut and marked by a digest where `stem + suffix` is too long for a file name.
+
+    >>> fitting_stem("photo", ".overlay.jpg")
+    'photo'
+    >>> len(fitting_stem("x" * 250, ".overlay.jpg"))
+    243
+    """
+    name = os.fsencode(stem)
+    room = _MOST_BYTES - len(os.fsencode(suffix))
+    if len(name) <= room:
+        return stem
+    mark = "-" + hashlib.sha256(name).hexdigest()[:8]
+    cut = stem
+    while len(os.fsencode(cut)) > room - len(mark):
+        cut = cut[:-1]
+    return cut + mark
+
+
+def explained(path: Path, error: OSError) -> str:
+    """The message for a file or folder that cannot be written."""
     return (
         f"Cannot write {path}: {error.strerror or error}. Choose another output folder, or make room and allow"
         " writing there."

@@ -1,6 +1,8 @@
 """Console output, error messages and exit codes of all commands."""
 
+import io
 import logging
+import sys
 from typing import Any
 
 import typer
@@ -8,8 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-USAGE, FAILED, INTERRUPTED = 2, 1, 130
-"""Exit codes: nothing was started; something failed; stopped by Ctrl-C."""
+from corrclip_jax.cli.shared.interrupts import Terminated, end_if_still_working, sigterm_raises
+
+USAGE, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+"""Exit codes: nothing was started; something failed; stopped by Ctrl-C; stopped by SIGTERM."""
 
 
 class UsageError(ValueError):
@@ -32,22 +36,39 @@ def complain(error: BaseException | str) -> None:
     messages().print(f"[bold red]Error:[/] {escape(text)}", soft_wrap=True)
 
 
+def note(text: str) -> None:
+    """Print a note on stderr."""
+    messages().print(f"[yellow]Note:[/] {escape(text)}", soft_wrap=True)
+
+
+def print_any_character() -> None:
+    """Let stdout and stderr escape what their encoding lacks: bytes of file names, letters in another locale."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 class Program(TyperGroup):
     """A group of commands that turns expected errors (in options, input, files) into messages and exit codes.
 
-    With --debug these errors are raised, with their traceback.
+    With --debug these errors are raised, with their traceback. Ctrl-C and SIGTERM end any command with a message.
     """
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         logging.getLogger("absl").setLevel(logging.ERROR)  # hide log messages of JAX and Orbax
+        print_any_character()
         try:
-            return super().invoke(ctx)
+            with sigterm_raises():
+                return super().invoke(ctx)
         except (ValueError, OSError, ImportError) as error:
             if ctx.params["debug"]:
                 raise
             complain(error)
             raise typer.Exit(USAGE) from None
-        except KeyboardInterrupt:
-            complain("Stopped by Ctrl-C.")
-            raise typer.Exit(INTERRUPTED) from None
+        except KeyboardInterrupt as stopped:
+            terminated = isinstance(stopped, Terminated)
+            complain("Stopped by SIGTERM." if terminated else "Stopped by Ctrl-C.")
+            code = TERMINATED if terminated else INTERRUPTED
+            end_if_still_working(code)
+            raise typer.Exit(code) from None

@@ -1,0 +1,91 @@
+"""Ctrl-C and SIGTERM: every command ends with a message, a whole terminal and the exit code 130 or 143.
+
+A signal raises `KeyboardInterrupt` or `Terminated` in the main thread, but not before the code that runs there
+returns to Python, and a compilation takes minutes. So commands do their long work by `run_interruptibly`.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TypeVar
+
+T = TypeVar("T")
+
+GRACE_SECONDS = 1.0
+"""How long the work may take to end after a signal; then the program ends without it."""
+
+_workers: list[threading.Thread] = []
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM was received."""
+
+
+@contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """In the block, SIGTERM raises `Terminated` in the main thread. In other threads, the block changes nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def run_interruptibly(work: Callable[[threading.Event], T]) -> T:
+    """Run `work` in a thread while this one waits for it or for a signal.
+
+    Args:
+      work: gets an event that is set when it should stop; it looks at it from time to time.
+
+    Returns:
+      What `work` returns.
+
+    Raises:
+      KeyboardInterrupt: after Ctrl-C, and `Terminated` after SIGTERM. The work is given `GRACE_SECONDS` to end.
+      BaseException: what `work` raises.
+    """
+    stop = threading.Event()
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            results.append(work(stop))
+        except BaseException as error:
+            errors.append(error)
+
+    worker = threading.Thread(target=target, name="corrclip-work", daemon=True)
+    _workers.append(worker)
+    worker.start()
+    try:
+        while worker.is_alive():
+            worker.join(0.5)
+    except KeyboardInterrupt:
+        stop.set()
+        worker.join(GRACE_SECONDS)
+        raise
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def end_if_still_working(code: int) -> None:
+    """End the process with this exit code if work goes on that could not be stopped.
+
+    Python would wait for a compilation, or crash in the middle of it. Files are written so that this does no harm.
+    """
+    if any(worker.is_alive() for worker in _workers):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
