@@ -19,6 +19,7 @@ from corrclip_jax.cli.commands import (
     regions,
     segment,
 )
+from corrclip_jax.cli.shared.common_options import with_common_options
 from corrclip_jax.cli.shared.console import Program
 
 app = typer.Typer(
@@ -33,15 +34,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(help=segment.HELP)(segment.segment)
-app.command(help=regions.HELP)(regions.regions)
-app.command(help=convert.HELP)(convert.convert)
-app.command(help=models.HELP)(models.models)
-app.command(help=demo.HELP)(demo.demo)
-app.command(help=evaluate.HELP)(evaluate.evaluate)
-app.command(help=prepare.HELP)(prepare.prepare)
-app.command(help=export.HELP)(export.export)
-app.command(help=bench.HELP)(bench.bench)
+for _command, _help in (
+    (segment.segment, segment.HELP),
+    (regions.regions, regions.HELP),
+    (convert.convert, convert.HELP),
+    (models.models, models.HELP),
+    (demo.demo, demo.HELP),
+    (evaluate.evaluate, evaluate.HELP),
+    (prepare.prepare, prepare.HELP),
+    (export.export, export.HELP),
+    (bench.bench, bench.HELP),
+):
+    app.command(help=_help)(with_common_options(_command))
 
 
 def _version(show: bool) -> bool:

@@ -1,8 +1,9 @@
 """The benchmarks: a table (benchmarks.json, classes/*.txt), and data sets from it. A new one is a new entry."""
 
+import dataclasses
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ class Benchmark:
     """A benchmark of the paper: classes with synonyms, the layout of its files, how its labels count, its settings.
 
     `first_id` is the number of class 0 in the label files; `ignored` is not scored. `method` holds fields of
-    `MethodConfig`.
+    `MethodConfig`. `titles` are the data set's own names of classes for which the paper asks by other words, by the
+    first of these.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Benchmark:
     ignored: int
     method: dict[str, Any]
     note: str = ""
+    titles: Mapping[str, str] = field(default_factory=dict)
 
 
 @cache
@@ -68,10 +71,12 @@ def open_benchmark(name: str, root: str | Path) -> Dataset:
         raise DatasetError(f"the benchmarks are: {', '.join(benchmarks())}. Got {name!r}.")
     entry = benchmarks()[name]
     pairs = find_pairs(name, entry.layout, Path(root))
-    about = f"{len(pairs)} pictures in {root}"
+    about = f"{len(pairs)} images in {root}"
     if entry.layout.count not in (None, len(pairs)):
         about += f"; the published split has {entry.layout.count}: this score is no benchmark score"
-    return _dataset(name, entry.classes, pairs, entry.first_id, entry.ignored, entry.method, about)
+    titles = tuple(entry.titles.get(names[0], names[0]) for names in entry.classes)
+    data = _dataset(name, entry.classes, pairs, entry.first_id, entry.ignored)
+    return dataclasses.replace(data, method=entry.method, about=about, titles=titles)
 
 
 def open_folders(
@@ -92,8 +97,9 @@ def open_folders(
     """
     names = tuple(tuple(synonyms) for synonyms in classes)
     pairs = own_pairs(Path(images), Path(labels))
-    about = f"{len(pairs)} pictures in {images}, labels in {labels}"
-    return _dataset(Path(images).resolve().name, names, pairs, first_id, ignored, {}, about)
+    about = f"{len(pairs)} images in {images}, labels in {labels}"
+    data = _dataset(Path(images).resolve().name, names, pairs, first_id, ignored)
+    return dataclasses.replace(data, about=about)
 
 
 def _dataset(
@@ -102,8 +108,6 @@ def _dataset(
     pairs: Sequence[Pair],
     first_id: int,
     ignored: int | None,
-    method: dict[str, Any],
-    about: str,
 ) -> Dataset:
     def example(index: int) -> Example:
         photo, path = pairs[index]
@@ -122,7 +126,13 @@ def _dataset(
     def size(index: int) -> tuple[int, int]:
         return photo_size(pairs[index].photo)
 
-    return Dataset(name, classes, len(pairs), example, stem, size, method, about)
+    def files(index: int) -> dict[str, Path]:
+        return {"photos": pairs[index].photo, "labels": pairs[index].labels}
+
+    left_out = tuple(sorted({*range(first_id), *(() if ignored is None else (ignored,))}))
+    return Dataset(
+        name, classes, len(pairs), example, stem, size, files=files, first_id=first_id, left_out=left_out
+    )
 
 
 @cache

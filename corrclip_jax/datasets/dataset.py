@@ -1,7 +1,7 @@
 """What a data set is: class names and numbered examples."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Integer, UInt8
 
-from corrclip_jax.io.region_maps import SUFFIXES, read_regions, region_file
+from corrclip_jax.io.region_maps import SUFFIXES, read_regions
 
 NOT_SCORED = -1
 
@@ -29,11 +29,21 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Classes, each with its synonyms, and `count` examples, of which `example(index)` gives one.
+    """Classes and numbered examples.
 
-    `stem(index)` names an example, uniquely: its predictions and its region map go by it. `size(index)` gives
-    height and width without reading all of it, where that can be. `method` holds the settings that belong to the
-    data set, fields of `MethodConfig`. `about` is a description for people.
+    Attributes:
+      name: the data set's, in reports.
+      classes: the names of every class, synonyms, by which it is asked for.
+      count: how many examples there are.
+      example: gives an example by its index.
+      stem: names an example, uniquely: its predictions and its region map go by it.
+      size: height and width of an example without reading all of it, where that can be.
+      method: the settings that belong to the data set, fields of `MethodConfig`.
+      about: a description for people.
+      titles: the names of the classes in reports, by default the first synonyms.
+      files: the files that an example is read from, by what they hold: "photos", "labels", "regions".
+      first_id: the number of class 0 in label files.
+      left_out: the numbers in label files that stand for no class.
     """
 
     name: str
@@ -44,31 +54,50 @@ class Dataset:
     size: Callable[[int], tuple[int, int]] | None = None
     method: Mapping[str, Any] = field(default_factory=dict)
     about: str = ""
+    titles: tuple[str, ...] = ()
+    files: Callable[[int], Mapping[str, Path]] | None = None
+    first_id: int = 0
+    left_out: tuple[int, ...] = ()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of every class in reports."""
+        return self.titles or tuple(names[0] for names in self.classes)
 
 
 def with_region_files(dataset: Dataset, folder: str | Path) -> Dataset:
-    """The data set with region maps from a folder, files that `region_file` finds by stem.
+    """The data set with region maps from a folder, files of the same stems as its pictures.
 
     Raises:
-      DatasetError: where the folder lacks some of them.
+      DatasetError: where the folder lacks some of them, or holds two for one picture.
       RegionError: by `example`, for a map that is damaged or does not fit its picture.
     """
     folder = Path(folder)
-    there = {path.stem for path in folder.iterdir() if path.suffix in SUFFIXES}
-    missing = [stem for stem in map(dataset.stem, range(dataset.count)) if stem not in there]
+    stems = [dataset.stem(index) for index in range(dataset.count)]
+    there = by_stem(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    missing = [stem for stem in stems if stem not in there]
     if missing:
         raise DatasetError(
-            f"{folder} lacks the region maps of {len(missing)} of the {dataset.count} pictures of {dataset.name}: "
+            f"{folder} lacks the region maps of {len(missing)} of the {dataset.count} images of {dataset.name}: "
             f"{some([f'{stem}.npz' for stem in missing])}. A map is named for its picture: an .npz file with the "
             f"array instance_mask, or one of {', '.join(SUFFIXES[1:])}."
         )
 
+    if twice := [path.name for stem in stems if len(there[stem]) > 1 for path in there[stem]]:
+        raise DatasetError(
+            f"{folder} holds several region maps of one picture: {some(twice)}. Keep one of each."
+        )
+
     def example(index: int) -> Example:
         found = dataset.example(index)
-        path = region_file(folder, dataset.stem(index) + ".png")
-        return found._replace(regions=read_regions(path, *found.labels.shape))
+        return found._replace(regions=read_regions(there[stems[index]][0], *found.labels.shape))
 
-    return dataclasses.replace(dataset, example=example)
+    def files(index: int) -> dict[str, Path]:
+        others = {} if dataset.files is None else dataset.files(index)
+        return {**others, "regions": there[stems[index]][0]}
+
+    # Where examples come from memory, their marks do too, and they include the regions.
+    return dataclasses.replace(dataset, example=example, files=dataset.files and files)
 
 
 def first(dataset: Dataset, count: int | None) -> Dataset:
@@ -80,8 +109,17 @@ def first(dataset: Dataset, count: int | None) -> Dataset:
     if count is None:
         return dataset
     if not 1 <= count <= dataset.count:
-        raise DatasetError(f"{dataset.name} has 1 to {dataset.count} pictures to take. Got {count}.")
+        raise DatasetError(f"{dataset.name} has 1 to {dataset.count} images to take. Got {count}.")
     return dataclasses.replace(dataset, count=count)
+
+
+def by_stem(files: Iterable[Path]) -> dict[str, list[Path]]:
+    """Files by their stems, without hidden ones ("._a.png" is what macOS leaves on foreign disks) and folders."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(files):
+        if not path.name.startswith(".") and path.is_file():
+            found.setdefault(path.stem, []).append(path)
+    return found
 
 
 def some(names: list[str], most: int = 5) -> str:

@@ -7,13 +7,14 @@ import numpy as np
 from jaxtyping import Int32
 from PIL import Image, UnidentifiedImageError
 
-from corrclip_jax.datasets.dataset import NOT_SCORED, some
+from corrclip_jax.datasets.dataset import NOT_SCORED, by_stem, some
 from corrclip_jax.io.photos import MAX_PIXELS
 
 SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 
 # One number a pixel: palette, 8, 1, 16 and 32 bits. Palettes colour the numbers, they do not change them.
 _MODES = frozenset({"P", "L", "1", "I", "I;16", "I;16L", "I;16B"})
+_KINDS = {"F": "fractions", "LA": "transparency", "La": "transparency", "PA": "transparency"}
 _MOST = 1 << 16
 
 
@@ -32,8 +33,8 @@ def read_ids(path: str | os.PathLike) -> Int32[np.ndarray, "H W"]:
         with Image.open(path) as image:
             if image.mode not in _MODES:
                 raise LabelError(
-                    f"{path} is a picture with colours ({image.mode}). A label file holds one number a pixel: save "
-                    "it as PNG with a palette, or in grey of 8 or 16 bits."
+                    f"{path} is a picture with {_KINDS.get(image.mode, 'colours')} ({image.mode}). A label file "
+                    "holds one number a pixel: save it as PNG with a palette, or in grey of 8 or 16 bits."
                 )
             if image.width * image.height > MAX_PIXELS:
                 raise LabelError(
@@ -78,6 +79,6 @@ def read_labels(
     return classes
 
 
-def stems(folder: Path) -> dict[str, Path]:
-    """The label files of a folder by their stems."""
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
+def label_files(folder: Path) -> dict[str, list[Path]]:
+    """The label files of a folder by their stems; hidden files are none."""
+    return by_stem(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from corrclip_jax.datasets.dataset import DatasetError, some
-from corrclip_jax.datasets.label_files import stems
+from corrclip_jax.datasets.dataset import DatasetError, by_stem, some
+from corrclip_jax.datasets.label_files import SUFFIXES, label_files
 from corrclip_jax.io.photos import find_photos
 
 
@@ -76,7 +76,7 @@ def find_pairs(name: str, layout: Layout, root: Path) -> list[Pair]:
     if missing or not pairs:
         lacking = f"{len(missing)} files" if len(missing) > 1 else "a file"
         files = some([str(path.relative_to(folder)) for path in missing])
-        what = f"lacks {lacking}: {files}" if missing else "holds no pictures"
+        what = f"lacks {lacking}: {files}" if missing else "holds no images"
         raise DatasetError(f"{name}: {folder} {what}.\nIt should look like this:\n{layout.picture(root)}")
     return pairs
 
@@ -85,8 +85,8 @@ def own_pairs(photos: Path, labels: Path) -> list[Pair]:
     """The photos of a folder, each with the label file of the same stem, sorted by name.
 
     Raises:
-      DatasetError: for folders that do not exist, photos without label file or the other way round, and photos of
-        one stem.
+      DatasetError: for folders that do not exist, photos without label file or the other way round, and photos or
+        label files of one stem.
       PhotoError: for a folder without pictures.
     """
     for folder in (photos, labels):
@@ -94,19 +94,17 @@ def own_pairs(photos: Path, labels: Path) -> list[Pair]:
             raise DatasetError(
                 f"{folder} is no folder. --images and --labels are folders of files of equal stems."
             )
-    found, maps = find_photos([photos]), stems(labels)
-    by_stem = {photo.stem: photo for photo in found}
-    if len(by_stem) < len(found):
-        twice = [str(photo) for photo in found if by_stem[photo.stem] != photo]
+    found, maps = by_stem(find_photos([photos])), label_files(labels)
+    for what, files in (("photos", found), ("label files", maps)):
+        if twice := [str(path) for paths in files.values() if len(paths) > 1 for path in paths]:
+            raise DatasetError(f"{what} of one stem cannot be told apart: {some(twice)}. Keep one of each.")
+    if lone := sorted(found.keys() ^ maps.keys()):
+        names = [f"{stem} ({'no label file' if stem in found else 'no photo'})" for stem in lone]
         raise DatasetError(
-            f"two photos of one stem cannot be told apart by their label files: {some(twice)}."
+            f"photos in {photos} and label files in {labels} must have equal stems: {some(names)}. Label files end "
+            f"in {', '.join(SUFFIXES)}."
         )
-    if lone := sorted(by_stem.keys() ^ maps.keys()):
-        names = [f"{stem} ({'no label file' if stem in by_stem else 'no photo'})" for stem in lone]
-        raise DatasetError(
-            f"photos in {photos} and label files in {labels} must have equal stems: {some(names)}."
-        )
-    return [Pair(photo, maps[stem]) for stem, photo in by_stem.items()]
+    return [Pair(paths[0], maps[stem][0]) for stem, paths in found.items()]
 
 
 def _folder(name: str, layout: Layout, root: Path) -> Path:
@@ -133,8 +131,9 @@ def _fitting(folder: Path, pattern: str) -> set[tuple[str, ...]]:
             f"(?P<{part}>[^/]+)" if odd % 2 else re.escape(part) for odd, part in enumerate(_split(pattern))
         )
     )
-    files = folder.glob(re.sub(r"{\w+}", "*", pattern))
-    matches = (expression.fullmatch(path.relative_to(folder).as_posix()) for path in files)
+    files = (path.relative_to(folder) for path in folder.glob(re.sub(r"{\w+}", "*", pattern)))
+    shown = (path for path in files if not any(part.startswith(".") for part in path.parts))
+    matches = map(expression.fullmatch, (path.as_posix() for path in shown))
     return {match.groups() for match in matches if match}
 
 

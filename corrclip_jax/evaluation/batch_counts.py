@@ -18,6 +18,7 @@ class BatchCounts(NamedTuple):
       matrices: pixels by class (see `metrics`), one matrix for each variant of the method.
       areas: those of every image, by the first variant.
       boundary: the boundaries' areas by the first variant, summed over the batch.
+      pixels: those of the images, scored or left out.
       labels: the first variant's, at the images' own sizes; None unless they were asked for.
     """
 
@@ -25,6 +26,7 @@ class BatchCounts(NamedTuple):
     matrices: UInt32[np.ndarray, "V K K1"]
     areas: UInt32[np.ndarray, "B 3 K"]
     boundary: UInt32[np.ndarray, "3 K"]
+    pixels: int
     labels: list[Int[np.ndarray, "H W"]] | None
 
 
@@ -47,6 +49,7 @@ def counts_of(piece: Piece) -> BatchCounts:
         np.stack([outcome.matrix.sum(axis=0, dtype=np.uint32) for outcome in piece.out]),
         areas[: len(good)],
         boundary.sum(axis=0, dtype=np.uint32),
+        sum(example.labels.size for example in good.values()),
         labels,
     )
 
@@ -61,5 +64,6 @@ def joined(counts: Sequence[BatchCounts]) -> BatchCounts:
         np.stack([each.matrices for each in counts]).sum(axis=0, dtype=np.uint32),
         np.concatenate([each.areas for each in counts]),
         np.stack([each.boundary for each in counts]).sum(axis=0, dtype=np.uint32),
+        sum(each.pixels for each in counts),
         [one for each in labels for one in each] if labels else None,
     )

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 
+from corrclip_jax.datasets.dataset import Dataset
 from corrclip_jax.evaluation.batch_counts import BatchCounts
 from corrclip_jax.evaluation.scorer import Scorer
 from corrclip_jax.viz.contact_sheet import contact_sheet
@@ -46,31 +47,31 @@ def worst_and_best(scores: Float[np.ndarray, " N"], most: int) -> tuple[list[int
     return worst, [index for index in order[::-1][:most] if index not in worst]
 
 
-def label_again(
-    scorer: Scorer, scores: Float[np.ndarray, " N"], indices: Sequence[int]
-) -> list[LabelledImage]:
-    """Label some images again, to look at them, in the given order."""
-    data = scorer.dataset
-    # Pixels that are not scored get the class background, which overlays leave uncoloured.
-    names = [*(synonyms[0] for synonyms in data.classes), "background"]
-    found: dict[int, LabelledImage] = {}
+def label_again(scorer: Scorer, indices: Sequence[int]) -> dict[int, Int[np.ndarray, "H W"]]:
+    """The labels of some images, by their indices; those that cannot be read are left out."""
+    found: dict[int, np.ndarray] = {}
     for outcome in scorer(scorer.batches(indices), keep_labels=True):
-        if not isinstance(outcome, BatchCounts) or outcome.labels is None:
-            continue
-        for index, labels in zip(outcome.indices, outcome.labels, strict=True):
-            image, truth, _ = data.example(index)
-            known = (truth >= 0) & (truth < len(data.classes))
-            maps = [np.where(known, truth, len(data.classes)), labels]
-            pictures = [_framed(Image.fromarray(image))]
-            pictures += [_framed(overlay(image, each, names, opacity=0.65, legend=False)) for each in maps]
-            classes = frozenset(np.unique(np.concatenate([truth[known], labels[known]])).tolist())
-            found[index] = LabelledImage(
-                data.stem(index),
-                float(scores[index]),
-                (pictures[0], pictures[1], pictures[2]),
-                classes,
-            )
-    return [found[index] for index in indices if index in found]
+        if isinstance(outcome, BatchCounts) and outcome.labels is not None:
+            found |= dict(zip(outcome.indices, outcome.labels, strict=True))
+    return found
+
+
+def shown(dataset: Dataset, index: int, score: float, labels: Int[np.ndarray, "H W"]) -> LabelledImage:
+    """An image with its truth and its labels, to look at.
+
+    Raises:
+      PhotoError, LabelError: if it can no longer be read.
+    """
+    image, truth, _ = dataset.example(index)
+    # Pixels without class get the class background, which overlays leave uncoloured.
+    names, nothing = [*dataset.class_names, "background"], len(dataset.classes)
+    known = (truth >= 0) & (truth < nothing)
+    maps = [np.where(known, truth, nothing), np.where(labels >= 0, labels, nothing)]
+    pictures = [_framed(Image.fromarray(image))]
+    pictures += [_framed(overlay(image, each, names, opacity=0.65, legend=False)) for each in maps]
+    present = np.unique(np.concatenate([each[known] for each in maps])).tolist()
+    classes = frozenset(label for label in present if label != nothing)
+    return LabelledImage(dataset.stem(index), float(score), (pictures[0], pictures[1], pictures[2]), classes)
 
 
 def sheet(shown: Sequence[LabelledImage], class_names: Sequence[str]) -> Image.Image:

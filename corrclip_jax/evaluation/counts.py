@@ -6,13 +6,14 @@ generation, in one atomic step, after which older files are ignored. So whenever
 most one of the files that count. Shapes: N images, V variants of the method, K classes.
 """
 
+import dataclasses
 import io
 import json
 import os
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,11 @@ from jaxtyping import Bool, Float, Int
 
 from corrclip_jax.evaluation import metrics
 from corrclip_jax.evaluation.batch_counts import BatchCounts
+from corrclip_jax.evaluation.provenance import Provenance
 from corrclip_jax.io.files import atomic_file
+
+_NAME = re.compile(r"(?:settings|base|part)-(\d+)(?:-\d+)?\.(?:json|npz)")
+_ANEW = "start anew (--restart, in Python resume=False)"
 
 
 class StateError(ValueError):
@@ -38,6 +43,8 @@ class Counts:
       scores: the mIoU of each of these images, NaN elsewhere.
       matrices: pixels by class (see `metrics`), one matrix for each variant.
       boundary: boundary areas of the first variant.
+      predicted: which images' label maps have been written for the user.
+      pixels: all pixels of the images, scored or left out.
       seconds: how long scoring took, without compilation.
       unreadable: why images could not be scored, by their indices.
     """
@@ -46,6 +53,8 @@ class Counts:
     scores: Float[np.ndarray, " N"]
     matrices: Int[np.ndarray, "V K K1"]
     boundary: Int[np.ndarray, "3 K"]
+    predicted: Bool[np.ndarray, " N"]
+    pixels: int = 0
     seconds: float = 0.0
     unreadable: dict[int, str] = field(default_factory=dict)
 
@@ -57,6 +66,7 @@ class Counts:
             np.full(images, np.nan),
             np.zeros((variants, classes, classes + 1), np.int64),
             np.zeros((3, classes), np.int64),
+            np.zeros(images, bool),
         )
 
     def add(self, batch: BatchCounts) -> None:
@@ -72,6 +82,7 @@ class Counts:
         self.scores[indices] = [metrics.mean_area_iou(each) for each in batch.areas]
         self.matrices += batch.matrices
         self.boundary += batch.boundary
+        self.pixels += batch.pixels
 
     def __add__(self, other: "Counts") -> "Counts":
         """The counts of both.
@@ -86,6 +97,8 @@ class Counts:
             np.where(other.counted, other.scores, self.scores),
             self.matrices + other.matrices,
             self.boundary + other.boundary,
+            self.predicted | other.predicted,
+            self.pixels + other.pixels,
             self.seconds + other.seconds,
             self.unreadable | other.unreadable,
         )
@@ -100,6 +113,8 @@ class Counts:
             scores=self.scores,
             matrices=self.matrices,
             boundary=self.boundary,
+            predicted=self.predicted,
+            pixels=self.pixels,
             seconds=self.seconds,
             unreadable=np.frombuffer(unreadable.encode(), np.uint8),
         )
@@ -115,6 +130,8 @@ class Counts:
                 file["scores"],
                 file["matrices"],
                 file["boundary"],
+                file["predicted"],
+                int(file["pixels"]),
                 float(file["seconds"]),
                 {int(index): message for index, message in unreadable.items()},
             )
@@ -127,36 +144,36 @@ class CountsFolder:
         self.folder = folder
         self.generation = 0
 
-    def read(self, empty: Counts, settings: Mapping[str, Any]) -> Counts:
-        """The counts of former runs with the same settings; `empty` if there are none.
+    def read(self, empty: Counts, provenance: Provenance) -> tuple[Counts, dict[str, Any]]:
+        """The counts of former runs of the same provenance, and what made them; `empty` if there are none.
 
         Raises:
-          StateError: if settings have changed, with a list of them, or if a file is damaged.
+          StateError: if settings, weights or files have changed, with a list of them, or if a file is damaged.
         """
         bases = self._files("base")
         if not bases:
-            return empty
+            return empty, {}
         self.generation = max(bases)
-        then = json.loads((self.folder / f"settings-{self.generation}.json").read_text("utf-8"))
-        if changed := differences(then, settings):
-            raise StateError(
-                f"{self.folder} holds the counts of a run with other settings:\n  "
-                + "\n  ".join(changed)
-                + "\nUse those settings again to resume it, choose another folder (--out), or start anew "
-                "(--restart, in Python resume=False)."
-            )
+        then = self._provenance()
         parts = sorted(self.folder.glob(f"part-{self.generation}-*.npz"))
-        return combined(_read(bases[self.generation]), [_read(part) for part in parts])
+        total = combined(_read(bases[self.generation]), [_read(part) for part in parts])
+        if changed := provenance.changes_since(then, total.counted):
+            raise StateError(
+                f"{self.folder} holds the counts of a run with other settings or files:\n  "
+                + "\n  ".join(changed)
+                + f"\nUse those again to resume it, choose another folder (--out), or {_ANEW}."
+            )
+        return total, then.made
 
-    def begin(self, base: Counts, settings: Mapping[str, Any]) -> int:
+    def begin(self, base: Counts, provenance: Provenance) -> int:
         """Begin the next generation from a base and delete older files. Returns its number."""
         self.generation += 1
         self.folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(settings, indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps(dataclasses.asdict(provenance), indent=1) + "\n"
         _write(self.folder / f"settings-{self.generation}.json", text.encode())
         _write(self.folder / f"base-{self.generation}.npz", base.to_bytes())
-        for path in self.folder.iterdir():
-            if str(self.generation) not in re.findall(r"\d+", path.name)[:1]:
+        for path, generation in self._own().items():
+            if generation != self.generation:
                 path.unlink(missing_ok=True)
         return self.generation
 
@@ -166,11 +183,26 @@ class CountsFolder:
 
     def clear(self) -> None:
         """Delete all counts."""
-        for path in self.folder.glob("*"):
-            path.unlink()
+        for path in self._own():
+            path.unlink(missing_ok=True)
+
+    def _provenance(self) -> Provenance:
+        path = self.folder / f"settings-{self.generation}.json"
+        try:
+            return Provenance(**json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise StateError(
+                f"{path} cannot be read, or is of an earlier version of this program, which did not note what the "
+                f"counted files hold ({error}): choose another folder (--out), or {_ANEW}."
+            ) from error
+
+    def _own(self) -> dict[Path, int]:
+        """The files that this class writes, with their generations."""
+        matches = [(path, _NAME.fullmatch(path.name)) for path in self.folder.glob("*")]
+        return {path: int(match[1]) for path, match in matches if match}
 
     def _files(self, kind: str) -> dict[int, Path]:
-        return {int(path.stem.split("-")[1]): path for path in self.folder.glob(f"{kind}-*.npz")}
+        return {number: path for path, number in self._own().items() if path.name.startswith(f"{kind}-")}
 
 
 def combined(base: Counts, parts: Sequence[Counts]) -> Counts:
@@ -180,30 +212,12 @@ def combined(base: Counts, parts: Sequence[Counts]) -> Counts:
     return total
 
 
-def differences(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The differences between two trees of settings, one line each."""
-    lines = []
-    for key in sorted({*then, *now}):
-        old, new = then.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            lines += differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            lines.append(f"{prefix}{key}: was {_short(old)}, is {_short(new)}")
-    return lines
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
 def _read(path: Path) -> Counts:
     try:
         return Counts.from_bytes(path.read_bytes())
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise StateError(
-            f"{path} is damaged ({error}), although it was written whole: check the disk, and start anew "
-            "(--restart, in Python resume=False)."
+            f"{path} is damaged ({error}), although it was written whole: check the disk, and {_ANEW}."
         ) from error
 
 

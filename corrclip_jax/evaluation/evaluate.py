@@ -1,6 +1,6 @@
 """`evaluate`: a whole evaluation from Python, resumable, with its report; `corrclip evaluate` does the same."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,14 @@ def evaluate(
     points: int | None = None,
     background_threshold: float | None = None,
     dtype: Dtype | None = None,
+    assignments: Sequence[str] = (),
     ablation: bool = False,
     batch_size: int | None = None,
     out: str | Path | None = None,
     predictions: bool = False,
     save_every: int = 200,
     resume: bool = True,
+    overwrite: bool = False,
     distributed: bool = False,
     on_start: Progress = lambda run: None,
     progress: Progress = lambda run: None,
@@ -64,6 +66,8 @@ def evaluate(
       points: n for SAM's n x n grid of points; by default the model's.
       background_threshold: pixels whose class is less probable become the first class; by default the data set's.
       dtype: the networks' compute type, "float32" or "bfloat16"; by default the model's.
+      assignments: fields of the configuration set by text, as in "method.spatial_layers=1" (see
+        `config.assignments`); they go before the settings of the data set.
       ablation: score every part of the method as well, which takes about three times as long.
       batch_size: images that run together; by default one on a CPU, else up to 16 a device. Where memory runs out,
         batches are halved.
@@ -71,22 +75,26 @@ def evaluate(
       predictions: write label maps to `out`/predictions.
       save_every: write the counts every so many images, and once a minute.
       resume: continue from the counts in `out`; False deletes them.
+      overwrite: replace files in `out` that this program did not write.
       distributed: this is one of several processes (`runtime.distributed.connect`), each of which scores a share.
       on_start: called once with the `ResumableEvaluation`, before its first image.
       progress: called with it several times a second; `run.done` of `run.total` images are scored.
 
     Returns:
-      The scores and the report. An image that cannot be read is left out and named in `unreadable`.
+      The scores and the report. An image that cannot be read, or is too large for the memory, is left out and
+      named in `unreadable`.
 
     Raises:
       ValueError: for arguments that do not go together or are out of range (`DatasetError`: a data set that is
         missing or incomplete; `StateError`: counts in `out` of other settings).
       FileNotFoundError: if weights or the file of class names are missing.
+      OutputError: if `out` cannot be written, or holds files of other origin that would be replaced.
       Stopped: after SIGTERM or SIGINT; what was counted is in `out`.
-      jax.errors.JaxRuntimeError: if a device fails, for instance because one image is too large for its memory.
+      jax.errors.JaxRuntimeError: if a device fails.
     """
     options = EvaluateOptions(
         dataset, data_root, images, labels, classes, first_id, ignored, model, split, count, regions, points,
-        background_threshold, dtype, ablation, batch_size, out, predictions, save_every, resume, distributed,
+        background_threshold, dtype, assignments, ablation, batch_size, out, predictions, save_every, resume,
+        overwrite, distributed,
     )  # fmt: skip
     return run_evaluation(options, on_start=on_start, progress=progress)

@@ -15,6 +15,7 @@ from corrclip_jax.inference.stream import padded_batch, sizes_of
 from corrclip_jax.io.photos import PhotoError
 from corrclip_jax.io.region_maps import RegionError, count_regions
 
+_UNREADABLE = (PhotoError, LabelError, RegionError, OSError, MemoryError, RecursionError)
 _HEADER_THREADS = 16  # they wait for files rather than compute
 
 
@@ -47,8 +48,8 @@ def read_sizes(dataset: Dataset) -> tuple[dict[int, Size], dict[int, str]]:
                 return dataset.size(index)
             height, width = dataset.example(index).labels.shape
             return height, width
-        except (PhotoError, LabelError, RegionError) as error:
-            return str(error)
+        except _UNREADABLE as error:
+            return _reason(dataset, index, error)
 
     with ThreadPoolExecutor(_HEADER_THREADS) as pool:
         found = dict(enumerate(pool.map(one, range(dataset.count))))
@@ -63,8 +64,8 @@ def read_example(dataset: Dataset, index: int, *, max_regions: int | None = None
     """
     try:
         example = dataset.example(index)
-    except (PhotoError, LabelError, RegionError) as error:
-        return Unreadable(index, str(error))
+    except _UNREADABLE as error:
+        return Unreadable(index, _reason(dataset, index, error))
     if max_regions is not None and example.regions is not None:
         count = count_regions(example.regions)
         if count > max_regions:
@@ -74,6 +75,13 @@ def read_example(dataset: Dataset, index: int, *, max_regions: int | None = None
                 "Raise it, or merge small regions.",
             )
     return example
+
+
+def _reason(dataset: Dataset, index: int, error: BaseException) -> str:
+    if isinstance(error, PhotoError | LabelError | RegionError):
+        return str(error)
+    what = "needs more memory than there is" if isinstance(error, MemoryError) else "cannot be read"
+    return f"{dataset.stem(index)} {what}: {str(error) or type(error).__name__}."
 
 
 def padded_examples(batch: Batch, examples: Sequence[Example]) -> PaddedExamples:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from corrclip_jax.config.suggestions import did_you_mean
 from corrclip_jax.datasets.benchmarks import benchmarks, open_benchmark, open_folders
 from corrclip_jax.datasets.dataset import Dataset, DatasetError, first, with_region_files
 from corrclip_jax.datasets.scenes.dataset import SCENES, scenes
@@ -32,9 +33,10 @@ def open_dataset(options: EvaluateOptions) -> Dataset:
             )
         return data
     if not Path(options.regions).is_dir():
+        known = [*SOURCES, FROM_DATASET]
         raise DatasetError(
-            f"regions must be {', '.join([*SOURCES, FROM_DATASET])}, or a folder of region maps. "
-            f"{str(options.regions)!r} is no folder."
+            f"regions must be {', '.join(known)}, or a folder of region maps. {str(options.regions)!r} is no "
+            f"folder.{did_you_mean(str(options.regions), known)}"
         )
     return with_region_files(data, options.regions)
 
@@ -60,7 +62,10 @@ def _named(options: EvaluateOptions) -> Dataset:
             raise DatasetError("the scenes are generated: they take no data_root.")
         return scenes(options.split)
     if dataset not in benchmarks():
-        raise DatasetError(f"the data sets are: {', '.join([SCENES, *benchmarks()])}. Got {dataset!r}.")
+        known = [SCENES, *benchmarks()]
+        raise DatasetError(
+            f"the data sets are: {', '.join(known)}. Got {dataset!r}.{did_you_mean(str(dataset), known)}"
+        )
     if options.data_root is None:
         raise DatasetError(f"data_root is missing: the folder that holds the published files of {dataset}.")
     return open_benchmark(dataset, options.data_root)

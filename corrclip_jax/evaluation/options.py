@@ -29,10 +29,12 @@ class EvaluateOptions:
     points: int | None = None
     background_threshold: float | None = None
     dtype: Dtype | None = None
+    assignments: Sequence[str] = ()
     ablation: bool = False
     batch_size: int | None = None
     out: str | Path | None = None
     predictions: bool = False
     save_every: int = 200
     resume: bool = True
+    overwrite: bool = False
     distributed: bool = False

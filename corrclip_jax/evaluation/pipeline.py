@@ -4,35 +4,42 @@
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 from jaxtyping import Int
 
 from corrclip_jax.config import Config, PartsConfig, with_fields
+from corrclip_jax.config.assignments import with_assignments
 from corrclip_jax.datasets.benchmarks import published_miou
+from corrclip_jax.datasets.dataset import Dataset
 from corrclip_jax.evaluation import provenance, report
 from corrclip_jax.evaluation.ablation import ablation
-from corrclip_jax.evaluation.best_worst import label_again, sheet, worst_and_best
+from corrclip_jax.evaluation.best_worst import LabelledImage, label_again, sheet, shown, worst_and_best
 from corrclip_jax.evaluation.counts import Counts, CountsFolder
 from corrclip_jax.evaluation.open_dataset import is_source, open_dataset
 from corrclip_jax.evaluation.options import EvaluateOptions
+from corrclip_jax.evaluation.output import Output
 from corrclip_jax.evaluation.report_html import page
-from corrclip_jax.evaluation.resumable import Progress, ResumableEvaluation
+from corrclip_jax.evaluation.resumable import MOST_SHOWN, STATE, Progress, ResumableEvaluation
 from corrclip_jax.evaluation.scorer import FROM_DATASET, Scorer
 from corrclip_jax.hub.presets import load
 from corrclip_jax.inference.settings import check_settings, with_settings
-from corrclip_jax.io.files import atomic_file, check_writable
 from corrclip_jax.params.model_folder import sources_of
 from corrclip_jax.regions.sources import SOURCES, network_to_load
 from corrclip_jax.runtime import environment
 from corrclip_jax.runtime.distributed import connect
 
-_IMAGES_SHOWN = 8  # of the worst and of the best each
+FILES = "files"
+"""In place of a source of regions: region maps from a folder."""
+
+Step: TypeAlias = Callable[..., object]
+"""A callback with the step that begins, and where it has images, how many of how many are done."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +52,7 @@ class Evaluation:
         the first.
       scores: the mIoU of every image, 0..1; NaN for one that was not counted.
       unreadable: why images were left out, by their indices.
+      before: how many of the images former runs had counted.
       out: the folder of the report, None if nothing was written.
     """
 
@@ -52,6 +60,7 @@ class Evaluation:
     matrices: dict[PartsConfig, Int[np.ndarray, "K K1"]]
     scores: np.ndarray
     unreadable: dict[int, str]
+    before: int
     out: Path | None
 
     @property
@@ -62,8 +71,8 @@ class Evaluation:
 
     @property
     def class_iou(self) -> dict[str, float | None]:
-        """The IoU of every class, 0..1, by its first name; None for a class that is neither true nor predicted."""
-        return {entry["names"][0]: entry["iou"] for entry in self.report["classes"]}
+        """The IoU of every class, 0..1, by its name; None for a class that is neither true nor predicted."""
+        return {entry["name"]: entry["iou"] for entry in self.report["classes"]}
 
 
 def run_evaluation(
@@ -71,42 +80,90 @@ def run_evaluation(
     *,
     on_start: Progress = lambda run: None,
     progress: Progress = lambda run: None,
+    on_step: Step = lambda step, done=0, total=None: None,
+    aside: Callable[[Callable[[], Any]], Any] = lambda work: work(),
 ) -> Evaluation:
-    """Evaluate; for arguments, results and errors see `evaluate`."""
+    """Evaluate; for arguments, results and errors see `evaluate`.
+
+    Args:
+      options: what to evaluate and how.
+      on_start: called before the first image.
+      progress: called while images are scored.
+      on_step: called with what begins before and after that, and how far it is.
+      aside: calls what may take long outside Python, where signals are not noticed.
+    """
     _check(options)
     if options.distributed:
         connect()
     leads = jax.process_index() == 0
     data = open_dataset(options)
-    out = None if options.out is None else Path(options.out)
-    if out is not None:
-        check_writable(out)
-    config, params = _model(options)
+    output = None if options.out is None else _output(options, data)
+    on_step(f"Loading {_name(options.model)}")
+    scorer = _scorer(options, data, *aside(lambda: _model(options)))
+    belongs_to = aside(lambda: _provenance(options, scorer, output is not None and leads, on_step))
+    if not options.resume and output is not None and leads:
+        CountsFolder(output.folder / STATE).clear()
+    run = ResumableEvaluation(scorer, belongs_to, output, options.save_every)
+    aside(lambda: run.prepare(on_step))
+    on_start(run)
+    counts = run(progress)
+    on_step("Writing the report")
+    content = _content(options, run, counts)
+    if output is not None and leads:
+        aside(lambda: _write(content, run, counts, output))
+    matrices = dict(zip(scorer.variants, counts.matrices, strict=True))
+    unreadable = dict(sorted(counts.unreadable.items()))
+    out = None if output is None else output.folder
+    return Evaluation(content, matrices, counts.scores, unreadable, run.before, out)
+
+
+def _output(options: EvaluateOptions, data: Dataset) -> Output:
+    """The folder of the results, which must not be one of the inputs.
+
+    Raises:
+      ValueError: if it is; `OutputError`: if it cannot be written.
+    """
+    assert options.out is not None
+    out = Path(options.out)
+    for name in ("images", "labels", "regions"):
+        given = getattr(options, name)
+        if given is not None and not is_source(given) and Path(given).resolve() == out.resolve():
+            raise ValueError(
+                f"{out} is the folder of the {name}, in which the results would be taken for more of them. Choose "
+                "another one (--out)."
+            )
+    return Output(out, data, predictions=options.predictions, overwrite=options.overwrite)
+
+
+def _scorer(options: EvaluateOptions, data: Dataset, config: Config, params: Mapping[str, Any]) -> Scorer:
+    """The scorer of a model with the settings of the data set and the user."""
     config = with_settings(
         with_fields(config, method=dict(data.method)),
         dtype=options.dtype,
         points=options.points,
         background_threshold=options.background_threshold,
     )
+    config = with_assignments(config, options.assignments)
     variants = [parts for rows in ablation() for parts in rows.values()] if options.ablation else []
-    variants = list(dict.fromkeys([PartsConfig() if options.ablation else config.parts, *variants]))
-    regions = str(options.regions) if is_source(options.regions) else str(Path(options.regions).resolve())
-    settings = provenance.settings(config, provenance.weights_sha256(params), data, variants, regions)
-    source = regions if regions in SOURCES else FROM_DATASET
-    scorer = Scorer(config, dict(params), data, variants, regions=source, batch_size=options.batch_size)
-    state = None if out is None else out / "state"
-    if not options.resume and state is not None and leads:
-        CountsFolder(state).clear()
-    predictions = out / "predictions" if out is not None and options.predictions else None
-    run = ResumableEvaluation(scorer, settings, state, predictions, options.save_every)
-    on_start(run)
-    counts = run(progress)
-    published = published_miou(data.name, config.name, regions, config.regions.points_per_side)
-    content = report.build(data, counts, _named(variants, options), published, _details(settings, scorer))
-    if out is not None and leads:
-        _write(content, scorer, counts, out)
-    matrices = dict(zip(scorer.variants, counts.matrices, strict=True))
-    return Evaluation(content, matrices, counts.scores, dict(sorted(counts.unreadable.items())), out)
+    variants = [PartsConfig() if options.ablation else config.parts, *variants]
+    source = str(options.regions) if options.regions in SOURCES else FROM_DATASET
+    return Scorer(config, params, data, variants, regions=source, batch_size=options.batch_size)
+
+
+def _provenance(
+    options: EvaluateOptions, scorer: Scorer, with_images: bool, on_step: Step
+) -> provenance.Provenance:
+    """What the counts belong to; the contents of the images' files only where counts are kept."""
+    checking, data = "Checking weights and files", scorer.dataset
+    on_step(checking)
+    regions = str(options.regions) if is_source(options.regions) else FILES
+    weights = provenance.weights_sha256(scorer.params)
+    settings = provenance.settings(scorer.config, weights, data, scorer.variants, regions)
+    made = {"versions": environment.versions(), "hardware": environment.hardware()}
+    found = provenance.Provenance(settings, made=made)
+    if not with_images:
+        return found
+    return provenance.of_images(found, data, partial(on_step, checking, total=data.count))
 
 
 def _check(options: EvaluateOptions) -> None:
@@ -132,35 +189,49 @@ def _model(options: EvaluateOptions) -> tuple[Config, Mapping[str, Any]]:
     return load(options.model, region_network=needed)
 
 
-def _named(variants: Sequence[PartsConfig], options: EvaluateOptions) -> dict[str, int]:
-    """The rows of the ablation and the variants that they show."""
+def _content(options: EvaluateOptions, run: ResumableEvaluation, counts: Counts) -> dict[str, Any]:
+    """The content of the report."""
+    scorer, settings = run.scorer, run.provenance.settings
+    config, regions = scorer.config, settings["regions"]
+    published = published_miou(scorer.dataset.name, config.name, regions, config.regions.points_per_side)
     rows = [row for rows in ablation() for row in rows.items()] if options.ablation else []
-    return {name: variants.index(parts) for name, parts in rows}
-
-
-def _details(settings: dict[str, Any], scorer: Scorer) -> dict[str, Any]:
-    """What made the scores."""
-    return {
+    details = {
+        "regions": str(Path(options.regions).resolve()) if regions == FILES else regions,
         "settings": settings,
-        "sources": sources_of(scorer.config),
-        "compiling_seconds": round(scorer.programs.compile_seconds, 3),
-        "versions": environment.versions(),
-        "hardware": environment.hardware(),
+        "sources": sources_of(config),
+        "compiling_seconds": round(scorer.programs.compile_seconds if run.total else 0.0, 3),
+        **run.made,
     }
+    variants = {name: scorer.variants.index(parts) for name, parts in rows}
+    return report.build(scorer.dataset, counts, variants, published, details)
 
 
-def _write(content: dict[str, Any], scorer: Scorer, counts: Counts, out: Path) -> None:
+def _name(model: Any) -> str:
+    return model[0].name if isinstance(model, tuple) else Path(str(model)).name
+
+
+def _looked_at(run: ResumableEvaluation, counts: Counts) -> tuple[list[LabelledImage], list[LabelledImage]]:
+    """The worst and the best images, with the labels that were kept; those without are labelled again."""
+    data = run.scorer.dataset
+    worst, best = worst_and_best(np.where(counts.counted, counts.scores, np.nan), MOST_SHOWN)
+    found = {} if run.kept is None else {index: run.kept.read(index) for index in (*worst, *best)}
+    labels = {index: each for index, each in found.items() if each is not None}
+    if missing := [index for index in found if index not in labels]:
+        labels |= label_again(run.scorer, missing)
+    if run.kept is not None:
+        run.kept.keep_only(labels)
+    pictures = {index: shown(data, index, counts.scores[index], each) for index, each in labels.items()}
+    return [pictures[index] for index in worst if index in pictures], [
+        pictures[index] for index in best if index in pictures
+    ]
+
+
+def _write(content: dict[str, Any], run: ResumableEvaluation, counts: Counts, output: Output) -> None:
     """Write the report as JSON, Markdown and HTML, and the worst images as a contact sheet."""
-    chosen = worst_and_best(np.where(counts.counted, counts.scores, np.nan), _IMAGES_SHOWN)
-    worst, best = (label_again(scorer, counts.scores, indices) for indices in chosen)
+    worst, best = _looked_at(run, counts)
     texts: dict[str, Callable[[], str]] = {
         "report.json": lambda: json.dumps(content, indent=1, ensure_ascii=False) + "\n",
         "report.md": lambda: report.markdown(content),
         "report.html": lambda: page(content, worst, best),
     }
-    for name, text in texts.items():
-        with atomic_file(out / name) as partial:
-            partial.write_text(text(), "utf-8")
-    if worst:
-        with atomic_file(out / "worst.png") as partial:
-            sheet(worst, [names[0] for names in scorer.dataset.classes]).save(partial)
+    output.write_report(texts, sheet(worst, run.scorer.dataset.class_names) if worst else None)

@@ -1,18 +1,69 @@
-"""Provenance of a score, as plain JSON types: settings and digests of the weights."""
+"""Provenance of a score, as plain JSON types: settings, digests of weights, labels, photos and region maps."""
 
+import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Bool
 
 from corrclip_jax.config import Config, PartsConfig, to_dict
-from corrclip_jax.datasets.dataset import Dataset
+from corrclip_jax.datasets.dataset import Dataset, some
+from corrclip_jax.datasets.marks import content_marks
 from corrclip_jax.runtime.environment import versions
 
 # Fields that bound memory and never change a result.
 _NO_SETTINGS = {"method": ("windows_per_chunk", "rows_per_chunk"), "regions": ("points_per_chunk",)}
+_MOST_SHOWN = 3  # of the entries of a list that differ
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What the counts of an evaluation belong to.
+
+    Attributes:
+      settings: all options and the weights (see `settings`).
+      stems: the names of the images, in order.
+      marks: a digest of every image by kind: "photos", "labels", "regions" (see `content_marks`).
+      made: the hardware and the versions that counted; counts go on with others.
+    """
+
+    settings: dict[str, Any]
+    stems: list[str] = field(default_factory=list)
+    marks: dict[str, list[str]] = field(default_factory=dict)
+    made: dict[str, Any] = field(default_factory=dict)
+
+    def changes_since(self, then: "Provenance", counted: Bool[np.ndarray, " N"]) -> list[str]:
+        """What has changed since `counted` images were counted, one line each; nothing if their counts still hold.
+
+        Files of images that are not counted may have changed: they may have been repaired.
+        """
+        lines = differences(then.settings, self.settings)
+        if then.stems != self.stems:
+            return [*lines, f"images: were {_listed(then.stems)}, are {_listed(self.stems)}"]
+        for kind in sorted({*then.marks, *self.marks}):
+            old, new = (marks.get(kind, [""] * len(self.stems)) for marks in (then.marks, self.marks))
+            changed = [self.stems[index] for index in np.flatnonzero(counted) if old[index] != new[index]]
+            if changed:
+                lines.append(
+                    f"{kind}: the content has changed of {len(changed)} of {int(counted.sum())} counted images: "
+                    f"{some(changed)}"
+                )
+        return lines
+
+
+def of_images(
+    provenance: Provenance, dataset: Dataset, progress: Callable[[int], object] = lambda done: None
+) -> Provenance:
+    """The provenance with the names and marks of all images; `progress` gets how many are done."""
+    stems = [dataset.stem(index) for index in range(dataset.count)]
+    return dataclasses.replace(provenance, stems=stems, marks=content_marks(dataset, progress))
 
 
 def settings(
@@ -22,29 +73,28 @@ def settings(
     variants: Sequence[PartsConfig],
     regions: str,
 ) -> dict[str, Any]:
-    """Everything that the counts of an evaluation depend on; a run resumes counts of equal settings.
+    """All options that the counts of an evaluation depend on; a run resumes counts of equal settings.
 
     Args:
       config: the model and the method.
       weights: the digests of `weights_sha256`.
       dataset: what is scored.
       variants: the variants of the method.
-      regions: where region maps come from.
+      regions: the source of regions.
     """
     model = {key: value for key, value in to_dict(config).items() if key not in ("vocabulary", "parts")}
     for part, names in _NO_SETTINGS.items():
         model[part] = {key: value for key, value in model[part].items() if key not in names}
-    stems = "\n".join(dataset.stem(index) for index in range(dataset.count))
     return {
         "data": {
-            "name": dataset.name,
-            "pictures": dataset.count,
-            "names_of_pictures_sha256": hashlib.sha256(stems.encode()).hexdigest(),
             "classes": ["; ".join(names) for names in dataset.classes],
+            "first_id": dataset.first_id,
+            "left_out": list(dataset.left_out),
         },
         "regions": regions,
         "model": model,
         "weights_sha256": dict(weights),
+        "vocabulary_sha256": _vocabulary_sha256(config.vocabulary),
         "variants": [to_dict(parts) for parts in variants],
         **versions("corrclip_jax"),
     }
@@ -52,12 +102,56 @@ def settings(
 
 def weights_sha256(params: Mapping[str, Any]) -> dict[str, str]:
     """A digest of every network's parameters: names, types, shapes and values, in the order of their names."""
-    digests = {}
-    for network, tree in sorted(params.items()):
+
+    def one(network: str) -> str:
         digest = hashlib.sha256()
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params[network]):
             array = np.ascontiguousarray(leaf)
             digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
             digest.update(array.reshape(-1).view(np.uint8).data)
-        digests[network] = digest.hexdigest()
-    return digests
+        return digest.hexdigest()
+
+    networks = sorted(params)
+    with ThreadPoolExecutor() as pool:  # hashing releases Python's lock
+        return dict(zip(networks, pool.map(one, networks), strict=True))
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The differences between two trees of settings, one line each."""
+    lines = []
+    for key in sorted({*then, *now}):
+        old, new = then.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += differences(old, new, f"{prefix}{key}.")
+        elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+            other = [index for index in range(len(old)) if old[index] != new[index]]
+            lines += [
+                f"{prefix}{key}[{index}]: was {_short(old[index])}, is {_short(new[index])}"
+                for index in other[:_MOST_SHOWN]
+            ]
+            lines += [f"{prefix}{key}: {len(other)} entries differ"] if len(other) > _MOST_SHOWN else []
+        elif old != new:
+            lines.append(f"{prefix}{key}: was {_short(old)}, is {_short(new)}")
+    return lines
+
+
+def _vocabulary_sha256(vocabulary: str | None) -> str | None:
+    """A digest of the tokenizer's file, or of all files of its folder that a tokenizer may be read from."""
+    if vocabulary is None:
+        return None
+    path = Path(vocabulary)
+    names = ("tokenizer.json", "vocab.json", "merges.txt", "*.txt.gz")
+    files = sorted(file for name in names for file in path.glob(name)) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes() if file.is_file() else b"")
+    return digest.hexdigest()
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _listed(stems: list[str]) -> str:
+    return f"{len(stems)} ({some(stems, 3)})"

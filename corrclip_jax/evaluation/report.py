@@ -10,6 +10,7 @@ from jaxtyping import Int
 from corrclip_jax.datasets.dataset import Dataset
 from corrclip_jax.evaluation import metrics
 from corrclip_jax.evaluation.counts import Counts
+from corrclip_jax.evaluation.left_out import left_out, sentences
 
 MEANS = {
     "mIoU": metrics.mean_iou,
@@ -49,6 +50,7 @@ def build(
     """
     matrix = counts.matrices[0]
     scored = zip(
+        dataset.class_names,
         dataset.classes,
         metrics.class_iou(matrix),
         metrics.class_accuracy(matrix),
@@ -57,6 +59,7 @@ def build(
         strict=True,
     )
     counted = int(counts.counted.sum())
+    omitted = left_out(dataset, counts)
     content = {
         "dataset": dataset.name,
         "about": dataset.about,
@@ -66,15 +69,18 @@ def build(
         "boundary_iou": _plain(metrics.mean_area_iou(counts.boundary)),
         "published_mean_iou": None if published is None else round(published / 100, 6),
         "definitions": DEFINITIONS,
+        "left_out": omitted,
+        "notes": sentences(omitted, dataset.class_names),
         "classes": [
             {
+                "name": name,
                 "names": list(names),
                 "iou": _plain(iou),
                 "accuracy": _plain(accuracy),
                 "boundary_iou": _plain(boundary),
                 "pixels": int(pixels),
             }
-            for names, iou, accuracy, boundary, pixels in scored
+            for name, names, iou, accuracy, boundary, pixels in scored
         ],
         "confusion": {
             "rows": "truth",
@@ -107,7 +113,7 @@ def facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What made the scores, by name, for reading."""
     settings, hardware = content["settings"], content["hardware"]
     method = settings["model"]["method"]
-    regions = settings["regions"]
+    regions = content["regions"]
     if regions == "sam2":
         side = settings["model"]["regions"]["points_per_side"]
         regions += f", {side} x {side} points"
@@ -139,7 +145,8 @@ def markdown(content: Mapping[str, Any]) -> str:
     """The report as Markdown."""
     lines = [f"# {content['dataset']}, {content['settings']['model']['name']}", "", "| | % |", "|---|---:|"]
     lines += [f"| {name} | {value} |" for name, value in headline(content)]
-    lines += ["", content["definitions"], "", "## How", "", "| | |", "|---|---|"]
+    lines += ["", *(f"- {_cell(note)}" for note in content["notes"]), "", content["definitions"]]
+    lines += ["", "## How", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {_cell(value)} |" for name, value in facts(content)]
     lines += [
         "",
@@ -149,7 +156,7 @@ def markdown(content: Mapping[str, Any]) -> str:
         "|---|---:|---:|---:|---:|",
     ]
     lines += [
-        f"| {_cell(entry['names'][0])} | {points(entry['iou'])} | {points(entry['accuracy'])} | "
+        f"| {_cell(class_title(entry))} | {points(entry['iou'])} | {points(entry['accuracy'])} | "
         f"{points(entry['boundary_iou'])} | {entry['pixels']:,} |"
         for entry in content["classes"]
     ]
@@ -163,6 +170,12 @@ def markdown(content: Mapping[str, Any]) -> str:
         lines += ["", "## Unreadable images", ""]
         lines += [f"- {_cell(stem)}: {_cell(message)}" for stem, message in content["unreadable"].items()]
     return "\n".join(lines) + "\n"
+
+
+def class_title(entry: Mapping[str, Any]) -> str:
+    """A class of the report for reading: its name, and in brackets the other words it was asked for by."""
+    others = ", ".join(name for name in entry["names"] if name != entry["name"])
+    return f"{entry['name']} ({others})" if others else entry["name"]
 
 
 def points(score: float | None) -> str:

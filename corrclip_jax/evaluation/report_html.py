@@ -35,7 +35,9 @@ def page(content: Mapping[str, Any], worst: Sequence[LabelledImage], best: Seque
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<style>{_STYLE}</style></head><body><h1>{title}</h1>",
-        f'<div class="scores">{scores}</div><p>In percent. {escape(content["definitions"])}</p>',
+        f'<div class="scores">{scores}</div>',
+        *(f"<p><b>{escape(note)}</b></p>" for note in content["notes"]),
+        f"<p>In percent. {escape(content['definitions'])}</p>",
         "<h2>How</h2>",
         _table([[f"<td>{escape(name)}</td>", f"<td>{escape(value)}</td>"] for name, value in facts(content)]),
         f"<h2>Classes</h2>{_classes(content)}",
@@ -68,13 +70,14 @@ def page(content: Mapping[str, Any], worst: Sequence[LabelledImage], best: Seque
 def _classes(content: Mapping[str, Any]) -> str:
     rows = []
     for entry in content["classes"]:
-        others = f' <span class="faint">{escape(", ".join(entry["names"][1:]))}</span>'
+        others = escape(", ".join(name for name in entry["names"] if name != entry["name"]))
+        others = f' <span class="faint">{others}</span>' if others else ""
         bar = (
             f'<div class="track"><div class="bar" style="width:{100 * (entry["iou"] or 0):.1f}%"></div></div>'
         )
         rows.append(
             [
-                f"<td>{escape(entry['names'][0])}{others if entry['names'][1:] else ''}</td>",
+                f"<td>{escape(entry['name'])}{others}</td>",
                 f"<td>{bar}</td>",
                 *(_number(points(entry[key])) for key in ("iou", "accuracy", "boundary_iou")),
                 _number(f"{entry['pixels']:,}"),

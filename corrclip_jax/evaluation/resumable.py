@@ -1,5 +1,6 @@
 """Resumable evaluation: survives SIGTERM, SIGINT and SIGKILL, and continues from the counts on disk."""
 
+import dataclasses
 import json
 import signal
 import threading
@@ -7,20 +8,28 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
+from corrclip_jax.evaluation import metrics
 from corrclip_jax.evaluation.batch_counts import BatchCounts
 from corrclip_jax.evaluation.counts import Counts, CountsFolder, StateError, combined
+from corrclip_jax.evaluation.kept_labels import KeptLabels
 from corrclip_jax.evaluation.loading import Unreadable
+from corrclip_jax.evaluation.output import Output
+from corrclip_jax.evaluation.provenance import Provenance
 from corrclip_jax.evaluation.scorer import Scorer
-from corrclip_jax.io.files import atomic_file
+from corrclip_jax.inference.buckets import Batch
 from corrclip_jax.runtime import distributed
-from corrclip_jax.viz.overlay import label_image
+
+MOST_SHOWN = 8
+"""The number of the worst images whose label maps are kept for the report, and of the best."""
+
+STATE = "state"
+"""The folder of the counts, in that of the results."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 GRACE_SECONDS = 5.0
@@ -52,41 +61,63 @@ class ResumableEvaluation:
 
     Attributes:
       scorer: what labels and counts.
-      settings: what the counts depend on (plain JSON types); a run with other settings does not resume them.
-      state: the folder of the counts, None to keep none.
-      predictions: a folder for label maps, None to write none.
+      provenance: what the counts belong to; a run of another one does not resume them.
+      output: the folder of the results, which holds the counts; None to keep none.
       save_every: images after which the counts are saved.
       save_seconds: seconds after which they are saved.
       base: the counts of former runs.
       counts: those of this run, on this process.
-      total: how many images this process has to score.
+      made: the hardware and the versions that counted last.
+      total: how many images this process has to label: those that are not counted and those whose label map is
+        wanted and not there.
+      kept: label maps of the worst and best images, None without `output`.
     """
 
     scorer: Scorer
-    settings: dict[str, Any]
-    state: Path | None = None
-    predictions: Path | None = None
+    provenance: Provenance
+    output: Output | None = None
     save_every: int = 200
     save_seconds: float = 60.0
     base: Counts = field(init=False)
     counts: Counts = field(init=False)
+    made: dict[str, Any] = field(init=False)
     total: int = field(init=False)
+    kept: KeptLabels | None = field(init=False)
 
     def __post_init__(self):
         data = self.scorer.dataset
         empty = Counts.empty(data.count, len(self.scorer.variants), len(data.classes))
-        self._folder = None if self.state is None else CountsFolder(self.state)
-        self.base = empty if self._folder is None else _begin(self._folder, empty, self.settings)
+        state = None if self.output is None else self.output.folder / STATE
+        self._folder = None if state is None else CountsFolder(state)
+        if self._folder is None:
+            self.base, self.made = empty, self.provenance.made
+        else:
+            self.base, self.made = _begin(self._folder, empty, self.provenance)
+        self.kept = None if state is None else KeptLabels(state, MOST_SHOWN, self.base.scores)
         self.counts = Counts.empty(data.count, len(self.scorer.variants), len(data.classes))
-        todo = np.flatnonzero(~self.base.counted).tolist()
-        self._todo = self.scorer.batches(todo, jax.process_index(), jax.process_count())
-        if jax.process_index() == 0:
-            self.counts.unreadable |= self.scorer.unreadable
-        self.total = sum(len(batch.indices) for batch in self._todo) + len(self.counts.unreadable)
+        self._todo: list[Batch] = []
+        self._again: list[Batch] = []
+        self.total = self._labelled_again = 0
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._failure: BaseException | None = None
         self._started = self._saved_at = time.perf_counter()
         self._unsaved = 0
+
+    def prepare(self, on_step: Callable[[str], object] = lambda step: None) -> None:
+        """Plan the batches; does nothing if former runs have done everything. `on_step` gets what begins."""
+        todo, again = np.flatnonzero(~self.base.counted).tolist(), self._without_prediction()
+        if not todo and not again:
+            return
+        self.scorer.prepare(on_step)
+        share = jax.process_index(), jax.process_count()
+        self._todo, self._again = (self.scorer.batches(indices, *share) for indices in (todo, again))
+        if jax.process_index() == 0:
+            unreadable = self.scorer.unreadable.items()
+            self.counts.unreadable |= {
+                index: text for index, text in unreadable if not self.base.counted[index]
+            }
+        batches = [*self._todo, *self._again]
+        self.total = sum(len(batch.indices) for batch in batches) + len(self.counts.unreadable)
 
     def __call__(self, progress: Progress = lambda run: None) -> Counts:
         """Score, and return the counts of all processes and of former runs.
@@ -135,19 +166,23 @@ class ResumableEvaluation:
 
     @property
     def done(self) -> int:
-        """Images that this process has counted, or found unreadable, in this run."""
-        return int(self.counts.counted.sum()) + len(self.counts.unreadable)
+        """Images that this process has labelled, or found unreadable, in this run."""
+        return int(self.counts.counted.sum()) + len(self.counts.unreadable) + self._labelled_again
+
+    @property
+    def before(self) -> int:
+        """Images that former runs have counted."""
+        return int(self.base.counted.sum())
 
     @property
     def seconds(self) -> float:
         """This run's time so far, without compilation."""
-        elapsed = time.perf_counter() - self._started
-        return max(elapsed - self.scorer.programs.compile_seconds, 1e-9)
+        return max(time.perf_counter() - self._started - self.scorer.programs.compile_seconds, 1e-9)
 
     def save(self) -> None:
         """Write the counts of this process."""
         with self._lock:
-            self.counts.seconds = self.seconds
+            self.counts.seconds = self.seconds if self.total else 0.0
             if self._folder is not None:
                 self._folder.save(self.counts, jax.process_index())
             self._unsaved, self._saved_at = 0, time.perf_counter()
@@ -160,19 +195,28 @@ class ResumableEvaluation:
 
     def _work(self) -> None:
         try:
-            for outcome in self.scorer(self._todo, keep_labels=self.predictions is not None):
+            for outcome in self.scorer(self._todo, keep_labels=self.output is not None):
                 self._take(outcome)
                 late = time.perf_counter() - self._saved_at > self.save_seconds
                 if self._unsaved >= self.save_every or (late and self._unsaved):
                     self.save()
                 if self._stop.is_set():
-                    break
+                    return
+            for outcome in self.scorer(self._again, keep_labels=True):
+                if isinstance(outcome, BatchCounts):
+                    self._write_predictions(outcome)
+                self._labelled_again += len(outcome.indices) if isinstance(outcome, BatchCounts) else 1
+                if self._stop.is_set():
+                    return
         except BaseException as error:
             self._failure = error
 
     def _take(self, outcome: BatchCounts | Unreadable) -> None:
         if isinstance(outcome, BatchCounts):
             self._write_predictions(outcome)
+            if self.kept is not None and outcome.labels is not None:
+                for index, areas, labels in zip(outcome.indices, outcome.areas, outcome.labels, strict=True):
+                    self.kept.offer(index, metrics.mean_area_iou(areas), labels)
         with self._lock:
             if isinstance(outcome, BatchCounts):
                 self.counts.add(outcome)
@@ -181,31 +225,39 @@ class ResumableEvaluation:
                 self.counts.unreadable[outcome.index] = outcome.message
 
     def _write_predictions(self, batch: BatchCounts) -> None:
-        if self.predictions is None or batch.labels is None:
+        if self.output is None or not self.output.wants_predictions or batch.labels is None:
             return
-        names = [synonyms[0] for synonyms in self.scorer.dataset.classes]
         for index, labels in zip(batch.indices, batch.labels, strict=True):
-            with atomic_file(self.predictions / f"{self.scorer.dataset.stem(index)}.png") as partial:
-                label_image(labels, names).save(partial)
+            self.output.write_prediction(index, labels)
+            self.counts.predicted[index] = True
+
+    def _without_prediction(self) -> list[int]:
+        """Images that former runs have counted, whose label map is wanted and not there."""
+        if self.output is None or not self.output.wants_predictions:
+            return []
+        counted, written = np.flatnonzero(self.base.counted).tolist(), self.base.predicted
+        return [index for index in counted if not (written[index] and self.output.has_prediction(index))]
 
 
-def _begin(folder: CountsFolder, empty: Counts, settings: dict[str, Any]) -> Counts:
-    """The counts of former runs, on all processes; the first process reads them and begins a new generation."""
+def _begin(folder: CountsFolder, empty: Counts, provenance: Provenance) -> tuple[Counts, dict[str, Any]]:
+    """The counts of former runs and what made them, on all processes; the first one begins a new generation."""
     message = b""
     base = empty
     if jax.process_index() == 0:
         try:
-            base = folder.read(empty, settings)
+            base, made = folder.read(empty, provenance)
             base.unreadable = {}  # tried again: they may have been repaired
-            generation = folder.begin(base, settings)
-            message = json.dumps({"generation": generation}).encode()
+            if base.counted.all():
+                provenance = dataclasses.replace(provenance, made=made)
+            generation = folder.begin(base, provenance)
+            message = json.dumps({"generation": generation, "made": provenance.made}).encode()
         except (StateError, OSError) as error:
             message = json.dumps({"error": str(error)}).encode()
     received = json.loads(distributed.from_first(message))
     if "error" in received:
         raise StateError(received["error"])
     folder.generation = received["generation"]
-    return Counts.from_bytes(distributed.from_first(base.to_bytes()))
+    return Counts.from_bytes(distributed.from_first(base.to_bytes())), received["made"]
 
 
 @contextmanager

@@ -4,8 +4,8 @@ Images of similar size share a padded batch (see `inference.buckets`). Shapes: B
 classes, V variants of the method.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,11 +20,13 @@ from corrclip_jax.evaluation.batch_counts import BatchCounts, counts_of, joined
 from corrclip_jax.evaluation.loading import Unreadable, padded_examples, read_example, read_sizes
 from corrclip_jax.inference.buckets import Batch, Size, plan_batches, plan_buckets
 from corrclip_jax.inference.label_runner import region_cap
-from corrclip_jax.inference.programs import BatchLimit, Programs
+from corrclip_jax.inference.programs import BatchLimit, Piece, Programs
 from corrclip_jax.io.region_maps import count_regions
 from corrclip_jax.method.segment import make_segment
 from corrclip_jax.regions.sources import SOURCES, can_find, find_regions
 from corrclip_jax.runtime import sharding
+from corrclip_jax.runtime.memory import exhausted
+from corrclip_jax.text.embedding import TextEmbedding
 from corrclip_jax.text.encode import embed_text
 
 FROM_DATASET = "truth"
@@ -39,22 +41,21 @@ class Scorer:
 
     The devices of this process share a batch; each works on its own images.
 
-    Attributes:
-      programs: what has been compiled, with the seconds that took.
-      unreadable: why images have no size, by their indices.
+    What costs time (text embeddings, parameters on the devices, sizes of all images) is done when it is first
+    needed: an evaluation that finds everything counted needs none of it.
     """
 
     def __init__(
         self,
         config: Config,
-        params: dict[str, Any],
+        params: Mapping[str, Any],
         dataset: Dataset,
         variants: Sequence[PartsConfig] | None = None,
         *,
         regions: str = "sam2",
         batch_size: int | None = None,
     ):
-        """Embed the class names, put the parameters on the devices and plan all batches of the data set.
+        """Check the settings.
 
         Args:
           config: the model and the method.
@@ -73,21 +74,58 @@ class Scorer:
         self.dataset, self.regions = dataset, regions
         self.config = _checked(config, params, regions, batch_size)
         self.variants = tuple(dict.fromkeys([config.parts] if variants is None else variants))
+        self.params = params
         self._mesh = Mesh(np.array(devices), ("photos",))
         self._split = sharding.over_images(self._mesh)
-        text = embed_text(config, params, dataset.classes)
-        self._text, on_mesh = (sharding.put_params(tree, self._mesh) for tree in (text, dict(params)))
-        each = None if batch_size is None else -(-batch_size // len(devices))
-        self.programs = Programs(on_mesh, _LIMIT, devices=len(devices), images_per_device=each)
-        sizes, self.unreadable = read_sizes(dataset)
-        self._plan = _planned(sizes, self.config, self.programs) if sizes else []
+        self._each = None if batch_size is None else -(-batch_size // len(devices))
+
+    @cached_property
+    def programs(self) -> Programs:
+        """What has been compiled, with the seconds that took; puts the parameters on the devices."""
+        on_mesh = sharding.put_params(dict(self.params), self._mesh)
+        return Programs(on_mesh, _LIMIT, devices=self._mesh.size, images_per_device=self._each)
+
+    @property
+    def unreadable(self) -> dict[int, str]:
+        """Why images have no size, by their indices."""
+        return self._sizes[1]
+
+    @cached_property
+    def _sizes(self) -> tuple[dict[int, Size], dict[int, str]]:
+        return read_sizes(self.dataset)
+
+    @cached_property
+    def _text(self) -> TextEmbedding:
+        """The class names, embedded and on the devices."""
+        text = embed_text(self.config, self.params, self.dataset.classes)
+        return sharding.put_params(text, self._mesh)
+
+    @cached_property
+    def _plan(self) -> list[Batch]:
+        """Batches of all images of the data set, by their indices."""
+        sizes, method = self._sizes[0], self.config.method
+        if not sizes:
+            return []
+        indices, buckets = list(sizes), plan_buckets(sizes.values(), method)
+        batches = plan_batches(list(sizes.values()), buckets, method, self.programs.batch_size)
+        return [
+            batch._replace(indices=tuple(indices[number] for number in batch.indices)) for batch in batches
+        ]
+
+    def prepare(self, report: Callable[[str], object] = lambda step: None) -> None:
+        """Do all that costs time before the first image; `report` gets the step that begins."""
+        report(f"Reading the sizes of {self.dataset.count} images")
+        _ = self._plan
+        report(f"Encoding {sum(map(len, self.dataset.classes))} class names")
+        _ = self._text
 
     def batches(self, indices: Iterable[int], process: int = 0, processes: int = 1) -> list[Batch]:
         """The batches that hold these images; of several processes, the share of one.
 
         Which images run together depends on neither, so their labels are the same to the last bit.
         """
-        wanted = set(indices)
+        if not (wanted := set(indices)):
+            return []
         shares = [
             batch._replace(indices=tuple(index for index in batch.indices if index in wanted))
             for batch in self._plan[process::processes]
@@ -99,26 +137,47 @@ class Scorer:
     ) -> Iterator[BatchCounts | Unreadable]:
         """Count the images of batches; an image that cannot be read comes before its batch.
 
-        Where memory runs out, a batch is run in smaller parts (see `Programs`), whose counts are added up.
+        Where memory runs out, a batch is run in smaller parts (see `Programs`), whose counts are added up. An image
+        that is too large for the memory alone counts as unreadable.
 
         Raises:
-          jax.errors.JaxRuntimeError: if a device fails, for instance because one image is too large for its memory.
+          jax.errors.JaxRuntimeError: if a device fails for another reason.
         """
+        if not batches:
+            return
         most = self.config.method.max_regions if self.regions == FROM_DATASET else None
         read = partial(read_example, self.dataset, max_regions=most)
         start = partial(self._start, keep_labels=keep_labels)
         ahead = max(2, _READ_AHEAD // max((batch.batch_size for batch in batches), default=1))
         for pieces in self.programs.run(batches, read, start, ahead=ahead):
             yield from (item for piece in pieces for item in piece.items if isinstance(item, Unreadable))
-            if counts := [counts_of(piece) for piece in pieces if piece.out is not None]:
-                yield joined(counts)
+            for piece in pieces:
+                if exhausted(piece.out):
+                    yield from self._too_large(piece)
+            done = [piece for piece in pieces if piece.out is not None and not exhausted(piece.out)]
+            if done:
+                yield joined([counts_of(piece) for piece in done])
+
+    def _too_large(self, piece: Piece) -> Iterator[Unreadable]:
+        """The images of a piece, one for each device, that did not fit the memory."""
+        for index, item in zip(piece.batch.indices, piece.items, strict=True):
+            if isinstance(item, Example):
+                height, width = item.labels.shape
+                yield Unreadable(
+                    index,
+                    f"{self.dataset.stem(index)} ({width}x{height} pixels) is too large for the memory, even alone "
+                    "on its device. Scale it down, or take a smaller model or fewer points.",
+                )
 
     def _start(self, batch: Batch, items: list[Example | Unreadable], keep_labels: bool) -> list | None:
         """Hand a batch to the devices without waiting for them: one outcome a variant."""
         good = [item for item in items if isinstance(item, Example)]
         if not good:
             return None
-        host = padded_examples(batch, good)
+        try:
+            host = padded_examples(batch, good)
+        except MemoryError as error:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no memory for the batch") from error
         distances = np.array([metrics.boundary_distance(*size) for size in host.sizes.tolist()], np.int32)
         arrays = host.images, host.labels, host.sizes, distances
         images, labels, sizes, distances = jax.device_put(arrays, self._split)
@@ -179,15 +238,7 @@ def _step(
     return _Outcome(total(matrices), areas, total(boundary), labels)
 
 
-def _planned(sizes: dict[int, Size], config: Config, programs: Programs) -> list[Batch]:
-    """Batches of all images of a data set, by their indices."""
-    indices, method = list(sizes), config.method
-    buckets = plan_buckets(sizes.values(), method)
-    batches = plan_batches(list(sizes.values()), buckets, method, programs.batch_size)
-    return [batch._replace(indices=tuple(indices[number] for number in batch.indices)) for batch in batches]
-
-
-def _checked(config: Config, params: dict[str, Any], regions: str, batch_size: int | None) -> Config:
+def _checked(config: Config, params: Mapping[str, Any], regions: str, batch_size: int | None) -> Config:
     """The configuration with the source of regions."""
     known = [*SOURCES, FROM_DATASET]
     if regions not in known:

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from corrclip_jax.config import Config, families, networks_of, to_dict, with_fields
+from corrclip_jax.config import FAMILIES, Config, families, networks_of, to_dict, with_fields
 from corrclip_jax.io.files import atomic_folder
 from corrclip_jax.method.segment import Result, make_segment
 from corrclip_jax.ops.cudnn_attention import EXPORT_CHECKS
-from corrclip_jax.params.model_folder import read, write_description, write_network
+from corrclip_jax.params.model_folder import VOCABULARY, read, write_description, write_network
 from corrclip_jax.runtime.environment import versions
 from corrclip_jax.runtime.memory import with_memory_defaults
 from corrclip_jax.text.embedding import TextEmbedding, as_text_embedding
@@ -97,6 +97,7 @@ def export(
     classes: Sequence[Sequence[str]] | None = None,
     given_regions: bool = False,
     platforms: Sequence[str] = PLATFORMS,
+    overwrite: bool = False,
 ) -> Path:
     """Write the program for images uint8 [batch, height, width, 3] with its weights, atomically.
 
@@ -115,18 +116,23 @@ def export(
       classes: the names of the classes, for the description.
       given_regions: the program takes region maps instead of finding regions.
       platforms: some of `PLATFORMS`.
+      overwrite: write to a folder of other files, too. Those with other names than the program's are kept.
 
     Returns:
       The folder.
 
     Raises:
       ValueError: for what `make_segment` refuses, and for an unknown platform.
-      FileExistsError: if `path` is something else than an exported program.
+      FileExistsError: if `path` holds something else than an exported program, unless `overwrite`.
       OSError: if it cannot be written.
     """
     path = Path(path)
-    if path.exists() and not (path / DESCRIPTION).is_file():
-        raise FileExistsError(f"{path} exists and is not an exported program. Choose another folder.")
+    is_taken = any(path.iterdir()) if path.is_dir() else path.exists()
+    if is_taken and not (path / DESCRIPTION).is_file() and not overwrite:
+        raise FileExistsError(
+            f"{path} exists and is not an exported program. Choose another folder, or let its files of the same "
+            "names be replaced (--overwrite, in Python overwrite=True)."
+        )
     if unknown := sorted(set(platforms) - set(PLATFORMS)) or not platforms:
         raise ValueError(f"platforms must be some of {', '.join(PLATFORMS)}. Got {unknown or 'none'}.")
     text = as_text_embedding(text_emb)
@@ -154,7 +160,7 @@ def export(
             "calling_convention": program.calling_convention_version,
         },
     }
-    with atomic_folder(path) as folder:
+    with atomic_folder(path, own=(*FAMILIES, VOCABULARY)) as folder:
         for name in networks_of(config):
             write_network(folder, name, params[name])
         write_description(folder, config, {})

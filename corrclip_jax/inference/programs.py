@@ -52,12 +52,7 @@ class _TooLarge(Exception):
 
 
 class Programs:
-    """The compiled programs of one tree of parameters, and the batch sizes that the memory allows.
-
-    Attributes:
-      count: how many programs have been compiled.
-      compile_seconds: how long that took, tracing included.
-    """
+    """The compiled programs of one tree of parameters, and the batch sizes that the memory allows."""
 
     def __init__(
         self, params: Any, limit: BatchLimit, *, devices: int = 1, images_per_device: int | None = None
@@ -70,11 +65,23 @@ class Programs:
           devices: how many devices share a batch.
           images_per_device: in place of what `limit` gives.
         """
-        self.compile_seconds = 0.0
+        self._compiled_seconds = 0.0
+        self._compiling_since: float | None = None
         self._params, self._limit, self._devices = params, limit, devices
         self._images_per_device = images_per_device
         self._compiled: dict[tuple, Callable] = {}
         self._largest: dict[Bucket, int] = {}
+
+    @property
+    def compile_seconds(self) -> float:
+        """How long compilation took, tracing included; one that is going on counts, too."""
+        since = self._compiling_since
+        return self._compiled_seconds + (0.0 if since is None else time.perf_counter() - since)
+
+    @property
+    def is_compiling(self) -> bool:
+        """Whether a program is being compiled, in any thread."""
+        return self._compiling_since is not None
 
     @property
     def count(self) -> int:
@@ -104,9 +111,12 @@ class Programs:
         """
         full = _full_key(key, arrays, named)
         if full not in self._compiled:
-            start = time.perf_counter()
-            self._compiled[full] = jax.jit(make()).lower(self._params, *arrays, **named).compile()
-            self.compile_seconds += time.perf_counter() - start
+            self._compiling_since = start = time.perf_counter()
+            try:
+                self._compiled[full] = jax.jit(make()).lower(self._params, *arrays, **named).compile()
+            finally:
+                self._compiling_since = None
+                self._compiled_seconds += time.perf_counter() - start
         return self._compiled[full](self._params, *arrays, **named)
 
     def compiles(self, key: Any, *arrays: Any, **named: Any) -> bool:

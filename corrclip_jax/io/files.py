@@ -1,21 +1,28 @@
 """Atomic writes of files and folders, file names that fit, and a check that a folder is writable."""
 
+import errno
 import hashlib
 import itertools
 import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, own: Collection[str] = ()) -> Iterator[Path]:
     """A temporary folder next to `path`, renamed to `path` if the block succeeds and deleted if it fails.
 
-    An existing folder at `path` is replaced. Temporary folders of processes that were killed are deleted.
+    It takes the place of an existing folder. Files in that folder which this program did not write are kept.
+    Temporary folders of processes that were killed are deleted.
+
+    Args:
+      path: the folder to write.
+      own: names that this program may have written to an existing folder, besides those that it writes now. All
+        others are moved into the new folder.
 
     Raises:
       OSError: if it cannot be written; the message says what to do.
@@ -29,7 +36,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 shutil.rmtree(stale)
         temporary.mkdir()
         yield temporary
-        _replace(temporary, path)
+        _replace(temporary, path, own)
     except OSError as error:
         reason = error.strerror or error
         raise OSError(f"{path} cannot be written: {reason}. Choose another folder, or make room.") from error
@@ -37,12 +44,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _replace(folder: Path, path: Path) -> None:
-    """Rename `folder` to `path`; an existing folder there is deleted afterwards."""
+def _replace(folder: Path, path: Path, own: Collection[str]) -> None:
+    """Rename `folder` to `path`; a folder that was there is deleted, without what is not this program's own."""
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(errno.EEXIST, "a file has this name")
     old = folder.with_name(folder.name + "-old")
     if path.exists():
         path.rename(old)
     folder.rename(path)
+    for entry in old.iterdir() if old.is_dir() else ():
+        if entry.name not in own and not (path / entry.name).exists():
+            entry.rename(path / entry.name)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -88,7 +88,7 @@ def test_own_data_with_region_files_is_scored_as_its_predictions_say(invoke, tmp
     assert matrix.sum() > 3000
     assert content["confusion"]["pixels"] == matrix.tolist()
     assert content["classes"][1]["names"] == ["dog", "hound"]
-    for suffix, words in [("md", "| dog |"), ("html", "hound")]:
+    for suffix, words in [("md", "| dog (hound) |"), ("html", "hound")]:
         text = (tmp_path / "scores" / f"report.{suffix}").read_text("utf-8")
         for each in (words, "background threshold 0.0", "Versions", f"{100 * metrics.mean_iou(matrix):.1f}"):
             assert each in text, (suffix, each)
@@ -167,6 +167,96 @@ def test_the_list_shows_every_benchmark(invoke):
         assert name in found.stdout
 
 
+@pytest.fixture
+def networkless(monkeypatch):
+    """In the method's place, a pixel's class is its red modulo the classes."""
+
+    def make_segment(config):
+        return lambda params, images, text, sizes, regions: SimpleNamespace(
+            labels=images[..., 0].astype(jnp.int32) % 2
+        )
+
+    monkeypatch.setattr(scorer, "make_segment", make_segment)
+
+
+def write_masks(folder: Path, values: tuple[int, ...]) -> list[object]:
+    """Photos with masks of these values, one each; the options that name them and two classes."""
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True)
+    for index, value in enumerate(values):
+        mask = np.zeros((24, 32), np.uint8)
+        mask[:8] = value
+        Image.fromarray(mask).save(folder / "labels" / f"{index}.png")
+        Image.new("RGB", (32, 24)).save(folder / "images" / f"{index}.png")
+    return [folder / "images", "--labels", folder / "labels", "-c", "grass, sky", "--regions", "none"]
+
+
+def test_masks_of_0_and_255_are_explained(invoke, networkless, tmp_path):
+    model = small_model(tmp_path, sam2=False)
+    found = invoke(*write_masks(tmp_path / "a", (255, 255)), "-m", model, "-o", tmp_path / "out")
+    assert found.exit_code == 0
+    for words in ("33.3 % of the pixels are left out (255)", "No image holds: sky", "masks of 0 and 255"):
+        assert words in found.stdout
+        assert words in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_any_field_of_the_configuration_can_be_set(invoke, networkless, tmp_path):
+    options = [*write_masks(tmp_path, (1,)), "-m", small_model(tmp_path, sam2=False), "-o", tmp_path / "out"]
+    found = invoke(*options, "--set", "method.spatial_weight=0.5", "--set", "parts.scope=off")
+    assert found.exit_code == 0, found.output
+    settings = json.loads((tmp_path / "out" / "report.json").read_text())["settings"]
+    assert settings["model"]["method"]["spatial_weight"] == 0.5
+    assert [variant["scope"] for variant in settings["variants"]] == [False]
+    other = invoke(*options)
+    assert "model.method.spatial_weight: was 0.5, is 1.0" in other.stderr
+
+
+def test_no_scored_pixel_is_an_error_and_no_score(invoke, networkless, tmp_path):
+    options = write_masks(tmp_path, (0,))
+    model = small_model(tmp_path, sam2=False)
+    found = invoke(*options, "--ignored", 0, "-m", model, "-o", tmp_path / "out")
+    assert found.exit_code == 1
+    assert "All pixels are left out (0)" in found.stdout
+    assert "mIoU -" in found.stdout
+
+
+def test_data_sets_of_one_name_have_folders_of_their_own(invoke, networkless, tmp_path, monkeypatch):
+    """Both folders of photos are called "images", and so are their files."""
+    monkeypatch.chdir(tmp_path)
+    model = small_model(tmp_path, sam2=False)
+    options = {name: write_masks(tmp_path / name, (value,)) for name, value in (("first", 0), ("second", 1))}
+    for name in options:
+        found = invoke(*options[name], "-m", model)
+        assert found.exit_code == 0, found.output
+        assert "counted before" not in found.stdout
+    contents = [json.loads(path.read_text()) for path in tmp_path.glob("scores/images-*/report.json")]
+    assert sorted(content["pixel_accuracy"] for content in contents) == [pytest.approx(2 / 3, abs=1e-5), 1]
+    again = invoke(*options["first"], "-m", model)
+    assert "1 image in" in again.stdout
+    assert "1 of them counted before" in again.stdout
+
+
+def test_corrected_labels_are_named_and_how_to_go_on(invoke, networkless, tmp_path):
+    options = [
+        *write_masks(tmp_path, (0, 1)),
+        "-m",
+        small_model(tmp_path, sam2=False),
+        "-o",
+        tmp_path / "out",
+    ]
+    assert invoke(*options).exit_code == 0
+    Image.new("L", (32, 24), 1).save(tmp_path / "labels" / "0.png")
+    changed = invoke(*options)
+    assert changed.exit_code == 2
+    assert "labels: the content has changed of 1 of 2 counted images: 0" in changed.stderr
+    assert "--restart" in changed.stderr
+    other = invoke(*options, "--first-id", 1)
+    assert "data.first_id: was 0, is 1" in other.stderr
+    anew = invoke(*options, "--restart")
+    assert anew.exit_code == 0
+    assert "counted before" not in anew.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -175,11 +265,20 @@ def test_the_list_shows_every_benchmark(invoke):
         (("voc22", "--data-root", "."), "the data sets are: scenes, voc21"),
         (("voc21", "--data-root", "nowhere"), "nowhere is no folder"),
         (("voc21", "--images", "photos"), "are for data of your own"),
-        (("--images", "photos"), "give all of --images, --labels and --classes-file"),
+        (("voc21", "--classes", "cat"), "are for data of your own"),
+        (("--images", "photos"), "give the folder of your own photos, --labels and --classes-file"),
+        (("--labels", "photos", "-c", "cat"), "give the folder of your own photos"),
+        (("photos", "--labels", "truth"), "give the folder of your own photos, --labels and --classes-file"),
+        ((".",), r"For the photos in ., give --labels and --classes-file"),
+        (("vok21",), "Did you mean voc21?"),
+        (("scenes", "--set", "method.strid=1"), "Did you mean stride?"),
+        (("scenes", "--set", "clip.text.width=1"), "follows from the weights"),
+        (("scenes", "--set", "regions.source=slic"), "is set by --regions"),
+        (("scenes", "--regions", "slik"), "Did you mean slic?"),
         (("scenes", "--data-root", "."), "they take no --data-root"),
         (("scenes", "--predictions"), "name it with --out"),
         (("scenes", "--regions", "nowhere"), "'nowhere' is no folder"),
-        (("scenes", "--count", "500"), "has 1 to 200 pictures to take. Got 500"),
+        (("scenes", "--count", "500"), "has 1 to 200 images to take. Got 500"),
         (("scenes", "--split", "train"), "the scenes have the splits val, unseen"),
         (("scenes", "--model", "vit-x"), "model must be one of tiny, vit-b"),
     ],

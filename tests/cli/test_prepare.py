@@ -31,6 +31,7 @@ def test_a_map_that_is_none_is_named_and_the_others_are_made(tmp_path):
     write_map(tmp_path / "1.png", 0)
     write_map(tmp_path / "2.png", 190)
     (tmp_path / "3.png").write_bytes(b"")
+    (tmp_path / "._1.png").write_bytes(b"\0\5\x16\7")  # macOS leaves these; they are no maps
     found = prepare("coco_stuff", "--maps", tmp_path, "--out", tmp_path / "out")
     assert found.exit_code == 1
     assert "2.png: COCO-Stuff's raw maps hold no 190" in found.stderr

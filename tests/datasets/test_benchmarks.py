@@ -1,5 +1,6 @@
 """The benchmarks: their table, their trees, and the class of every pixel, against the label files themselves."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from corrclip_jax.config import MethodConfig, with_fields
 from corrclip_jax.datasets.benchmarks import benchmarks, open_benchmark, open_folders, published_miou
 from corrclip_jax.datasets.dataset import Dataset, DatasetError, Example, first, with_region_files
 from corrclip_jax.datasets.label_files import LabelError, read_labels
+from corrclip_jax.datasets.marks import content_marks
 from corrclip_jax.io.region_maps import write_regions
 
 NAMES = (
@@ -221,6 +223,82 @@ def test_own_folders_are_paired_by_stem(tmp_path):
         open_folders(tmp_path / "photos", tmp_path / "none", [["cat"]])
 
 
+def write_pair(folder, photo="a.jpg", label="a.png"):
+    for name, file in (("photos", photo), ("labels", label)):
+        (folder / name).mkdir(exist_ok=True)
+        Image.new("L", (4, 3)).save(folder / name / file)
+    return folder / "photos", folder / "labels", [["cat"], ["dog"]]
+
+
+def test_hidden_files_and_dangling_links_are_neither_photos_nor_labels(tmp_path):
+    """macOS leaves ._a.png beside a.png on foreign disks."""
+    arguments = write_pair(tmp_path)
+    for name in ("photos/._a.jpg", "labels/._a.png", "labels/._b.png", "labels/.hidden.tif"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+    (tmp_path / "labels" / "c.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "labels" / "d.png").mkdir()
+    assert open_folders(*arguments).count == 1
+    write_regions(tmp_path / "maps" / "a.npz", np.zeros((3, 4), int))
+    (tmp_path / "maps" / "._a.npz").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "maps" / "._a.png").write_bytes(b"\0\5\x16\7")
+    assert with_region_files(open_folders(*arguments), tmp_path / "maps").example(0).regions.shape == (3, 4)
+
+
+def test_hidden_files_in_a_published_tree_are_left_out(tmp_path):
+    write_tree("potsdam", tmp_path)
+    count = open_benchmark("potsdam", tmp_path).count
+    for name in ("img_dir/val/._p1.png", "ann_dir/val/._p1.png", "img_dir/val/._q.png"):
+        (tmp_path / "potsdam" / name).write_bytes(b"\0\5\x16\7")
+    assert open_benchmark("potsdam", tmp_path).count == count
+
+
+def test_two_files_of_one_stem_are_named(tmp_path):
+    arguments = write_pair(tmp_path)
+    Image.new("L", (4, 3)).save(tmp_path / "labels" / "a.tif")
+    with pytest.raises(DatasetError, match=r"label files of one stem .*a\.png, .*a\.tif\. Keep one"):
+        open_folders(*arguments)
+    (tmp_path / "labels" / "a.tif").unlink()
+    Image.new("L", (4, 3)).save(tmp_path / "photos" / "a.png")
+    with pytest.raises(DatasetError, match=r"photos of one stem .*a\.jpg, .*a\.png"):
+        open_folders(*arguments)
+    (tmp_path / "photos" / "a.png").unlink()
+    for suffix in ("npz", "png"):
+        write_regions(tmp_path / "maps" / f"a.{suffix}", np.zeros((3, 4), int))
+    with pytest.raises(DatasetError, match=r"several region maps of one picture: a\.npz, a\.png"):
+        with_region_files(open_folders(*arguments), tmp_path / "maps")
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "titles"),
+    [
+        ("voc21", {0: "background", 4: "boat", 11: "diningtable", 15: "person"}),
+        ("voc20", {0: "aeroplane", 3: "boat", 10: "diningtable", 14: "person"}),
+        ("coco_object", {0: "background", 1: "person"}),
+        ("coco_stuff", {0: "person"}),
+    ],
+)
+def test_classes_have_the_data_sets_own_names(tmp_path, benchmark, titles):
+    write_tree(benchmark, tmp_path)
+    data = open_benchmark(benchmark, tmp_path)
+    assert {index: data.class_names[index] for index in titles} == titles
+    assert len(set(data.class_names)) == len(data.classes)
+    assert data.class_names[2] in data.classes[2], "all others are named by their first word"
+
+
+def test_files_are_marked_by_their_content(tmp_path):
+    arguments = write_pair(tmp_path)
+    before = content_marks(open_folders(*arguments))
+    assert list(before) == ["photos", "labels"]
+    shutil.copytree(tmp_path, tmp_path / "copy", ignore=lambda *_: ["copy"])
+    assert content_marks(open_folders(tmp_path / "copy/photos", tmp_path / "copy/labels", [["a"]])) == before
+    Image.new("L", (4, 3), 1).save(tmp_path / "labels" / "a.png")
+    done = []
+    after = content_marks(open_folders(*arguments), done.append)
+    assert (after["photos"], done) == (before["photos"], [1])
+    assert after["labels"] != before["labels"]
+    assert content_marks(TOY)["photos"] == [content_marks(TOY)["photos"][0]] * 3
+
+
 def test_a_label_file_of_another_size_is_told(tmp_path):
     write_tree("potsdam", tmp_path)
     Image.new("L", (40, 31)).save(tmp_path / "potsdam" / "ann_dir" / "val" / "p1.png")
@@ -239,7 +317,7 @@ TOY = Dataset(
 def test_the_first_pictures_can_be_taken():
     assert first(TOY, None) is TOY
     assert first(TOY, 2).count == 2
-    with pytest.raises(DatasetError, match=r"toy has 1 to 3 pictures to take\. Got 4"):
+    with pytest.raises(DatasetError, match=r"toy has 1 to 3 images to take\. Got 4"):
         first(TOY, 4)
 
 
@@ -252,5 +330,5 @@ def test_region_maps_come_from_files_by_stem(tmp_path):
     write_regions(tmp_path / "1.png", np.full((2, 3), 5))
     assert np.unique(with_region_files(TOY, tmp_path).example(1).regions).tolist() == [5]
     (tmp_path / "1.png").unlink()
-    with pytest.raises(DatasetError, match=r"lacks the region maps of 1 of the 3 pictures of toy: 1\.npz"):
+    with pytest.raises(DatasetError, match=r"lacks the region maps of 1 of the 3 images of toy: 1\.npz"):
         with_region_files(TOY, tmp_path)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 from types import SimpleNamespace
 
 import jax
@@ -87,8 +88,8 @@ def test_scenes_are_the_fixed_splits():
     ("arguments", "message"),
     [
         (("test",), "the scenes have the splits val, unseen. Got 'test'"),
-        (("val", 201), "scenes, val has 1 to 200 pictures to take. Got 201"),
-        (("unseen", 0), "scenes, unseen has 1 to 100 pictures to take. Got 0"),
+        (("val", 201), "scenes, val has 1 to 200 images to take. Got 201"),
+        (("unseen", 0), "scenes, unseen has 1 to 100 images to take. Got 0"),
     ],
 )
 def test_what_there_is_not_is_told(arguments, message):
@@ -209,17 +210,44 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved_and_counts_the_same(smal
             np.testing.assert_array_equal(labels, others)
 
 
-def test_an_image_that_does_not_fit_the_memory_alone_is_an_error(small, monkeypatch):
-    def make_segment(config):
-        def exhausted(*arguments, **options):
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+def test_an_image_that_does_not_fit_the_memory_alone_is_named_and_the_others_counted(
+    small, towerless, monkeypatch
+):
+    real = module.padded_examples
 
-        return exhausted
+    def padded(batch, examples):
+        if batch.bucket.shape[1] > 28:
+            raise MemoryError
+        return real(batch, examples)
+
+    monkeypatch.setattr(module, "padded_examples", padded)
+    found = evaluate(TOY, model=small, regions="none", batch_size=2)
+    wide = [index for index in range(TOY.count) if index % 3 == 1]
+    assert list(found.unreadable) == wide
+    assert found.unreadable[1].startswith("1 (32x24 pixels) is too large for the memory, even alone")
+    assert found.report["pictures"] == TOY.count - len(wide)
+
+
+def test_a_device_that_fails_otherwise_is_an_error(small, monkeypatch):
+    def make_segment(config):
+        def broken(*arguments, **options):
+            raise jax.errors.JaxRuntimeError("INTERNAL: the device is lost")
+
+        return broken
 
     monkeypatch.setattr(module, "make_segment", make_segment)
-    scorer = module.Scorer(*small, TOY, regions="truth", batch_size=2)
-    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
-        list(scorer(scorer.batches(range(TOY.count))))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        evaluate(TOY, model=small, regions="none")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), PermissionError(13, "Permission denied"), RecursionError()])
+def test_whatever_keeps_an_image_from_being_read_is_named(error):
+    def example(index: int) -> Example:
+        raise error
+
+    found = read_example(dataclasses.replace(TOY, example=example), 2)
+    assert isinstance(found, Unreadable)
+    assert re.match(r"2 (needs more memory than there is|cannot be read): .+\.", found.message)
 
 
 def test_settings_that_cannot_be_served_are_refused(small):

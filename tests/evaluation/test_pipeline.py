@@ -80,6 +80,7 @@ def test_scores_and_the_commands_report(bench, tmp_path, monkeypatch):
     for report in reports:
         for name in ("seconds", "pictures_per_second", "compiling_seconds"):
             assert report.pop(name) > 0
+        assert report.pop("regions") == str(bench.folder / "regions")
     assert reports[0] == reports[1]
 
 

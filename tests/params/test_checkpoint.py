@@ -141,6 +141,21 @@ def test_a_block_that_fails_leaves_what_was_there(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["new", "old-file"]
 
 
+def test_what_others_put_into_a_folder_survives_its_replacement(tmp_path):
+    (tmp_path / "model" / "deep").mkdir(parents=True)
+    for name in ("notes.txt", "deep/photo.jpg", "tree", "stale"):
+        (tmp_path / "model" / name).write_text(name)
+    with atomic_folder(tmp_path / "model", own=["stale"]) as folder:
+        (folder / "tree").write_text("new")
+    there = {path.name: path.read_text() for path in (tmp_path / "model").rglob("*") if path.is_file()}
+    assert there == {"notes.txt": "notes.txt", "photo.jpg": "deep/photo.jpg", "tree": "new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OSError, match="a file has this name"), atomic_folder(tmp_path / "file"):
+        pass
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_what_a_killed_run_left_is_cleared_by_the_next(tmp_path):
     killed = tmp_path / f".new.partial-{platform.node()}-999999999"
     elsewhere = tmp_path / ".new.partial-another.machine-1"

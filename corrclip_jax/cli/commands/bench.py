@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from corrclip_jax.cli.shared.console import UsageError, messages, results
+from corrclip_jax.cli.shared.console import UsageError, messages, result_as_json, results
 from corrclip_jax.cli.shared.options import (
     BatchOption,
     DtypeOption,
@@ -33,7 +33,7 @@ HELP = "\n\n".join(
         "tests, on the same random weights.",
         "[bold]Examples[/]",
         "  corrclip bench",
-        "  corrclip bench -m vit-b --random --size 500x375 --threads 2 --json vit-b.json",
+        "  corrclip bench -m vit-b --random --size 500x375 --threads 2 --out vit-b.json",
         "  corrclip bench -m vit-b --random --batch 16 --dtype bfloat16 --chunk 32",
         "  corrclip bench -m vit-b --against torch --threads 2",
     ]
@@ -74,8 +74,10 @@ def bench(
         Reference | None, typer.Option(help="Compare with the torch reference.", show_default=False)
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--json", help="Also write the report to this file.", show_default=False)
+        Path | None,
+        typer.Option("--out", "-o", help="Also write the report to this file, as JSON.", show_default=False),
     ] = None,
+    file: Annotated[Path | None, typer.Argument(hidden=True, help="Older spelling of --out.")] = None,
 ) -> None:
     """Measure a model. Users see `HELP`."""
     width, height = parse_size(size)
@@ -123,7 +125,8 @@ def bench(
             )
             shown = tables(report)
     results().print(shown)
-    if out is not None:
+    result_as_json(report)
+    if (out := out or file) is not None:
         from corrclip_jax.io.files import atomic_file
 
         with atomic_file(out) as part:

@@ -8,20 +8,27 @@ import typer
 
 from corrclip_jax.cli.shared.console import UsageError, results
 from corrclip_jax.cli.shared.options import (
+    MODELS,
     SOURCES,
-    ModelOption,
+    ClassesFileOption,
+    ClassesOption,
     OptionalDtypeOption,
+    OverwriteOption,
     PointsOption,
+    SetOption,
+    class_names,
+    model_option,
     threshold_option,
 )
+from corrclip_jax.config.suggestions import did_you_mean
 
 HELP = "\n\n".join(
     [
         "Score a model on a data set: mIoU, accuracy, boundary IoU, IoU of every class, images per second.",
         "Data sets: the benchmarks of the paper (--list), with the paper's settings, in their published folder "
         "trees below --data-root; [bold]scenes[/], generated images (split val: 200; split unseen: 100, with pairs "
-        "of colour and shape that are in no training scene); or photos and label files of your own (--images, "
-        "--labels, --classes-file).",
+        "of colour and shape that are in no training scene); or a folder of your own photos, with --labels and "
+        "--classes-file.",
         "Counts are saved every few hundred images and when the run is interrupted (Ctrl-C, SIGTERM); the same "
         "command resumes from them. An image that cannot be read is named and left out, and the exit code is 1. At "
         "the end, the folder --out holds report.json, report.md, report.html and worst.png.",
@@ -30,15 +37,27 @@ HELP = "\n\n".join(
         "  corrclip evaluate scenes --ablation --count 50",
         "  corrclip evaluate voc21 --data-root data --model vit-b --points 32",
         "  corrclip evaluate ade20k --data-root data --model vit-l --regions region-maps/ade20k --predictions",
-        "  corrclip evaluate --images photos --labels truth --classes-file classes.txt --model vit-b",
+        "  corrclip evaluate photos/ --labels truth/ --classes-file classes.txt",
         "  srun corrclip evaluate coco_stuff --data-root data --model vit-l --distributed",
     ]
 )
 
 
+def data_sets() -> list[str]:
+    """The names of all data sets, for completion and suggestions."""
+    from corrclip_jax.datasets.benchmarks import benchmarks
+
+    return ["scenes", *benchmarks()]
+
+
 def evaluate(
     dataset: Annotated[
-        str | None, typer.Argument(help="A benchmark's name, or scenes.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="A benchmark's name, scenes, or the folder of your own photos.",
+            show_default=False,
+            autocompletion=data_sets,
+        ),
     ] = None,
     show_list: Annotated[bool, typer.Option("--list", help="Show the data sets and exit.")] = False,
     data_root: Annotated[
@@ -46,22 +65,17 @@ def evaluate(
         typer.Option(help="Folder with the published folder tree of the benchmark.", show_default=False),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Folder with your own photos.", show_default=False)
+        Path | None, typer.Option(help="Older spelling of the folder of your own photos.", hidden=True)
     ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="Folder with their label files, of the same names: one number per pixel.", show_default=False
-        ),
-    ] = None,
-    classes_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="Text file with their classes, one per line in the order of the numbers; a semicolon separates "
-            "synonyms.",
+            help="Folder with the label files of your own photos, of the same names: one number per pixel.",
             show_default=False,
         ),
     ] = None,
+    classes: ClassesOption = None,
+    classes_file: ClassesFileOption = None,
     first_id: Annotated[
         int,
         typer.Option(
@@ -72,7 +86,10 @@ def evaluate(
         ),
     ] = 0,
     ignored: Annotated[int, typer.Option(help="The number to ignore (mmsegmentation: ignore_index).")] = 255,
-    model: ModelOption = "tiny",
+    model: Annotated[
+        str | None,
+        model_option(f"{MODELS} [dim]\\[default: tiny for scenes, otherwise vit-b][/]", show_default=False),
+    ] = None,
     split: Annotated[str, typer.Option(help="Split of the scenes: val or unseen.")] = "val",
     count: Annotated[
         int | None, typer.Option(help="Evaluate only this number of images.", show_default=False)
@@ -87,6 +104,7 @@ def evaluate(
     points: PointsOption = None,
     background_threshold: Annotated[float | None, threshold_option("the data set's")] = None,
     dtype: OptionalDtypeOption = None,
+    assignments: SetOption = None,
     ablation: Annotated[
         bool,
         typer.Option(
@@ -120,6 +138,7 @@ def evaluate(
     restart: Annotated[
         bool, typer.Option("--restart", help="Start again instead of resuming from saved counts.")
     ] = False,
+    overwrite: OverwriteOption = False,
     distributed: Annotated[
         bool,
         typer.Option(
@@ -135,39 +154,58 @@ def evaluate(
 
         results().print(list_table())
         return
-    _check(dataset, images, labels, classes_file, data_root, predictions and out is None)
+    if labels is not None and images is None:
+        dataset, images = None, None if dataset is None else Path(dataset)
+    names = _checked_classes(dataset, images, labels, classes, classes_file)
+    _check(dataset, data_root, predictions and out is None)
     from corrclip_jax.cli.runs.evaluate import default_out, run
     from corrclip_jax.evaluation.options import EvaluateOptions
 
     options = EvaluateOptions(
-        dataset, data_root, images, labels, classes_file, first_id, ignored, model, split, count, regions, points,
-        background_threshold, None if dtype is None else dtype.value, ablation, batch, out, predictions, save_every,
-        not restart, distributed,
+        dataset, data_root, images, labels, names, first_id, ignored,
+        model or ("tiny" if dataset == "scenes" else "vit-b"), split, count, regions, points, background_threshold,
+        None if dtype is None else dtype.value, assignments or (), ablation, batch, out, predictions, save_every,
+        not restart, overwrite, distributed,
     )  # fmt: skip
     if code := run(options if out else dataclasses.replace(options, out=default_out(options))):
         raise typer.Exit(code)
 
 
-def _check(
+def _checked_classes(
     dataset: str | None,
     images: Path | None,
     labels: Path | None,
+    classes: str | None,
     classes_file: Path | None,
-    data_root: Path | None,
-    nowhere: bool,
-) -> None:
-    """Refuse options that do not go together, before JAX is imported."""
-    own = [images, labels, classes_file]
-    if dataset is None and None in own:
-        raise UsageError(
-            "Name a data set (--list shows them), or give all of --images, --labels and --classes-file."
-        )
+) -> list[list[str]] | None:
+    """The classes of data of one's own, None for a data set with a name.
+
+    Raises:
+      UsageError: for options that do not go together.
+    """
+    own = [images, labels, classes, classes_file]
     if dataset is not None and any(own):
-        raise UsageError("--images, --labels and --classes-file are for data of your own: name no data set.")
+        raise UsageError("--labels, --classes and --classes-file are for data of your own: name no data set.")
+    if dataset is not None:
+        return None
+    if images is None or labels is None or (classes is None and classes_file is None):
+        raise UsageError(
+            "Name a data set (--list shows them), or give the folder of your own photos, --labels and "
+            "--classes-file."
+        )
+    return class_names(classes, classes_file)
+
+
+def _check(dataset: str | None, data_root: Path | None, nowhere: bool) -> None:
+    """Refuse options that do not go together, before JAX is imported."""
     if dataset == "scenes":
         if data_root is not None:
             raise UsageError("The scenes are generated: they take no --data-root.")
         if nowhere:
             raise UsageError("--predictions need a folder: name it with --out.")
     elif dataset is not None and data_root is None:
-        raise UsageError(f"Say where the files of {dataset} are: --data-root DIR.")
+        if Path(dataset).is_dir():
+            raise UsageError(f"For the photos in {dataset}, give --labels and --classes-file as well.")
+        raise UsageError(
+            f"Say where the files of {dataset} are: --data-root DIR.{did_you_mean(dataset, data_sets())}"
+        )

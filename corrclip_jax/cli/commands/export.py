@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from corrclip_jax.cli.shared.console import messages
+from corrclip_jax.cli.shared.console import messages, result_as_json
 from corrclip_jax.cli.shared.options import (
     BatchOption,
     ClassesFileOption,
@@ -13,14 +13,17 @@ from corrclip_jax.cli.shared.options import (
     DtypeOption,
     ModelOption,
     OutOption,
+    OverwriteOption,
     PointsOption,
     Precision,
     RegionSourceOption,
+    SetOption,
     SizeOption,
     class_names,
     parse_size,
 )
 from corrclip_jax.config import with_fields
+from corrclip_jax.config.assignments import with_assignments
 
 HELP = "\n\n".join(
     [
@@ -51,6 +54,8 @@ def export(
         ),
     ] = False,
     points: PointsOption = None,
+    assignments: SetOption = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Export a model. Users see `HELP`."""
     width, height = parse_size(size)
@@ -70,6 +75,7 @@ def export(
             config = with_fields(config, regions={"source": regions})
         if points is not None:
             config = with_fields(config, regions={"points_per_side": points})
+        config = with_assignments(config, assignments or ())
         status.update(f"Encoding {len(names)} class names")
         text = embed_text(config, params, names)
         text = pad_queries(text, query_bucket(text.features.shape[0]))
@@ -84,5 +90,7 @@ def export(
             batch=batch,
             classes=names,
             given_regions=given_regions,
+            overwrite=overwrite,
         )
+    result_as_json({"program": str(out)})
     console.print(f"Program for {batch} x {width} x {height} -> {escape(str(out))}", soft_wrap=True)

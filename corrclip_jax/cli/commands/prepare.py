@@ -40,14 +40,18 @@ def prepare(
     out: OutOption,
 ) -> None:
     """Write label files. Users see `HELP`."""
-    from corrclip_jax.cli.shared.progress import progress_bar
+    from corrclip_jax.cli.shared.progress import Progress
     from corrclip_jax.datasets.coco import SUFFIX, prepare_file
     from corrclip_jax.datasets.label_files import LabelError
     from corrclip_jax.io.files import check_writable
 
     kind: Kind = benchmark.value
     results_end_in = tuple(SUFFIX.values())
-    files = sorted(path for path in maps.glob("*.png") if not path.stem.endswith(results_end_in))
+    files = sorted(
+        path
+        for path in maps.glob("*.png")
+        if not path.stem.endswith(results_end_in) and not path.name.startswith(".")
+    )
     if not files:
         raise UsageError(
             f"--maps {maps} is no folder with PNG files. Unpack stuffthingmaps_trainval2017.zip there."
@@ -60,9 +64,12 @@ def prepare(
         except LabelError as error:
             return error
 
-    console = messages()
-    with progress_bar() as progress, ThreadPoolExecutor() as pool:
-        results = list(progress.track(pool.map(one, files), len(files), description=f"{benchmark}, {maps}"))
+    console, results = messages(), []
+    with Progress() as progress, ThreadPoolExecutor() as pool:
+        progress.phase(f"{benchmark.value}, {maps}", total=len(files))
+        for result in pool.map(one, files):
+            results.append(result)
+            progress.advance()
     unreadable = [result for result in results if isinstance(result, LabelError)]
     written = sum(result is True for result in results)
     console.print(f"{written} label files written to {out}, {results.count(False)} existed", soft_wrap=True)

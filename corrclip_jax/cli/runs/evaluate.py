@@ -1,25 +1,23 @@
 """Run of `corrclip evaluate`: shows progress, prints scores, gives exit codes."""
 
+import hashlib
 import os
 import sys
-import time
 from pathlib import Path
 
 import jax
 from rich.markup import escape
 
 from corrclip_jax.cli.runs import evaluate_tables
-from corrclip_jax.cli.shared.console import FAILED, complain, messages, results
-from corrclip_jax.cli.shared.progress import progress_bar
+from corrclip_jax.cli.shared.console import FAILED, complain, messages, result_as_json, results
+from corrclip_jax.cli.shared.interrupts import run_interruptibly
+from corrclip_jax.cli.shared.progress import Progress
 from corrclip_jax.datasets.scenes.dataset import SCENES
 from corrclip_jax.evaluation import metrics, report
 from corrclip_jax.evaluation.options import EvaluateOptions
 from corrclip_jax.evaluation.pipeline import Evaluation, run_evaluation
 from corrclip_jax.evaluation.resumable import ResumableEvaluation, Stopped
 from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
-from corrclip_jax.runtime.memory import exhausted
-
-_LINE_EVERY = 30.0  # seconds, without a terminal
 
 
 def run(options: EvaluateOptions) -> int:
@@ -27,18 +25,19 @@ def run(options: EvaluateOptions) -> int:
 
     Raises:
       ValueError, OSError: if the evaluation cannot begin.
+      KeyboardInterrupt: if it was stopped before its first image, or after its last.
     """
     keep_compiled_programs()
     try:
-        with ProgressDisplay() as display:
-            found = run_evaluation(options, on_start=display.start, progress=display.update)
-    except jax.errors.JaxRuntimeError as error:
-        if not exhausted(error):
-            raise
-        complain(
-            "An image is too large for the memory, even alone on its device. Use a smaller model or fewer points."
-        )
-        return FAILED
+        with Progress() as shown:
+            display = Display(shown)
+            found = run_evaluation(
+                options,
+                on_start=display.start,
+                progress=display.update,
+                on_step=display.step,
+                aside=lambda work: run_interruptibly(lambda stop: work()),
+            )
     except Stopped as stopped:
         kept = (
             "nothing is kept without --out" if options.out is None else "the same command continues from here"
@@ -50,15 +49,22 @@ def run(options: EvaluateOptions) -> int:
         return 128 + stopped.number
     if jax.process_index() == 0:
         _print(found)
-    return FAILED if found.unreadable else 0
+    return FAILED if found.unreadable or found.report["mean_iou"] is None else 0
 
 
 def default_out(options: EvaluateOptions) -> Path | None:
-    """The folder for counts and report where none is named: scores/DATASET-MODEL, none for the scenes."""
+    """The folder for counts and report where none is named: scores/DATASET-MODEL, none for the scenes.
+
+    Data of one's own has a digest of its folders in the name: folders of other data may be called the same.
+    """
     if options.dataset == SCENES:
         return None
-    name = options.dataset or Path(str(options.images)).resolve().name
-    return Path("scores") / f"{name}-{Path(str(options.model)).name}"
+    model = Path(str(options.model)).resolve().name
+    if options.dataset is not None:
+        return Path("scores") / f"{options.dataset}-{model}"
+    images, labels = (Path(str(folder)).resolve() for folder in (options.images, options.labels))
+    digest = hashlib.sha256(os.fsencode(f"{images}\0{labels}")).hexdigest()[:8]
+    return Path("scores") / f"{images.name}-{digest}-{model}"
 
 
 def exit_now(code: int) -> None:
@@ -68,49 +74,51 @@ def exit_now(code: int) -> None:
     os._exit(code)
 
 
-class ProgressDisplay:
-    """The progress of an evaluation: a bar on a terminal, elsewhere a line now and then."""
+class Display:
+    """Shows the progress of an evaluation."""
 
-    def __init__(self) -> None:
-        self._is_terminal = messages().is_terminal
-        self._bar = progress_bar()
-        self._printed_at = time.perf_counter()
+    def __init__(self, shown: Progress) -> None:
+        self._shown = shown
+        self._step: tuple[str, int | None] = ("", None)
+        self._done = 0
 
-    def __enter__(self) -> "ProgressDisplay":
-        self._bar.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
+    def step(self, step: str, done: int = 0, total: int | None = None) -> None:
+        """Show what is done before and after the images are scored."""
+        if (step, total) != self._step:
+            self._step, self._done = (step, total), 0
+            self._shown.phase(step, total=total)
+        self._advance(done)
 
     def start(self, run: ResumableEvaluation) -> None:
-        """Show that an evaluation begins."""
-        self._name = escape(f"{run.scorer.dataset.name}, {run.scorer.config.name}")
-        self._task = self._bar.add_task(f"{self._name}: compiling", total=run.total)
-        self._printed_at = time.perf_counter()
+        """Show that images are scored."""
+        self._done = run.before
+        name = f"{run.scorer.dataset.name}, {run.scorer.config.name}"
+        self._shown.phase(name, total=run.before + run.total, done=run.before)
 
     def update(self, run: ResumableEvaluation) -> None:
         """Show how far it is."""
-        if self._is_terminal:
-            line = f"{self._name}: {progress_line(run)}"
-            self._bar.update(self._task, completed=run.done, description=line)
-        elif time.perf_counter() - self._printed_at > _LINE_EVERY:
-            self._printed_at = time.perf_counter()
-            print(progress_line(run), file=sys.stderr, flush=True)
+        self._shown.show(progress_details(run))
+        self._advance(run.before + run.done)
+
+    def _advance(self, done: int) -> None:
+        if done > self._done:
+            self._shown.advance(done - self._done)
+            self._done = done
 
 
-def progress_line(run: ResumableEvaluation) -> str:
-    """How far a run is: images, images per second, time left, the mIoU so far."""
-    counts, done = run.so_far, run.done
-    if not done:
-        return f"0 of {run.total} images, compiling"
-    rate = done / run.seconds
-    left = round((run.total - done) / rate)
-    shards = f" (process {jax.process_index()})" if jax.process_count() > 1 else ""
-    return (
-        f"{done} of {run.total} images{shards}, {rate:.2f} per second, {left // 3600}:{left // 60 % 60:02d}:"
-        f"{left % 60:02d} left, mIoU {report.points(metrics.mean_iou(counts.matrices[0]))}"
-    )
+def progress_details(run: ResumableEvaluation) -> str:
+    """How a run goes, beside the number of its images: images per second, the mIoU so far, what was done before."""
+    parts = [f"{run.before} counted before"] if run.before else []
+    if jax.process_count() > 1:
+        parts.append(f"process {jax.process_index()}")
+    if not run.total:
+        return ", ".join(parts)
+    if run.done:
+        score = report.points(metrics.mean_iou(run.so_far.matrices[0]))
+        parts += [f"{run.done / run.seconds:.2f} per second", f"mIoU {score}"]
+    if run.scorer.programs.is_compiling:
+        parts.append("compiling")
+    return ", ".join(parts)
 
 
 def _print(found: Evaluation) -> None:
@@ -118,7 +126,7 @@ def _print(found: Evaluation) -> None:
     printed, content = results(), found.report
     images = f"{content['pictures']} image{'s' * (content['pictures'] != 1)}"
     settings = content["settings"]
-    made = f"model {settings['model']['name']}, regions {settings['regions']}"
+    made = f"model {settings['model']['name']}, regions {content['regions']}"
     printed.print(escape(f"{content['dataset']}: {images}, {made}"), soft_wrap=True)
     if content["about"]:
         printed.print(f"[dim]{escape(content['about'])}[/]", soft_wrap=True)
@@ -126,10 +134,13 @@ def _print(found: Evaluation) -> None:
     printed.print(evaluate_tables.class_table(content["classes"]))
     line = ", ".join(f"{name} {value}" for name, value in report.headline(content))
     printed.print(f"\n[bold]{line}[/]", soft_wrap=True)
+    for line in content["notes"]:
+        printed.print(f"[yellow]Note:[/] {escape(line)}", soft_wrap=True)
     if "ablation" in content:
         for table in evaluate_tables.ablation_tables(found.matrices):
             printed.print("", table)
-    printed.print(f"\n{evaluate_tables.speed(content, len(found.matrices))}")
+    printed.print(f"\n{evaluate_tables.speed(content, len(found.matrices), found.before)}")
+    result_as_json(content)
     if found.out is not None:
         messages().print(f"Report: {escape(str(found.out / 'report.html'))}", soft_wrap=True)
     for stem, message in content["unreadable"].items():

@@ -12,6 +12,7 @@ from rich.table import Table
 from corrclip_jax.cli.shared.tables import add_numbers, plain_table
 from corrclip_jax.config import PartsConfig
 from corrclip_jax.datasets.benchmarks import benchmarks
+from corrclip_jax.datasets.dataset import some
 from corrclip_jax.datasets.scenes.dataset import SCENES
 from corrclip_jax.datasets.scenes.words import CLASSES
 from corrclip_jax.evaluation import metrics
@@ -33,12 +34,15 @@ def list_table() -> Table:
     return table
 
 
-def speed(content: Mapping[str, Any], variants: int) -> str:
-    """How long it took, in one line."""
+def speed(content: Mapping[str, Any], variants: int, before: int) -> str:
+    """How long it took, in one line; `before` images were counted by former runs."""
     several = f" x {variants} variants" if variants > 1 else ""
+    known = f", {before} of them counted before" if before else ""
+    compiling = content["compiling_seconds"]
     return (
-        f"{content['pictures']} images{several} in {content['seconds']:.1f} s, "
-        f"{content['pictures_per_second']:.2f} per second; compiling took {content['compiling_seconds']:.1f} s more"
+        f"{content['pictures']} image{'s' * (content['pictures'] != 1)}{several} in {content['seconds']:.1f} s, "
+        f"{content['pictures_per_second']:.2f} per second{known}"
+        + (f"; compiling took {compiling:.1f} s more" if compiling else "")
     )
 
 
@@ -52,8 +56,15 @@ def class_table(classes: Sequence[Mapping[str, Any]]) -> Table:
     for entry in classes:
         bar = ProgressBar(1.0, entry["iou"] or 0.0, width=24)
         numbers = (points(entry["accuracy"]), points(entry["boundary_iou"]), percent(entry["pixels"] / total))
-        table.add_row(escape(entry["names"][0]), points(entry["iou"]), bar, *numbers)
+        table.add_row(escape(_title(entry)), points(entry["iou"]), bar, *numbers)
     return table
+
+
+def _title(entry: Mapping[str, Any]) -> str:
+    """The name of a class, and in brackets the words it was asked for by if its name is none of them."""
+    if entry["name"] in entry["names"]:
+        return entry["name"]
+    return f"{entry['name']} ({some(entry['names'], 3)})"
 
 
 def ablation_tables(matrices: dict[PartsConfig, Int[np.ndarray, "K K1"]]) -> list[Table]:

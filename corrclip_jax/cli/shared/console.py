@@ -1,8 +1,11 @@
 """Console output, error messages and exit codes of all commands."""
 
 import io
+import json
 import logging
+import os
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import typer
@@ -20,20 +23,54 @@ class UsageError(ValueError):
     """Options that contradict each other, or that would overwrite something."""
 
 
+@dataclass
+class Output:
+    """What the running command prints, by the options that all commands have.
+
+    Attributes:
+      as_json: the result as JSON on stdout, in place of tables.
+      quiet: results and errors only.
+      verbose: log messages, too.
+      debug: tracebacks of errors.
+    """
+
+    as_json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    debug: bool = False
+
+    def begin(self) -> None:
+        """Turn on what was asked for, before JAX is imported."""
+        if self.verbose:
+            logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s", force=True)
+            logging.getLogger("absl").setLevel(logging.INFO)
+            os.environ["JAX_LOG_COMPILES"] = "1"
+
+
+output = Output()
+
+
 def messages() -> Console:
-    """A console on stderr, for progress and errors; new in each call, since tests and pipes replace stderr."""
-    return Console(stderr=True, highlight=False)
+    """A console on stderr, for progress and notes; new in each call, since tests and pipes replace stderr."""
+    return Console(stderr=True, highlight=False, quiet=output.quiet)
 
 
 def results() -> Console:
-    """A console on stdout, for results."""
-    return Console(highlight=False)
+    """A console on stdout, for results to be read by people; prints nothing under --json."""
+    return Console(highlight=False, quiet=output.as_json)
+
+
+def result_as_json(content: Any) -> None:
+    """Print the result of a command under --json; names of files that are no UTF-8 are escaped."""
+    if output.as_json:
+        print(json.dumps(content, indent=1, default=str))
 
 
 def complain(error: BaseException | str) -> None:
     """Print an error on stderr, without a traceback."""
     text = str(error) or type(error).__name__
-    messages().print(f"[bold red]Error:[/] {escape(text)}", soft_wrap=True)
+    console = Console(stderr=True, highlight=False)
+    console.print(f"[bold red]Error:[/] {escape(text)}", soft_wrap=True)
 
 
 def note(text: str) -> None:
@@ -56,13 +93,14 @@ class Program(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
+        vars(output).update(vars(Output()))
         logging.getLogger("absl").setLevel(logging.ERROR)  # hide log messages of JAX and Orbax
         print_any_character()
         try:
             with sigterm_raises():
                 return super().invoke(ctx)
         except (ValueError, OSError, ImportError) as error:
-            if ctx.params["debug"]:
+            if ctx.params["debug"] or output.debug:
                 raise
             complain(error)
             raise typer.Exit(USAGE) from None

@@ -10,6 +10,7 @@ import typer
 from corrclip_jax.cli.shared.console import UsageError
 from corrclip_jax.config import RegionSource
 from corrclip_jax.config.regions import region_sources
+from corrclip_jax.config.suggestions import did_you_mean
 
 SOURCES: tuple[RegionSource, ...] = region_sources()
 
@@ -26,12 +27,32 @@ def source_option(name: str, help: str, *, show_default: bool = True) -> Any:
 
     def known(source: RegionSource | None) -> RegionSource | None:
         if source is not None and source not in SOURCES:
-            raise typer.BadParameter(f"must be one of {', '.join(SOURCES)}. Got {source!r}.")
+            near = did_you_mean(source, SOURCES)
+            raise typer.BadParameter(f"must be one of {', '.join(SOURCES)}. Got {source!r}.{near}")
         return source
 
     return typer.Option(
         name, help=help, metavar=f"<{'|'.join(SOURCES)}>", callback=known, show_default=show_default
     )
+
+
+def checked_assignments(assignments: list[str] | None) -> list[str] | None:
+    """The values of --set, refused before a model is loaded if no model could have them."""
+    from corrclip_jax.config import FAMILIES, Config, with_fields
+    from corrclip_jax.config.assignments import with_assignments
+
+    every_network = {name: family.config() for name, family in FAMILIES.items()}
+    for text in assignments or ():
+        name = text.partition("=")[0].strip()
+        if name.split(".")[0] in FAMILIES:
+            raise typer.BadParameter(f"{name} follows from the weights of the model.")
+        if name in (others := {"regions.source": "--regions", "name": "--model", "vocabulary": "--model"}):
+            raise typer.BadParameter(f"{name} is set by {others[name]}.")
+        try:
+            with_assignments(with_fields(Config(), **every_network), [text])
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+    return assignments
 
 
 _DTYPE = (
@@ -54,14 +75,22 @@ ClassesFileOption = Annotated[
         help="Text file with one class per line; a semicolon separates synonyms.", show_default=False
     ),
 ]
-ModelOption = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        help="tiny (generated scenes only), vit-b, vit-l, vit-h, or the folder of a model or of its checkpoints.",
-    ),
-]
+MODELS = "tiny (generated scenes only), vit-b, vit-l, vit-h, or the folder of a model or of its checkpoints."
+
+
+def model_names() -> list[str]:
+    """The names of all models, for completion."""
+    from corrclip_jax.hub.presets import EMBEDDED, PRESETS
+
+    return [EMBEDDED, *PRESETS]
+
+
+def model_option(help: str, *, show_default: bool = True) -> Any:
+    """The option --model."""
+    return typer.Option("--model", "-m", help=help, show_default=show_default, autocompletion=model_names)
+
+
+ModelOption = Annotated[str, model_option(MODELS)]
 RegionsOption = Annotated[
     str,
     typer.Option(
@@ -89,6 +118,19 @@ OptionalDtypeOption = Annotated[
 ]
 SizeOption = Annotated[str, typer.Option(help="Width and height of the images, in pixels.")]
 BatchOption = Annotated[int, typer.Option(min=1, help="Images per call.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Any field of the configuration, as in method.stride=56; may be given several times.",
+        callback=checked_assignments,
+        show_default=False,
+    ),
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files in --out that this program did not write.")
+]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; created if missing.")]
 
 
