@@ -34,18 +34,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command, _help in (
-    (segment.segment, segment.HELP),
-    (regions.regions, regions.HELP),
-    (convert.convert, convert.HELP),
-    (models.models, models.HELP),
-    (demo.demo, demo.HELP),
-    (evaluate.evaluate, evaluate.HELP),
-    (prepare.prepare, prepare.HELP),
-    (export.export, export.HELP),
-    (bench.bench, bench.HELP),
-):
-    app.command(help=_help)(with_common_options(_command))
+_WAIT_FOR_SIGNALS = (segment, regions, evaluate, demo)  # and save what is done; the others run in a thread
+for _module in (segment, regions, convert, models, demo, evaluate, prepare, export, bench):
+    _command = getattr(_module, _module.__name__.rpartition(".")[2])
+    app.command(help=_module.HELP)(with_common_options(_command, in_thread=_module not in _WAIT_FOR_SIGNALS))
 
 
 def _version(show: bool) -> bool:

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from corrclip_jax.cli.shared.console import UsageError, messages, result_as_json, results
+from corrclip_jax.cli.shared.console import UsageError, output, result_as_json, results
 from corrclip_jax.cli.shared.options import (
     BatchOption,
     DtypeOption,
@@ -77,17 +76,19 @@ def bench(
         Path | None,
         typer.Option("--out", "-o", help="Also write the report to this file, as JSON.", show_default=False),
     ] = None,
-    file: Annotated[Path | None, typer.Argument(hidden=True, help="Older spelling of --out.")] = None,
+    file: Annotated[Path | None, typer.Argument(hidden=True, help="--json FILE: the older --out.")] = None,
 ) -> None:
     """Measure a model. Users see `HELP`."""
     width, height = parse_size(size)
+    if file is not None:
+        out, output.as_json = file, False
     if threads is not None:
         limit_threads(threads)
-    console = messages()
-    with console.status("Starting") as status:
+    from corrclip_jax.cli.shared.progress import Progress
 
-        def progress(step: str) -> None:
-            status.update(escape(step))
+    with Progress() as shown_progress:
+        progress = shown_progress.phase
+        progress("Starting")
 
         changes: dict = {"dtype": dtype.value, "regions": {}, "method": {}}
         changes["regions"] |= {} if regions is None else {"source": regions}
@@ -126,7 +127,7 @@ def bench(
             shown = tables(report)
     results().print(shown)
     result_as_json(report)
-    if (out := out or file) is not None:
+    if out is not None:
         from corrclip_jax.io.files import atomic_file
 
         with atomic_file(out) as part:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from corrclip_jax.cli.shared.console import UsageError, messages, results
+from corrclip_jax.cli.shared.console import UsageError, messages, result_as_json, results
 from corrclip_jax.config import FAMILIES, families
 
 HELP = "\n\n".join(
@@ -74,7 +74,12 @@ def convert(
             "OpenAI, MetaCLIP and DFN, exact for those of LAION.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing folder at --out.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", "--force", help="Replace another conversion at --out; other files in it stay."
+        ),
+    ] = False,
     **checkpoints: Any,
 ) -> None:
     """Convert published checkpoints. Users see `HELP`."""
@@ -101,14 +106,18 @@ def convert(
         from corrclip_jax.conversion.convert import convert as convert_files
 
         run = partial(convert_files, given)
+    from corrclip_jax.cli.shared.progress import Progress
+
     console = messages()
-    with console.status("Reading the checkpoints ..."):
+    with Progress() as progress:
+        progress.phase("Reading the checkpoints")
         made = run(
             out=out,
             vocabulary=vocabulary,
             name=name,
             quick_gelu=quick_gelu,
-            force=force,
+            force=overwrite,
             report=lambda line: console.print(escape(line), soft_wrap=True),
         )
     results().print(str(made), soft_wrap=True, markup=False)
+    result_as_json({"model": str(made)})

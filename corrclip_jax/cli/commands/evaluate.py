@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from corrclip_jax.cli.shared.console import UsageError, results
+from corrclip_jax.cli.shared.console import UsageError, result_as_json, results
 from corrclip_jax.cli.shared.options import (
     MODELS,
     SOURCES,
@@ -150,9 +150,10 @@ def evaluate(
 ) -> None:
     """Score a model; `HELP` is its help text."""
     if show_list:
-        from corrclip_jax.cli.runs.evaluate_tables import list_table
+        from corrclip_jax.cli.runs.evaluate_tables import list_content, list_table
 
         results().print(list_table())
+        result_as_json(list_content())
         return
     if labels is not None and images is None:
         dataset, images = None, None if dataset is None else Path(dataset)

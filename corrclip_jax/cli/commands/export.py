@@ -60,15 +60,17 @@ def export(
     """Export a model. Users see `HELP`."""
     width, height = parse_size(size)
     names = class_names(classes, classes_file)
-    console = messages()
-    with console.status("Starting") as status:
+    from corrclip_jax.cli.shared.progress import Progress
+
+    with Progress() as progress:
+        progress.phase("Starting")
         from corrclip_jax.hub.presets import load
         from corrclip_jax.inference.export import export as write
         from corrclip_jax.regions.sources import network_to_load
         from corrclip_jax.text.embedding import pad_queries, query_bucket
         from corrclip_jax.text.encode import embed_text
 
-        status.update(f"Loading {escape(model)}")
+        progress.phase(f"Loading {model}")
         network = None if given_regions else network_to_load(regions)
         config, params = load(model, dtype=dtype.value, region_network=network)
         if regions is not None:
@@ -76,10 +78,10 @@ def export(
         if points is not None:
             config = with_fields(config, regions={"points_per_side": points})
         config = with_assignments(config, assignments or ())
-        status.update(f"Encoding {len(names)} class names")
+        progress.phase(f"Encoding {len(names)} class names")
         text = embed_text(config, params, names)
         text = pad_queries(text, query_bucket(text.features.shape[0]))
-        status.update("Lowering")
+        progress.phase("Lowering")
         write(
             out,
             config,
@@ -93,4 +95,4 @@ def export(
             overwrite=overwrite,
         )
     result_as_json({"program": str(out)})
-    console.print(f"Program for {batch} x {width} x {height} -> {escape(str(out))}", soft_wrap=True)
+    messages().print(f"Program for {batch} x {width} x {height} -> {escape(str(out))}", soft_wrap=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from corrclip_jax.cli.shared.console import FAILED, UsageError, complain, messages
+from corrclip_jax.cli.shared.console import FAILED, UsageError, complain, messages, result_as_json
 from corrclip_jax.cli.shared.options import OutOption
 
 if TYPE_CHECKING:
@@ -73,6 +73,13 @@ def prepare(
     unreadable = [result for result in results if isinstance(result, LabelError)]
     written = sum(result is True for result in results)
     console.print(f"{written} label files written to {out}, {results.count(False)} existed", soft_wrap=True)
+    result_as_json(
+        {
+            "written": written,
+            "existed": results.count(False),
+            "unreadable": [str(error) for error in unreadable],
+        }
+    )
     for error in unreadable:
         complain(error)
     if unreadable:

@@ -34,6 +34,23 @@ def list_table() -> Table:
     return table
 
 
+def list_content() -> list[dict[str, Any]]:
+    """The data sets of `list_table` as plain JSON types."""
+    content: list[dict[str, Any]] = [{"name": SCENES, "title": "generated images", "classes": CLASSES}]
+    for name, entry in benchmarks().items():
+        settings = {"first_id": entry.first_id, "ignored": entry.ignored, "method": entry.method}
+        content.append(
+            {
+                "name": name,
+                "title": entry.title,
+                "classes": entry.classes,
+                "folders": entry.layout.folders,
+                **settings,
+            }
+        )
+    return content
+
+
 def speed(content: Mapping[str, Any], variants: int, before: int) -> str:
     """How long it took, in one line; `before` images were counted by former runs."""
     several = f" x {variants} variants" if variants > 1 else ""

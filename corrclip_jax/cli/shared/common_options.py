@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from corrclip_jax.cli.shared.console import output
+from corrclip_jax.cli.shared.interrupts import run_interruptibly
 
 _PANEL = "Output"
 _OPTIONS = {
@@ -18,8 +19,13 @@ _OPTIONS = {
 }
 
 
-def with_common_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the options of all commands, which set `console.output`."""
+def with_common_options(command: Callable[..., None], *, in_thread: bool) -> Callable[..., None]:
+    """The command with the options of all commands, which set `console.output`.
+
+    Args:
+      command: a command.
+      in_thread: run it in a thread, while this one waits for signals: for commands that do not do so themselves.
+    """
 
     own = inspect.signature(command)
     names = [name for name in _OPTIONS if name not in own.parameters]  # a command may have its own
@@ -30,7 +36,10 @@ def with_common_options(command: Callable[..., None]) -> Callable[..., None]:
             if given.pop(name):
                 setattr(output, name, True)
         output.begin()
-        command(**given)
+        if in_thread:
+            run_interruptibly(lambda stop: command(**given))
+        else:
+            command(**given)
 
     added = [
         inspect.Parameter(

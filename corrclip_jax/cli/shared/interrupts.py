@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
 
+from rich.console import Console
+
 T = TypeVar("T")
 
 GRACE_SECONDS = 1.0
@@ -86,6 +88,7 @@ def end_if_still_working(code: int) -> None:
     Python would wait for a compilation, or crash in the middle of it. Files are written so that this does no harm.
     """
     if any(worker.is_alive() for worker in _workers):
+        Console(stderr=True).show_cursor()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -1,0 +1,77 @@
+"""Options that all commands have, one spelling of the same thing, and suggestions for words that are unknown."""
+
+import json
+
+import pytest
+import typer
+from command_line import corrclip, plain
+from PIL import Image
+
+from corrclip_jax.cli import app
+
+COMMANDS = typer.main.get_command(app).commands
+
+
+def options(command):
+    return {
+        name
+        for parameter in COMMANDS[command].params
+        for name in (*parameter.opts, *parameter.secondary_opts)
+    }
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_prints_json_and_more_or_less(command):
+    assert {"--json", "--quiet", "-q", "--verbose", "-v", "--debug"} <= options(command)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "near"),
+    [
+        (("segmnet",), "segment"),
+        (("evaluate", "--regoins", "slic"), "--regions"),
+        (("evaluate", "vok21"), "voc21"),
+        (("evaluate", "scenes", "--regions", "slick"), "slic"),
+        (("bench", "--regions", "slick"), "slic"),
+        (("evaluate", "scenes", "--set", "method.strides=56"), "stride"),
+    ],
+)
+def test_a_word_that_is_nearly_right_is_suggested(arguments, near):
+    found = corrclip(*arguments)
+    assert found.exit_code == 2
+    assert near in plain(found.stderr).replace("'", "")
+
+
+@pytest.fixture
+def maps(tmp_path):
+    """Two of COCO-Stuff's raw maps, one of which is none."""
+    Image.new("L", (2, 2), 0).save(tmp_path / "1.png")
+    Image.new("L", (2, 2), 190).save(tmp_path / "2.png")
+    return "prepare", "coco_stuff", "--maps", tmp_path, "--out", tmp_path / "out"
+
+
+def test_json_is_all_that_stdout_holds(maps):
+    found = corrclip(*maps, "--json")
+    content = json.loads(found.stdout)
+    assert (content["written"], content["existed"], len(content["unreadable"])) == (1, 0, 1)
+    assert "1 label files written" in found.stderr
+
+
+def test_quiet_leaves_results_and_errors(maps):
+    found = corrclip(*maps, "--quiet")
+    assert found.exit_code == 1
+    assert "label files written" not in found.stderr
+    assert "raw maps hold no 190" in found.stderr
+    assert "label files written" in corrclip(*maps).stderr, "of the next command nothing is hidden"
+
+
+def test_debug_shows_the_traceback_of_an_error(tmp_path):
+    arguments = ("prepare", "coco_stuff", "--maps", tmp_path, "--out", tmp_path / "out")
+    assert isinstance(corrclip(*arguments).exception, SystemExit)
+    assert isinstance(corrclip(*arguments, "--debug").exception, ValueError)
+
+
+def test_the_list_of_data_sets_is_also_json():
+    content = json.loads(corrclip("evaluate", "--list", "--json").stdout)
+    assert content[0]["name"] == "scenes"
+    assert {"voc21", "ade20k"} <= {entry["name"] for entry in content}
