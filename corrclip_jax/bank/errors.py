@@ -1,0 +1,5 @@
+"""The error of a bank that cannot be used."""
+
+
+class BankError(ValueError):
+    """A bank that is damaged, empty, or made by other networks than it is to be used with."""

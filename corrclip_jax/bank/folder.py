@@ -1,0 +1,223 @@
+"""Bank folder: keys, values and origin of every entry, a manifest of images, and the networks that made them.
+
+bank.json      how many entries there are, of which backbone and CLIPs: what counts; written last, in one step
+images.jsonl   a line for each image: its folder and name, bytes of the file, its first entry and how many it has
+keys, values/main, values/<name>, region, box    rows in Zarr (a published index instead has codes and its tables)
+
+Files may hold more than `bank.json` counts, left by a build that was interrupted; that is not read.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from corrclip_jax.bank.errors import BankError
+from corrclip_jax.bank.rows import Rows
+from corrclip_jax.io.files import atomic_file
+from corrclip_jax.method.bank import MOST_LISTS, Bank, QuantisedKeys
+
+DESCRIPTION, IMAGES = "bank.json", "images.jsonl"
+FORMAT = 1
+EXACT, QUANTISED = "exact", "quantised"
+_TABLES = ("centroids", "words", "starts", "codes", "ids", "squares")  # of quantised keys
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that made keys or values.
+
+    Attributes:
+      name: its family, or what a user calls it.
+      width: of its rows.
+      digest: of its weights (`params.digests`), None where it is not known.
+      licence: of the published weights, None where it is not known.
+    """
+
+    name: str
+    width: int
+    digest: str | None = None
+    licence: str | None = None
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `bank.json` says.
+
+    Attributes:
+      entries: how many entries the bank has.
+      images: how many images they are of; 0 where that is not known.
+      backbone: what made the keys.
+      values: the CLIPs that made the values, by name.
+      keys: "exact" or "quantised".
+      settings: what the entries depend on besides the networks, plain JSON types.
+      roots: folders of the images, as absolute paths.
+      generation: how many builds have been added to it.
+      key_rows: rows of the keys, where they are not those of the values.
+    """
+
+    entries: int
+    images: int
+    backbone: Network
+    values: dict[str, Network]
+    keys: str = EXACT
+    settings: dict[str, Any] = field(default_factory=dict)
+    roots: list[str] = field(default_factory=list)
+    generation: int = 0
+    key_rows: int | None = None
+
+
+class BankImage(NamedTuple):
+    """An image of a bank: a line of `images.jsonl`.
+
+    Attributes:
+      name: path below its folder, with "/".
+      root: number of its folder among `Description.roots`.
+      bytes: size of its file.
+      first: its first entry.
+      entries: how many it has.
+    """
+
+    name: str
+    root: int
+    bytes: int
+    first: int
+    entries: int
+
+
+def read_description(folder: str | Path) -> Description:
+    """What the bank in a folder is.
+
+    Raises:
+      FileNotFoundError: if the folder holds no bank.
+      BankError: if it is damaged, or of a format that this version does not know.
+    """
+    file = Path(folder) / DESCRIPTION
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no bank ({DESCRIPTION} is not in it). `corrclip bank build` makes one, and finishes "
+            "one whose build was interrupted."
+        )
+    try:
+        content = json.loads(file.read_text("utf-8"))
+        if content.pop("format") != FORMAT:
+            raise BankError(
+                f"{file} has another format than {FORMAT}, which this version reads. Build it again."
+            )
+        content["backbone"] = Network(**content["backbone"])
+        content["values"] = {name: Network(**value) for name, value in content["values"].items()}
+        return Description(**content)
+    except BankError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BankError(f"{file} is damaged ({error}). Copy the bank again, or build it again.") from error
+
+
+def write_description(folder: Path, description: Description) -> None:
+    """Write `bank.json` in one step: what it counts must be there."""
+    with atomic_file(folder / DESCRIPTION) as partial:
+        partial.write_text(json.dumps({"format": FORMAT, **asdict(description)}, indent=1) + "\n", "utf-8")
+
+
+def read_images(folder: str | Path, description: Description) -> list[BankImage]:
+    """The images of a bank, in the order of their entries.
+
+    Raises:
+      BankError: if the list is missing, damaged, or shorter than the bank says.
+    """
+    file = Path(folder) / IMAGES
+    if not description.images:
+        return []
+    try:
+        with file.open(encoding="utf-8") as lines:
+            found = [
+                BankImage(*json.loads(line))
+                for line, _ in zip(lines, range(description.images), strict=False)
+            ]
+    except (OSError, ValueError, TypeError) as error:
+        raise BankError(f"{file} is missing or damaged ({error}). Copy the bank again.") from error
+    if len(found) < description.images:
+        raise BankError(
+            f"{file} lists {len(found)} images, the bank has {description.images}. Copy it again."
+        )
+    return found
+
+
+def load_bank(folder: str | Path, *, in_memory: bool = True) -> Bank:
+    """The bank in a folder, for `make_segment`.
+
+    Args:
+      folder: the bank.
+      in_memory: whether rows are read at once, as NumPy arrays; else they are read where they are used, by
+        `put_bank` for instance.
+
+    Raises:
+      FileNotFoundError: if the folder holds no bank.
+      BankError: if it is damaged or empty, or holds values that are not finite.
+    """
+    folder = Path(folder)
+    description = read_description(folder)
+    if description.entries == 0:
+        raise BankError(f"{folder} holds no entries. Build it with images that have regions.")
+
+    def rows(name: str, count: int) -> Any:
+        found = Rows(folder / name, count)
+        return found[:] if in_memory else found
+
+    count = description.entries if description.key_rows is None else description.key_rows
+    if description.keys == QUANTISED:
+        sizes = {"centroids": None, "words": None, "starts": None}
+        parts = {name: rows(name, _length(folder / name) if name in sizes else count) for name in _TABLES}
+        make: Any = QuantisedKeys
+        keys = make(**parts, lists=min(MOST_LISTS, len(parts["centroids"])))
+        width = parts["centroids"].shape[1]
+    else:
+        keys = rows("keys", count)
+        width = keys.shape[1]
+    values = {name: rows(f"values/{name}", description.entries) for name in description.values}
+    widths = {"keys": (width, description.backbone.width)}
+    widths |= {name: (values[name].shape[1], network.width) for name, network in description.values.items()}
+    for name, (found, wanted) in widths.items():
+        if found != wanted:
+            raise BankError(
+                f"{folder}: {name} are of width {found}, {DESCRIPTION} says {wanted}. Copy it again."
+            )
+    return Bank(keys, values)
+
+
+def check_fits(description: Description, backbone: Network, clips: Mapping[str, Network], name: str) -> None:
+    """Check that a bank was made by the networks that it is used with.
+
+    Args:
+      description: of the bank.
+      backbone: what makes the features of regions.
+      clips: what the names of classes are embedded with, by name.
+      name: of the bank, for messages.
+
+    Raises:
+      BankError: if it was not.
+    """
+    pairs = [("backbone", description.backbone, backbone)]
+    for clip, network in clips.items():
+        if clip not in description.values:
+            raise BankError(
+                f"{name} has no values of the CLIP {clip!r}; it has {', '.join(description.values)}. Build it with "
+                "this model."
+            )
+        pairs.append((f"CLIP {clip!r}", description.values[clip], network))
+    for what, made, used in pairs:
+        if (made.name, made.width) != (used.name, used.width):
+            raise BankError(
+                f"{name} was made with the {what} {made.name} of width {made.width}, the model has {used.name} of "
+                f"width {used.width}. Use the model that made the bank, or build one with this model."
+            )
+        if None not in (made.digest, used.digest) and made.digest != used.digest:
+            raise BankError(
+                f"{name} was made with other weights of the {what} {made.name} than the model's. Use the model "
+                "that made the bank, or build one with this model."
+            )
+
+
+def _length(path: Path) -> int:
+    return Rows(path, 0)._store.shape[0]

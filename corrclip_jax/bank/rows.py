@@ -1,0 +1,103 @@
+"""Rows of a bank on disk: arrays [N, ...] in Zarr, through TensorStore, which also reads and writes buckets."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+
+from corrclip_jax.bank.errors import BankError
+
+CHUNK_BYTES = 8 << 20
+"""About what a chunk, a file of its own, holds."""
+
+_AGAIN = "Copy the bank again from where it is whole, or build it again."
+
+
+class Rows:
+    """An array on disk that is read by slices of rows, as NumPy arrays; `shape` counts the rows that are valid.
+
+    Values that were never written, or are not finite, are an error when they are read.
+    """
+
+    def __init__(self, path: Path, count: int):
+        """Open the array at `path`, of which `count` rows are valid.
+
+        Raises:
+          BankError: if it is missing, damaged, or has fewer rows.
+        """
+        self.path = path
+        try:
+            self._store = ts.open(_where(path), open=True, read=True).result()
+        except ValueError as error:
+            raise BankError(f"{path} is missing or damaged ({_reason(error)}). {_AGAIN}") from error
+        self.dtype = np.dtype(self._store.dtype.numpy_dtype)
+        self.shape = (count, *self._store.shape[1:])
+        if self._store.shape[0] < count:
+            raise BankError(f"{path} has {self._store.shape[0]} rows, the bank {count}. {_AGAIN}")
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return int(np.prod(self.shape))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """Read rows."""
+        begin, end, _ = rows.indices(len(self))
+        try:
+            found = np.asarray(self._store[begin:end].read().result())
+        except ValueError as error:
+            raise BankError(f"{self.path} is cut short or damaged ({_reason(error)}). {_AGAIN}") from error
+        if found.dtype.kind == "f" and not _finite(found):
+            raise BankError(f"{self.path} has rows that are missing or not finite (NaN). {_AGAIN}")
+        return found
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
+
+
+def write_rows(path: Path, first: int, rows: np.ndarray) -> None:
+    """Write rows from `first` on; the array is made, and made longer, where that is needed.
+
+    Raises:
+      OSError: where they cannot be written.
+    """
+    chunk = max(1, CHUNK_BYTES // max(rows[:1].nbytes, 1))
+    metadata = {
+        "shape": [0, *rows.shape[1:]],
+        "data_type": rows.dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [chunk, *rows.shape[1:]]}},
+        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+        "fill_value": "NaN" if rows.dtype.kind == "f" else 0,
+    }
+    try:
+        store = ts.open({**_where(path), "metadata": metadata}, create=True, open=True).result()
+        if store.shape[0] < first + len(rows):
+            store = store.resize(exclusive_max=[first + len(rows), *rows.shape[1:]]).result()
+        store[first : first + len(rows)].write(rows).result()
+    except ValueError as error:
+        raise OSError(
+            f"{path} cannot be written: {_reason(error)}. Make room, or allow writing there."
+        ) from error
+
+
+def _where(path: Path) -> dict[str, Any]:
+    return {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path.absolute())}}
+
+
+def _finite(x: np.ndarray) -> bool:
+    if x.dtype == np.float16:  # NumPy computes with these one by one
+        return not ((x.view(np.uint16) & 0x7C00) == 0x7C00).any()
+    return bool(np.isfinite(x).all())
+
+
+def _reason(error: ValueError) -> str:
+    return str(error).split(" [")[0].split("\n")[0]

@@ -1,0 +1,292 @@
+"""Build of a bank: images to entries, resumable at any moment, by one process or several.
+
+Images are planned once, in the order of their file stems, and computed in parts that several processes share. After
+an interruption the next call continues with the parts that are not there (`bank.unfinished`).
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from corrclip_jax.bank.errors import BankError
+from corrclip_jax.bank.folder import DESCRIPTION, Description, Network, read_description, read_images
+from corrclip_jax.bank.unfinished import Entries, Plan, PlannedImage, Unfinished
+from corrclip_jax.inference.buckets import Batch, Bucket, Size
+from corrclip_jax.inference.photo_reading import read_photo_sizes
+from corrclip_jax.runtime import distributed
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tiff"})
+"""Suffixes of the images of a bank, as in the official implementation."""
+
+_PART = 16  # images, at least, whose entries are saved together
+
+Progress = Callable[[int, int], object]
+"""A callback with how many images are done, and of how many."""
+
+
+class Extractor(Protocol):
+    """What makes entries of images.
+
+    Attributes:
+      backbone: the network that makes keys.
+      clips: those that make values, by name.
+      settings: what the entries depend on besides, plain JSON types.
+    """
+
+    backbone: Network
+    clips: Mapping[str, Network]
+    settings: Mapping[str, Any]
+
+    def plan(self, sizes: Sequence[Size]) -> list[Batch]:
+        """Images that are computed together."""
+        ...
+
+    def __call__(
+        self, batches: Sequence[Batch], photos: Mapping[int, Path], sizes: Mapping[int, Size]
+    ) -> Iterator[tuple[int, dict[int, Entries | str]]]:
+        """For each batch, by its number, the entries of its images, or why they have none."""
+        ...
+
+
+@dataclass(frozen=True)
+class BankBuild:
+    """What a build did.
+
+    Attributes:
+      description: the bank.
+      added: how many entries are new.
+      unreadable: why images were left out, by path.
+      without_regions: images in which no regions were found; they have no entries.
+    """
+
+    description: Description
+    added: int
+    unreadable: dict[str, str]
+    without_regions: list[str]
+
+
+def build(
+    images: Sequence[Path],
+    out: Path,
+    extractor: Extractor,
+    *,
+    restart: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> BankBuild:
+    """Add the entries of images to a bank, which is made where there is none.
+
+    An interrupted build is finished first. Images that the bank has already are left out.
+
+    Args:
+      images: photos, or folders of photos, with all their sub-folders.
+      out: the bank's folder.
+      extractor: what makes the entries.
+      restart: forget an interrupted build.
+      progress: called after each batch of this process.
+
+    Raises:
+      BankError: a bank, or an interrupted build, of other networks or settings; a damaged one.
+      FileNotFoundError: no images.
+    """
+    unfinished, leads = Unfinished(out), jax.process_index() == 0
+    unreadable: dict[str, str] = {}
+    without: set[str] = set()
+    with unfinished.alone() if leads else nullcontext():
+        if leads and restart:
+            unfinished.clear()
+        before = _entries(out)
+        interrupted = _agreed(lambda: _checked(unfinished.read(), extractor, out))
+        for begun in (interrupted, None):
+            plan = begun or _agreed(lambda: _planned(images, out, extractor))
+            if plan is None:
+                continue
+            if leads and not begun:
+                unfinished.begin(plan)
+            distributed.gather(b"")  # the plan is there
+            _work(plan, unfinished, extractor, progress)
+            distributed.gather(b"")  # all parts are there
+            if leads:
+                _, failed, empty = unfinished.commit(plan)
+                unreadable, without = unreadable | failed, without | set(empty)
+            distributed.gather(b"")  # the bank is there
+    description = read_description(out)
+    return BankBuild(description, description.entries - before, unreadable, sorted(without))
+
+
+def _entries(out: Path) -> int:
+    return read_description(out).entries if (out / DESCRIPTION).is_file() else 0
+
+
+def _agreed(make: Callable[[], Plan | None]) -> Plan | None:
+    """A plan that the first process makes, on all processes."""
+    if jax.process_count() == 1:
+        return make()
+    message = b""
+    if jax.process_index() == 0:
+        try:
+            plan = make()
+            message = json.dumps(None if plan is None else asdict(plan)).encode()
+        except (ValueError, OSError) as error:
+            message = json.dumps(str(error)).encode()
+    content = json.loads(distributed.from_first(message))
+    if isinstance(content, str):
+        raise BankError(content)
+    if content is None:
+        return None
+    content["backbone"] = Network(**content["backbone"])
+    content["values"] = {name: Network(**value) for name, value in content["values"].items()}
+    content["images"] = [PlannedImage(*image) for image in content["images"]]
+    return Plan(**content)
+
+
+def _checked(plan: Plan | None, extractor: Extractor, out: Path) -> Plan | None:
+    """An interrupted build's plan, if it makes the same entries as this one."""
+    if plan is None:
+        return None
+    _check_same(f"{out} holds an interrupted build", plan, extractor, "; or forget it with --restart")
+    return plan
+
+
+def _check_same(what: str, made: Plan | Description, extractor: Extractor, advice: str = "") -> None:
+    same = {
+        "backbone": (made.backbone, extractor.backbone),
+        "CLIPs": (made.values, dict(extractor.clips)),
+        "settings": (made.settings, dict(extractor.settings)),
+    }
+    for name, (old, new) in same.items():
+        if old != new:
+            raise BankError(
+                f"{what} with other {name}: {_plain(old)} there, {_plain(new)} here. Use the model and the options "
+                f"that it was begun with{advice}."
+            )
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Network):
+        return f"{value.name} of width {value.width}" + (f" ({value.digest[:8]})" if value.digest else "")
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(one)}" for name, one in value.items()) or "none"
+    return str(value)
+
+
+def _planned(images: Sequence[Path], out: Path, extractor: Extractor) -> Plan | None:
+    """The plan for the images that the bank does not have yet; None where it has all of them."""
+    roots: list[str] = []
+    known: set[tuple[str, int]] = set()
+    generation = 1
+    if (out / DESCRIPTION).is_file():
+        bank = read_description(out)
+        if bank.keys != "exact":
+            raise BankError(f"{out} was imported from a published index, to which nothing can be added.")
+        _check_same(f"{out} is a bank", bank, extractor)
+        roots, generation = list(bank.roots), bank.generation + 1
+        known = {(image.name, image.bytes) for image in read_images(out, bank)}
+    found = []
+    for root, name in bank_images(images):
+        bytes = (root / name).stat().st_size
+        if (name, bytes) not in known:
+            path = str(root.resolve())
+            roots += [path] * (path not in roots)
+            found.append((name, roots.index(path), bytes))
+    if not found:
+        return None
+    sizes, failures = read_photo_sizes([Path(roots[root]) / name for name, root, _ in found])
+    order = sorted(sizes, key=lambda index: (Path(found[index][0]).stem, found[index][:2]))
+    batches = extractor.plan([sizes[index] for index in order]) if order else []
+    return Plan(
+        generation,
+        extractor.backbone,
+        dict(extractor.clips),
+        dict(extractor.settings),
+        roots,
+        [PlannedImage(*found[index], *sizes[index]) for index in order],
+        {
+            str(Path(roots[found[index][1]]) / found[index][0]): str(error)
+            for index, error in failures.items()
+        },
+        [
+            [[*asdict(batch.bucket).values(), batch.batch_size, list(batch.indices)] for batch in part]
+            for part in _parts(batches)
+        ],
+    )
+
+
+def bank_images(paths: Sequence[Path]) -> list[tuple[Path, str]]:
+    """The images at paths, each as a folder and a path below it with "/"; of a file the folder is its own.
+
+    Raises:
+      FileNotFoundError: for a path that does not exist, or a folder without images.
+    """
+    found: dict[Path, tuple[Path, str]] = {}
+    for path in paths:
+        if path.is_dir():
+            inside = [
+                (path, file.relative_to(path).as_posix())
+                for file in sorted(path.rglob("*"))
+                if file.suffix.lower() in SUFFIXES and file.is_file()
+            ]
+        else:
+            inside = [(path.parent, path.name)] if path.is_file() else []
+        if not inside:
+            raise FileNotFoundError(
+                f"{path} holds no images. Looked for {', '.join(sorted(SUFFIXES))}, in sub-folders too."
+                if path.is_dir()
+                else f"{path} does not exist. Give images, or folders of images."
+            )
+        for root, name in inside:
+            found.setdefault((root / name).resolve(), (root, name))
+    return list(found.values())
+
+
+def _parts(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
+    """Batches whose entries are saved together."""
+    part: list[Batch] = []
+    for batch in batches:
+        part.append(batch)
+        if sum(len(one.indices) for one in part) >= _PART:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _work(plan: Plan, unfinished: Unfinished, extractor: Extractor, progress: Progress) -> None:
+    """Compute this process's share of the parts that are not there."""
+    todo = unfinished.todo(plan)[jax.process_index() :: jax.process_count()]
+    batches = [
+        (part, Batch(Bucket(*shape), tuple(indices), size))
+        for part in todo
+        for *shape, size, indices in plan.parts[part]
+    ]
+    total = sum(len(batch.indices) for _, batch in batches)
+    photos = {i: Path(plan.roots[image.root]) / image.name for i, image in enumerate(plan.images)}
+    sizes = {i: (image.height, image.width) for i, image in enumerate(plan.images)}
+    done: dict[int, Entries | str] = {}
+    seen = 0
+    progress(0, total)
+    for number, found in extractor([batch for _, batch in batches], photos, sizes):
+        done |= found
+        seen += len(found)
+        part = batches[number][0]
+        if number + 1 == len(batches) or batches[number + 1][0] != part:
+            unfinished.save(part, done)
+            done = {}
+        progress(seen, total)
+
+
+def as_stored(keys: np.ndarray, values: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Keys and values as they are stored, float16.
+
+    Raises:
+      BankError: for features that are not finite.
+    """
+    stored = {name: np.asarray(x, np.float16) for name, x in {"": keys, **values}.items()}
+    if not all(np.isfinite(x).all() for x in stored.values()):
+        raise BankError("its features are not finite (NaN): the model's weights are damaged")
+    return stored.pop(""), stored
