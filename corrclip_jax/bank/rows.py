@@ -8,8 +8,8 @@ import tensorstore as ts
 
 from corrclip_jax.bank.errors import BankError
 
-CHUNK_BYTES = 8 << 20
-"""About what a chunk, a file of its own, holds."""
+CHUNK_ROWS = 4096
+"""Rows of a chunk, which is a file of its own: 8 MB of float16 keys of width 1024."""
 
 _AGAIN = "Copy the bank again from where it is whole, or build it again."
 
@@ -70,16 +70,8 @@ def write_rows(path: Path, first: int, rows: np.ndarray) -> None:
     Raises:
       OSError: where they cannot be written.
     """
-    chunk = max(1, CHUNK_BYTES // max(rows[:1].nbytes, 1))
-    metadata = {
-        "shape": [0, *rows.shape[1:]],
-        "data_type": rows.dtype.name,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [chunk, *rows.shape[1:]]}},
-        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
-        "fill_value": "NaN" if rows.dtype.kind == "f" else 0,
-    }
     try:
-        store = ts.open({**_where(path), "metadata": metadata}, create=True, open=True).result()
+        store = _opened(path, rows)
         if store.shape[0] < first + len(rows):
             store = store.resize(exclusive_max=[first + len(rows), *rows.shape[1:]]).result()
         store[first : first + len(rows)].write(rows).result()
@@ -87,6 +79,20 @@ def write_rows(path: Path, first: int, rows: np.ndarray) -> None:
         raise OSError(
             f"{path} cannot be written: {_reason(error)}. Make room, or allow writing there."
         ) from error
+
+
+def _opened(path: Path, rows: np.ndarray) -> Any:
+    """The array at `path` for writing; a new one for such rows where there is none."""
+    if (path / "zarr.json").is_file():
+        return ts.open(_where(path), open=True).result()
+    metadata = {
+        "shape": [0, *rows.shape[1:]],
+        "data_type": rows.dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [CHUNK_ROWS, *rows.shape[1:]]}},
+        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+        "fill_value": "NaN" if rows.dtype.kind == "f" else 0,
+    }
+    return ts.open({**_where(path), "metadata": metadata}, create=True).result()
 
 
 def _where(path: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Unfinished build of a bank: a plan, and the entries of the images that are done, part by part.
 
 A part is some images that are computed together; its file appears whole or not at all, so that a build may be
-killed at any moment. When all parts are there, `commit` appends their entries to the bank in the order of the images
-and writes `bank.json`, from which on they count; killed before that, it begins again and writes the same rows.
+killed at any moment. When all parts are there, `commit` appends their entries to the bank in the order of the
+images and writes `bank.json`, from which on they count; killed before, it begins again and writes the same rows.
 """
 
 import json
@@ -29,7 +29,7 @@ from corrclip_jax.bank.folder import (
     read_images,
     write_description,
 )
-from corrclip_jax.bank.rows import write_rows
+from corrclip_jax.bank.rows import CHUNK_ROWS, write_rows
 from corrclip_jax.io.files import atomic_file
 
 try:
@@ -38,7 +38,6 @@ except ImportError:  # as on Windows
     fcntl = None  # type: ignore[assignment]
 
 FOLDER, PLAN = "unfinished", "plan.json"
-_ROWS = 4096  # that are written at a time
 
 
 class Entries(NamedTuple):
@@ -184,9 +183,12 @@ class Unfinished:
             else:
                 images.append(BankImage(*image[:3], first + _count(waiting), len(found.regions)))
                 waiting.append(found)
-                while _count(waiting) >= _ROWS - first % _ROWS:
-                    first, waiting = self._write(first, waiting, _ROWS - first % _ROWS)
+                while _count(waiting) >= CHUNK_ROWS - first % CHUNK_ROWS:
+                    first, waiting = self._write(first, waiting, CHUNK_ROWS - first % CHUNK_ROWS)
         first, _ = self._write(first, waiting, _count(waiting))
+        if first == old.entries and (self.bank / DESCRIPTION).is_file():
+            self.clear()
+            return old, unreadable, without
         with atomic_file(self.bank / IMAGES) as partial:
             partial.write_text("".join(json.dumps(image) + "\n" for image in images), "utf-8")
         new = replace(old, entries=first, images=len(images), roots=plan.roots, generation=plan.generation)
@@ -226,7 +228,7 @@ class Unfinished:
     def _images(self, part: int) -> list[tuple[int, int | str]]:
         try:
             with safe_open(self._file(part), framework="np") as file:
-                return json.loads(file.metadata()["images"])
+                return [(index, found) for index, found in json.loads(file.metadata()["images"])]
         except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
             raise BankError(
                 f"{self._file(part)} is missing or damaged ({error}). Delete it and build again: its images are "

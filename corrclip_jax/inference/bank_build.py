@@ -5,11 +5,11 @@ an interruption the next call continues with the parts that are not there (`bank
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -30,6 +30,7 @@ Progress = Callable[[int, int], object]
 """A callback with how many images are done, and of how many."""
 
 
+@runtime_checkable
 class Extractor(Protocol):
     """What makes entries of images.
 
@@ -97,24 +98,29 @@ def build(
     unfinished, leads = Unfinished(out), jax.process_index() == 0
     unreadable: dict[str, str] = {}
     without: set[str] = set()
+
+    def add(plan: Plan) -> None:
+        distributed.gather(b"")  # the plan is there
+        _work(plan, unfinished, extractor, progress)
+        distributed.gather(b"")  # all parts are there
+        if leads:
+            _, failed, empty = unfinished.commit(plan)
+            unreadable.update(failed)
+            without.update(empty)
+        distributed.gather(b"")  # the bank is there
+
     with unfinished.alone() if leads else nullcontext():
         if leads and restart:
             unfinished.clear()
         before = _entries(out)
         interrupted = _agreed(lambda: _checked(unfinished.read(), extractor, out))
-        for begun in (interrupted, None):
-            plan = begun or _agreed(lambda: _planned(images, out, extractor))
-            if plan is None:
-                continue
-            if leads and not begun:
-                unfinished.begin(plan)
-            distributed.gather(b"")  # the plan is there
-            _work(plan, unfinished, extractor, progress)
-            distributed.gather(b"")  # all parts are there
+        if interrupted is not None:
+            add(interrupted)
+        fresh = _agreed(lambda: _planned(images, out, extractor, {*unreadable, *without}))
+        if fresh is not None:
             if leads:
-                _, failed, empty = unfinished.commit(plan)
-                unreadable, without = unreadable | failed, without | set(empty)
-            distributed.gather(b"")  # the bank is there
+                unfinished.begin(fresh)
+            add(fresh)
     description = read_description(out)
     return BankBuild(description, description.entries - before, unreadable, sorted(without))
 
@@ -175,8 +181,8 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def _planned(images: Sequence[Path], out: Path, extractor: Extractor) -> Plan | None:
-    """The plan for the images that the bank does not have yet; None where it has all of them."""
+def _planned(images: Sequence[Path], out: Path, extractor: Extractor, tried: Set[str]) -> Plan | None:
+    """The plan for the images that the bank does not have and that were not tried; None where there are none."""
     roots: list[str] = []
     known: set[tuple[str, int]] = set()
     generation = 1
@@ -190,8 +196,8 @@ def _planned(images: Sequence[Path], out: Path, extractor: Extractor) -> Plan | 
     found = []
     for root, name in bank_images(images):
         bytes = (root / name).stat().st_size
-        if (name, bytes) not in known:
-            path = str(root.resolve())
+        path = str(root.resolve())
+        if (name, bytes) not in known and str(Path(path) / name) not in tried:
             roots += [path] * (path not in roots)
             found.append((name, roots.index(path), bytes))
     if not found:

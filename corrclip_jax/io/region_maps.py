@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int32, Integer
+from jaxtyping import Bool, Int32, Integer
 from PIL import Image, UnidentifiedImageError
 
 from corrclip_jax.io import coco_rle
@@ -69,6 +69,31 @@ def read_regions(path: str | os.PathLike, height: int, width: int) -> Int32[np.n
     except FileNotFoundError:
         raise RegionError(f"The region map {path} does not exist.") from None
     return as_regions(regions, height, width, name=str(path))
+
+
+def read_masks(
+    path: str | os.PathLike, height: int, width: int
+) -> Int32[np.ndarray, "{height} {width}"] | Bool[np.ndarray, "R {height} {width}"]:
+    """Read the regions of a photo of this size: a map as of `read_regions`, or the masks that an `.npz` file
+    holds in its place, which may overlap.
+
+    Raises:
+      RegionError: as `read_regions` does.
+    """
+    path = Path(path)
+    if path.suffix.lower() in (".png", ".json"):
+        return read_regions(path, height, width)
+    try:
+        found = _read_npz(path)
+    except FileNotFoundError:
+        raise RegionError(f"The region map {path} does not exist.") from None
+    if found.dtype != bool or found.ndim != 3:
+        return as_regions(found, height, width, name=str(path))
+    if found.shape[1:] != (height, width):
+        raise RegionError(
+            f"{path} must hold masks of the photo's size, {height} x {width}. Got {found.shape[1:]}."
+        )
+    return found
 
 
 def as_regions(
