@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Bool
 
 from corrclip_jax.config import Config, PartsConfig, to_dict
 from corrclip_jax.datasets.dataset import Dataset, some
 from corrclip_jax.datasets.marks import content_marks
+from corrclip_jax.params.digests import network_digest
 from corrclip_jax.runtime.environment import versions
 
 # Fields that bound memory and never change a result.
@@ -101,19 +101,12 @@ def settings(
 
 
 def weights_sha256(params: Mapping[str, Any]) -> dict[str, str]:
-    """A digest of every network's parameters: names, types, shapes and values, in the order of their names."""
-
-    def one(network: str) -> str:
-        digest = hashlib.sha256()
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params[network]):
-            array = np.ascontiguousarray(leaf)
-            digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
-            digest.update(array.reshape(-1).view(np.uint8).data)
-        return digest.hexdigest()
-
+    """A digest of every network's parameters."""
     networks = sorted(params)
     with ThreadPoolExecutor() as pool:  # hashing releases Python's lock
-        return dict(zip(networks, pool.map(one, networks), strict=True))
+        return dict(
+            zip(networks, pool.map(lambda network: network_digest(params[network]), networks), strict=True)
+        )
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
