@@ -1,7 +1,7 @@
 """Bank folder: keys, values and origin of every entry, a manifest of images, and the networks that made them.
 
 bank.json      how many entries there are, of which backbone and CLIPs: what counts; written last, in one step
-images.jsonl   a line for each image: its folder and name, bytes of the file, its first entry and how many it has
+images.jsonl   a line for each image: its folder and name, digest of the file, its first entry and how many it has
 keys, values/main, values/<name>, region, box    rows in Zarr (a published index instead has codes and its tables)
 
 Files may hold more than `bank.json` counts, left by a build that was interrupted; that is not read.
@@ -74,14 +74,14 @@ class BankImage(NamedTuple):
     Attributes:
       name: path below its folder, with "/".
       root: number of its folder among `Description.roots`.
-      bytes: size of its file.
+      mark: digest of its file (`io.marks`).
       first: its first entry.
       entries: how many it has.
     """
 
     name: str
     root: int
-    bytes: int
+    mark: str
     first: int
     entries: int
 

@@ -56,11 +56,11 @@ class Entries(NamedTuple):
 
 
 class PlannedImage(NamedTuple):
-    """An image that is to be added: path below its folder, the folder's number, bytes of the file, its size."""
+    """An image that is to be added: path below its folder, the folder's number, digest of the file, its size."""
 
     name: str
     root: int
-    bytes: int
+    mark: str
     height: int
     width: int
 

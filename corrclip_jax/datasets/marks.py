@@ -7,14 +7,13 @@ when its content changes.
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 
 from corrclip_jax.datasets.dataset import Dataset
+from corrclip_jax.io.marks import MARK_BYTES, file_mark
 
 _THREADS = 8  # they wait for files; hashing releases Python's lock
-_BYTES = 16
 _KINDS = {"photos": "image", "labels": "labels", "regions": "regions"}
 
 
@@ -33,7 +32,7 @@ def content_marks(
 
     def one(index: int) -> dict[str, str]:
         if dataset.files is not None:
-            return {kind: _file_mark(path) for kind, path in dataset.files(index).items()}
+            return {kind: file_mark(path) for kind, path in dataset.files(index).items()}
         return _example_marks(dataset, index)
 
     found: list[dict[str, str]] = []
@@ -43,14 +42,6 @@ def content_marks(
             progress(len(found))
     kinds = [kind for kind in _KINDS if any(kind in marks for marks in found)]
     return {kind: [marks.get(kind, "") for marks in found] for kind in kinds}
-
-
-def _file_mark(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=_BYTES)).hexdigest()
-    except OSError:
-        return ""
 
 
 def _example_marks(dataset: Dataset, index: int) -> dict[str, str]:
@@ -66,6 +57,6 @@ def _example_marks(dataset: Dataset, index: int) -> dict[str, str]:
 
 
 def _array_mark(array: np.ndarray) -> str:
-    digest = hashlib.blake2b(f"{array.dtype} {array.shape}".encode(), digest_size=_BYTES)
+    digest = hashlib.blake2b(f"{array.dtype} {array.shape}".encode(), digest_size=MARK_BYTES)
     digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -6,6 +6,7 @@ an interruption the next call continues with the parts that are not there (`bank
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from corrclip_jax.bank.folder import DESCRIPTION, Description, Network, read_des
 from corrclip_jax.bank.unfinished import Entries, Plan, PlannedImage, Unfinished
 from corrclip_jax.inference.buckets import Batch, Bucket, Size
 from corrclip_jax.inference.photo_reading import read_photo_sizes
+from corrclip_jax.io.marks import file_mark
 from corrclip_jax.runtime import distributed
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tiff"})
@@ -156,7 +158,19 @@ def _checked(plan: Plan | None, extractor: Extractor, out: Path) -> Plan | None:
     if plan is None:
         return None
     _check_same(f"{out} holds an interrupted build", plan, extractor, "; or forget it with --restart")
+    paths = [Path(plan.roots[image.root]) / image.name for image in plan.images]
+    marks = zip(paths, plan.images, _marks(paths), strict=True)
+    if changed := [str(path) for path, image, mark in marks if mark != image.mark]:
+        raise BankError(
+            f"{len(changed)} images changed since the build in {out} was interrupted ({', '.join(changed[:3])}). "
+            "Put them back, or forget that build with --restart."
+        )
     return plan
+
+
+def _marks(paths: Sequence[Path]) -> list[str]:
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(file_mark, paths))
 
 
 def _check_same(what: str, made: Plan | Description, extractor: Extractor, advice: str = "") -> None:
@@ -184,7 +198,7 @@ def _plain(value: Any) -> str:
 def _planned(images: Sequence[Path], out: Path, extractor: Extractor, tried: Set[str]) -> Plan | None:
     """The plan for the images that the bank does not have and that were not tried; None where there are none."""
     roots: list[str] = []
-    known: set[tuple[str, int]] = set()
+    known: set[tuple[str, str]] = set()
     generation = 1
     if (out / DESCRIPTION).is_file():
         bank = read_description(out)
@@ -192,14 +206,14 @@ def _planned(images: Sequence[Path], out: Path, extractor: Extractor, tried: Set
             raise BankError(f"{out} was imported from a published index, to which nothing can be added.")
         _check_same(f"{out} is a bank", bank, extractor)
         roots, generation = list(bank.roots), bank.generation + 1
-        known = {(image.name, image.bytes) for image in read_images(out, bank)}
+        known = {(image.name, image.mark) for image in read_images(out, bank)}
     found = []
-    for root, name in bank_images(images):
-        bytes = (root / name).stat().st_size
+    listed = bank_images(images)
+    for (root, name), mark in zip(listed, _marks([root / name for root, name in listed]), strict=True):
         path = str(root.resolve())
-        if (name, bytes) not in known and str(Path(path) / name) not in tried:
+        if (name, mark) not in known and str(Path(path) / name) not in tried:
             roots += [path] * (path not in roots)
-            found.append((name, roots.index(path), bytes))
+            found.append((name, roots.index(path), mark))
     if not found:
         return None
     sizes, failures = read_photo_sizes([Path(roots[root]) / name for name, root, _ in found])

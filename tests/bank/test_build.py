@@ -118,6 +118,9 @@ def test_an_interrupted_build_goes_on_with_its_own_settings_or_is_forgotten(tmp_
         build(*args, FakeExtractor(), progress=stop)
     with pytest.raises(BankError, match="holds an interrupted build with other backbone"):
         build(*args, FakeExtractor("radio"))
+    write_image(tmp_path / "images" / "b.png", 1)
+    with pytest.raises(BankError, match=r"1 images changed since .*b.png"):
+        build(*args, FakeExtractor())
     assert build(*args, FakeExtractor("radio"), restart=True).description.backbone.name == "radio"
 
 
