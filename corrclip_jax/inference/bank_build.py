@@ -278,7 +278,9 @@ def _parts(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
 
 def _work(plan: Plan, unfinished: Unfinished, extractor: Extractor, progress: Progress) -> None:
     """Compute this process's share of the parts that are not there."""
-    todo = unfinished.todo(plan)[jax.process_index() :: jax.process_count()]
+    # By their numbers: another process may have done some of its own already.
+    own = range(jax.process_index(), len(plan.parts), jax.process_count())
+    todo = [part for part in unfinished.todo(plan) if part in own]
     batches = [
         (part, Batch(Bucket(*shape), tuple(indices), size))
         for part in todo
