@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ml_dtypes  # noqa: F401  -- makes NumPy know bfloat16 by name, which safetensors asks it for
+import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from corrclip_jax.conversion.rules import ConversionError, Shape
@@ -85,6 +86,31 @@ def open_checkpoint(path: Path) -> Checkpoint:
     )
 
 
+def read_rows(path: Path) -> Any:
+    """The only tensor of a torch pickle, or the array of a `.npy` file, mapped from the file where possible.
+
+    Raises:
+      ConversionError: as `open_checkpoint`; for several tensors, or none.
+    """
+    with path.open("rb") as file:
+        start = file.read(6)
+    try:
+        if start == b"\x93NUMPY":
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError) as error:
+        raise ConversionError(f"{path} is cut short or damaged ({error}). {_AGAIN}") from error
+    if not start.startswith((b"PK\x03\x04", b"\x80")):
+        raise ConversionError(f"{path} is neither a torch pickle nor a .npy file, or it is damaged. {_AGAIN}")
+    content = _unpickle(path, mmap=start.startswith(b"PK"))
+    tensors = list(content.values()) if isinstance(content, Mapping) else [content]
+    tensors = [tensor for tensor in tensors if hasattr(tensor, "detach")]
+    if len(tensors) != 1:
+        raise ConversionError(f"{path} holds {len(tensors)} tensors, expected one.")
+    if "bfloat16" in str(tensors[0].dtype):
+        tensors = [tensors[0].float()]
+    return tensors[0].detach().numpy()
+
+
 def is_pickle(path: Path) -> bool:
     """Whether a checkpoint (a file, or the index of a sharded one) can be read with torch alone."""
     return ".safetensors" not in path.name
@@ -127,6 +153,10 @@ def _open_pickle(path: Path, zipped: bool) -> Checkpoint:
 
 
 def _load_pickle(path: Path, mmap: bool) -> dict[str, Any]:
+    return _unwrap(_unpickle(path, mmap), path)
+
+
+def _unpickle(path: Path, mmap: bool) -> Any:
     try:
         import torch
     except ImportError as error:
@@ -137,7 +167,7 @@ def _load_pickle(path: Path, mmap: bool) -> dict[str, Any]:
     try:
         # DINO's training checkpoints carry their options as a Namespace, which is a plain record.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         found = re.search(r"(?:GLOBAL|type|class) [`']?([\w.]+\.[\w.]+)", str(error))
         what = f" ({found[1]})" if found else ""
@@ -154,7 +184,6 @@ def _load_pickle(path: Path, mmap: bool) -> dict[str, Any]:
             ) from error
         reason = str(error).split("\n")[0] or type(error).__name__
         raise ConversionError(f"{path} is cut short or damaged ({reason}). {_AGAIN}") from error
-    return _unwrap(content, path)
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ Files may hold more than `bank.json` counts, left by a build that was interrupte
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,8 @@ from corrclip_jax.method.bank import MOST_LISTS, Bank, QuantisedKeys
 DESCRIPTION, IMAGES = "bank.json", "images.jsonl"
 FORMAT = 1
 EXACT, QUANTISED = "exact", "quantised"
-_TABLES = ("centroids", "words", "starts", "codes", "ids", "squares")  # of quantised keys
+KEYS, REGIONS, BOXES = "keys", "region", "box"
+TABLES = ("centroids", "words", "starts", "codes", "ids", "squares")  # of quantised keys
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,12 @@ def read_images(folder: str | Path, description: Description) -> list[BankImage]
     return found
 
 
+def write_images(folder: Path, images: Sequence[BankImage]) -> None:
+    """Write the list of images in one step."""
+    with atomic_file(folder / IMAGES) as partial:
+        partial.write_text("".join(json.dumps(image) + "\n" for image in images), "utf-8")
+
+
 def load_bank(folder: str | Path, *, in_memory: bool = True) -> Bank:
     """The bank in a folder, for `make_segment`.
 
@@ -168,12 +175,12 @@ def load_bank(folder: str | Path, *, in_memory: bool = True) -> Bank:
     count = description.entries if description.key_rows is None else description.key_rows
     if description.keys == QUANTISED:
         sizes = {"centroids": None, "words": None, "starts": None}
-        parts = {name: rows(name, _length(folder / name) if name in sizes else count) for name in _TABLES}
+        parts = {name: rows(name, _length(folder / name) if name in sizes else count) for name in TABLES}
         make: Any = QuantisedKeys
         keys = make(**parts, lists=min(MOST_LISTS, len(parts["centroids"])))
         width = parts["centroids"].shape[1]
     else:
-        keys = rows("keys", count)
+        keys = rows(KEYS, count)
         width = keys.shape[1]
     values = {name: rows(f"values/{name}", description.entries) for name in description.values}
     widths = {"keys": (width, description.backbone.width)}

@@ -56,7 +56,7 @@ class Rows:
             found = np.asarray(self._store[begin:end].read().result())
         except ValueError as error:
             raise BankError(f"{self.path} is cut short or damaged ({_reason(error)}). {_AGAIN}") from error
-        if found.dtype.kind == "f" and not _finite(found):
+        if found.dtype.kind == "f" and not all_finite(found):
             raise BankError(f"{self.path} has rows that are missing or not finite (NaN). {_AGAIN}")
         return found
 
@@ -99,7 +99,8 @@ def _where(path: Path) -> dict[str, Any]:
     return {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path.absolute())}}
 
 
-def _finite(x: np.ndarray) -> bool:
+def all_finite(x: np.ndarray) -> bool:
+    """Whether no value is NaN or infinite."""
     if x.dtype == np.float16:  # NumPy computes with these one by one
         return not ((x.view(np.uint16) & 0x7C00) == 0x7C00).any()
     return bool(np.isfinite(x).all())

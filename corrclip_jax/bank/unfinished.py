@@ -20,14 +20,17 @@ from safetensors.numpy import save_file
 
 from corrclip_jax.bank.errors import BankError
 from corrclip_jax.bank.folder import (
+    BOXES,
     DESCRIPTION,
-    IMAGES,
+    KEYS,
+    REGIONS,
     BankImage,
     Description,
     Network,
     read_description,
     read_images,
     write_description,
+    write_images,
 )
 from corrclip_jax.bank.rows import CHUNK_ROWS, write_rows
 from corrclip_jax.io.files import atomic_file
@@ -189,8 +192,7 @@ class Unfinished:
         if first == old.entries and (self.bank / DESCRIPTION).is_file():
             self.clear()
             return old, unreadable, without
-        with atomic_file(self.bank / IMAGES) as partial:
-            partial.write_text("".join(json.dumps(image) + "\n" for image in images), "utf-8")
+        write_images(self.bank, images)
         new = replace(old, entries=first, images=len(images), roots=plan.roots, generation=plan.generation)
         write_description(self.bank, new)
         self.clear()
@@ -250,16 +252,16 @@ def _joined(entries: Sequence[Entries]) -> dict[str, np.ndarray]:
     """The arrays of several images by the names of their files."""
     names = entries[0].values
     return {
-        "keys": np.concatenate([one.keys for one in entries]),
+        KEYS: np.concatenate([one.keys for one in entries]),
         **{f"values/{name}": np.concatenate([one.values[name] for one in entries]) for name in names},
-        "region": np.concatenate([one.regions for one in entries]),
-        "box": np.concatenate([one.boxes for one in entries]),
+        REGIONS: np.concatenate([one.regions for one in entries]),
+        BOXES: np.concatenate([one.boxes for one in entries]),
     }
 
 
 def _from_arrays(arrays: dict[str, np.ndarray]) -> Entries:
     values = {name.removeprefix("values/"): x for name, x in arrays.items() if name.startswith("values/")}
-    return Entries(arrays["keys"], values, arrays["region"], arrays["box"])
+    return Entries(arrays[KEYS], values, arrays[REGIONS], arrays[BOXES])
 
 
 def _count(entries: Sequence[Entries]) -> int:
