@@ -17,15 +17,21 @@ from corrclip_jax.io.files import atomic_folder
 from corrclip_jax.params.model_folder import (
     DESCRIPTION,
     VOCABULARY,
+    Part,
+    copy_vocabulary,
     read_description,
     write_description,
     write_network,
+    write_part,
 )
-from corrclip_jax.params.structure import Params, expected_params
+from corrclip_jax.params.structure import Params, expected_network, expected_params
 from corrclip_jax.params.trees import shapes_by_path
 from corrclip_jax.text.tokenizer import Tokenizer
 
 Report = Callable[[str], None]
+
+# The method's spatial branch averages depth - 4 blocks, at least one, of those between the first and the last.
+_PUBLISHED_DEPTH, _LEAST_DEPTH = 5, 3
 
 
 def to_stderr(line: str) -> None:
@@ -77,10 +83,62 @@ def convert(
         needed = " or ".join(FAMILIES[name].title for name in backbones)
         given = ", ".join(checkpoints) or "none"
         raise ConversionError(f"Name a checkpoint of CLIP and one of {needed}. Got: {given}.")
-    found = {family: find(Path(checkpoints[family]), family) for family in FAMILIES if family in checkpoints}
+    found = _find_each(checkpoints)
     if vocabulary is None:
         vocabulary = find_vocabulary(found["clip"].path.parent)
     return _convert(found, Path(out), vocabulary, name, quick_gelu, configs or {}, force, report)
+
+
+def _find_each(checkpoints: Mapping[str, str | Path]) -> dict[str, Found]:
+    """The checkpoint of each family; what is wrong with them comes in one error, so that swapped ones show."""
+    found: dict[str, Found] = {}
+    faults: list[str] = []
+    for family in FAMILIES:
+        if family in checkpoints:
+            try:
+                found[family] = find(Path(checkpoints[family]), family)
+            except ConversionError as error:
+                faults.append(str(error))
+    if faults:
+        raise ConversionError("\n".join(dict.fromkeys(faults)))
+    return found
+
+
+def convert_part(
+    family: str,
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    config: NetworkConfig | None = None,
+    vocabulary: str | Path | None = None,
+    report: Report = to_stderr,
+) -> Part:
+    """Convert one checkpoint into a folder of its own, which models share (`params.model_folder.Part`).
+
+    Args:
+      family: of the network, "dino" for instance.
+      checkpoint: as one of `convert`.
+      out: the folder to make; it appears whole or not at all, and replaces one that is there.
+      config: the network's configuration; read off the file by default.
+      vocabulary: a CLIP's vocabulary, which is copied.
+      report: takes a line of progress.
+
+    Raises:
+      ConversionError: for a checkpoint that cannot be converted, with all that is wrong with it.
+      OSError: where `out` cannot be written.
+    """
+    found = find(Path(checkpoint), family)
+    network, source = config or _configure(found, None), _describe(found)
+    _check_room(Path(out), expected_network(network))
+    if vocabulary is not None:
+        _check_vocabulary(vocabulary, network)
+    with atomic_folder(Path(out)) as folder:
+        report(_progress(found))
+        write_network(folder, family, _convert_network(found, network))
+        if vocabulary is not None:
+            copy_vocabulary(Path(vocabulary), folder / VOCABULARY)
+        write_part(folder, family, network, source)
+    return Part(Path(out), family, network, source)
 
 
 def convert_folder(
@@ -122,26 +180,58 @@ def _convert(
     config = with_fields(config, similarity=next(name for name in families("similarity") if name in networks))
     if finders := [family for family in families("regions") if family in networks]:
         config = with_fields(config, regions={"source": finders[0]})
+    config = with_fields(config, method={"spatial_layers": _spatial_layers(config)})
     if vocabulary is None:
-        report("No CLIP vocabulary beside the checkpoint: class names cannot be embedded with this model.")
+        report(
+            "No CLIP vocabulary (tokenizer.json, bpe_simple_vocab_16e6.txt.gz) beside the checkpoint: class names "
+            "cannot be embedded with this model, so the commands that take class names refuse it."
+        )
     else:
-        Tokenizer.load(vocabulary)  # a damaged one fails here, not at the first class name
+        _check_vocabulary(vocabulary, config.clip)
         config = with_fields(config, vocabulary=str(vocabulary))
     sources = {family: _describe(one) for family, one in found.items()}
     if not force and _is_there(out, config, sources):
         report(f"Already converted: {out}")
         return out
-    _check_space(out, config)
+    if (layers := config.method.spatial_layers) is not None:
+        depth = config.clip.vision.layers
+        report(f"CLIP's image tower has {depth} blocks only: the spatial branch takes {layers} of them.")
+    _check_room(out, expected_params(config))
     with atomic_folder(out) as folder:
         for family, network in networks_of(config).items():
-            report(
-                f"Converting {FAMILIES[family].title} from {found[family].path} ({found[family].layout} layout) ..."
-            )
+            report(_progress(found[family]))
             # No name for the parameters here: it would keep one network in memory while the next is converted.
             write_network(folder, family, _convert_network(found[family], network))
         write_description(folder, config, sources)
     report(f"Converted: {out}")
     return out
+
+
+def _check_vocabulary(vocabulary: str | Path, clip: Any) -> None:
+    """Refuse a vocabulary that is damaged, or has tokens that the text tower does not know."""
+    known, size = clip.text.vocab_size, Tokenizer.load(vocabulary).vocab_size
+    if size > known:
+        raise ConversionError(
+            f"The vocabulary {vocabulary} has {size} tokens, the CLIP's text tower knows {known}: they do not "
+            "belong together. Give the vocabulary that was published with this CLIP."
+        )
+
+
+def _spatial_layers(config: Config) -> int | None:
+    """How many blocks the spatial branch averages, where the published choice does not fit so shallow a tower."""
+    depth = config.clip.vision.layers
+    if depth >= _PUBLISHED_DEPTH:
+        return None
+    if depth < _LEAST_DEPTH:
+        raise ConversionError(
+            f"CLIP's image tower has {depth} blocks, the method needs {_LEAST_DEPTH} or more: the last one, and "
+            "middle ones for the spatial branch."
+        )
+    return 1
+
+
+def _progress(found: Found) -> str:
+    return f"Converting {FAMILIES[found.family].title} from {found.path} ({found.layout} layout) ..."
 
 
 def _convert_network(found: Found, config: NetworkConfig) -> Params:
@@ -214,9 +304,9 @@ def _as_written(config: Config) -> Config:
     return with_fields(config, vocabulary=VOCABULARY if config.vocabulary is not None else None)
 
 
-def _check_space(out: Path, config: Config) -> None:
+def _check_room(out: Path, tree: Params) -> None:
     """Tell of a disk that is too full before the work, not after it."""
-    needed = 4 * sum(math.prod(shape) for shape in shapes_by_path(expected_params(config)).values())
+    needed = 4 * sum(math.prod(shape) for shape in shapes_by_path(tree).values())
     standing = next(parent for parent in out.absolute().parents if parent.exists())
     if (free := shutil.disk_usage(standing).free) < needed:
         raise OSError(

@@ -1,9 +1,11 @@
 """Families of checkpoints: which one a file is of, which layout it has, and conversion in memory."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from corrclip_jax.config import FAMILIES, NetworkConfig, families
+from corrclip_jax.conversion.readers import bare_names
 from corrclip_jax.conversion.rules import ConversionError, apply_table
 from corrclip_jax.params.structure import expected_network
 from corrclip_jax.params.trees import collapse
@@ -14,13 +16,23 @@ _RELATIVES = {
     "blocks.0.ls1.gamma": "DINOv2, of which the method knows nothing",
     "encoder.layer.0.layer_scale1.lambda1": "DINOv2, of which the method knows nothing",
     "text_model.head.weight": "SigLIP, which is no CLIP",
+    "network.encoder.backbone.blocks.0.gamma_1": "EoMT on DINOv3, whose files hold only what differs from DINOv3. "
+    "Take one on DINOv2, such as tue-mps/coco_panoptic_eomt_large_640",
 }
+
+
+# Parts of names of adapters: small matrices that change a model's weights, by the names of their programs.
+_ADAPTER = re.compile(r"\blora_|\.hada_|\.lokr_|\.oft_|\.base_layer\.", re.IGNORECASE)
+_ADAPTER_ADVICE = (
+    "an adapter (LoRA), which changes a model and does not hold it. Merge it into its model first (PEFT: "
+    "model.merge_and_unload(), then save_pretrained), and convert the result"
+)
 
 
 def detect(names: Iterable[str]) -> tuple[str, str] | None:
     """Family and layout that tensor names belong to; None where they are of no family that we know."""
     names = set(names)
-    if any(relative in names for relative in _RELATIVES):
+    if any(relative in names for relative in _RELATIVES) or any(map(_ADAPTER.search, names)):
         return None
     # A network of regions may hold a backbone, with the backbone's names: it is looked for first.
     for family in families("regions") + families("clip") + families("similarity"):
@@ -35,6 +47,8 @@ def describe(names: Iterable[str]) -> str:
     names = list(names)
     if (found := detect(names)) is not None:
         return f"{FAMILIES[found[0]].title} ({found[1]} layout)"
+    if any(map(_ADAPTER.search, names)):
+        return _ADAPTER_ADVICE
     if (relative := next((text for name, text in _RELATIVES.items() if name in names), None)) is not None:
         return relative
     shown = collapse(names)
@@ -69,6 +83,9 @@ def convert_state_dict(
     Raises:
       ConversionError: for tensors that do not fit `config`, all of them at once.
     """
+    names = bare_names(state_dict, "The state dict")
+    if any(bare != name for bare, name in names.items()):
+        state_dict = {bare: state_dict[name] for bare, name in names.items()}
     if layout is None:
         layout = layout_of(family, state_dict, "The state dict")
     table = FAMILIES[family].conversion_table().table(config, layout)

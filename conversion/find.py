@@ -79,6 +79,9 @@ def find_all(
         family: _choose([one for one in found if one.family == family])
         for family in (*needed, *one_of, *optional)
     }
+    others += [
+        f"{one.path} looks like {describe(one.checkpoint)}." for one in found if one.family not in chosen
+    ]
     missing = [FAMILIES[family].title for family in needed if chosen[family] is None]
     if one_of and not any(chosen[family] for family in one_of):
         missing.append(" or ".join(FAMILIES[family].title for family in one_of))

@@ -1,39 +1,70 @@
-"""Registry of published files, `weights/registry.json`: where they are and under which licence."""
+"""Registry of published checkpoints, `weights/registry.json`: where they are, how large, under which licence."""
 
 import itertools
 import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 REGISTRY = Path(__file__).parents[1] / "weights" / "registry.json"
+
+
+class Repository(NamedTuple):
+    """A repository of the Hugging Face hub, and the files of a model that it may hold, the best one first."""
+
+    name: str
+    files: tuple[str, ...]
+
+    @property
+    def url(self) -> str:
+        """Its page."""
+        return f"https://huggingface.co/{self.name}"
 
 
 @dataclass(frozen=True)
 class Published:
     """One published model.
 
-    `repository` and `file` are its place on the Hugging Face hub; `also` holds further repositories and file names
-    of the same weights or settings. `quick_gelu` and `head_width` are a CLIP's, None for the other families.
-    `size` (bytes) and `sha256` are those of `file`, None where nobody has noted them.
+    Attributes:
+      key: its name in the registry, "dino/vitb8" for instance; the part before the slash is its family.
+      title: the name for people.
+      repositories: where it is, the first choice first. All hold the same weights, in one layout or another.
+      licence: of the weights.
+      megabytes: the size of one file of weights, approximately (10 ** 6 bytes).
+      also: names under which its file is published elsewhere.
+      quick_gelu: a CLIP's activation; None for the other families.
+      head_width: that of a CLIP's image tower; None for the other families.
     """
 
     key: str
     title: str
-    repository: str
-    file: str
-    layout: str
+    repositories: tuple[Repository, ...]
     licence: str
-    also: tuple[str, ...]
+    megabytes: float
+    also: tuple[str, ...] = ()
     quick_gelu: bool | None = None
     head_width: int | None = None
-    size: int | None = None
-    sha256: str | None = None
 
     @property
     def family(self) -> str:
         """The network family, such as "clip", "dino" or "sam2"."""
         return self.key.split("/")[0]
+
+    @property
+    def repository(self) -> str:
+        """The name of the repository that is the first choice."""
+        return self.repositories[0].name
+
+    @property
+    def file(self) -> str:
+        """The file that is the first choice there."""
+        return self.repositories[0].files[0]
+
+    @property
+    def terms(self) -> str:
+        """The licence as messages show it."""
+        return f"{self.licence} (no commercial use)" if "-NC" in self.licence else self.licence
 
 
 @lru_cache(maxsize=1)
@@ -44,15 +75,26 @@ def _content() -> dict:
 @lru_cache(maxsize=1)
 def published_models() -> dict[str, Published]:
     """All published models by key ("clip/metaclip-b16")."""
-    return {
-        key: Published(key=key, **entry | {"also": tuple(entry["also"])})
-        for key, entry in _content()["models"].items()
-    }
+    models = {}
+    for key, entry in _content()["models"].items():
+        places = tuple(Repository(name, tuple(files)) for name, files in entry["repositories"].items())
+        parsed = {
+            "repositories": places,
+            "also": tuple(entry.get("also", ())),
+            "megabytes": float(entry["megabytes"]),
+        }
+        models[key] = Published(key=key, **entry | parsed)
+    return models
 
 
 def preset_models(preset: str) -> dict[str, Published]:
     """The published models of a preset by family; `KeyError` for a name that is no preset."""
     return {family: published_models()[key] for family, key in _content()["presets"][preset].items()}
+
+
+def region_models() -> dict[str, Published]:
+    """The published networks of regions by the names that `--regions` takes ("eomt", "sam2.1-t")."""
+    return {name: published_models()[key] for name, key in _content()["regions"].items()}
 
 
 def vocabulary_repository() -> str:
@@ -72,5 +114,10 @@ def recognise(path: Path) -> Published | None:
         path.name,
     }
     return next(
-        (entry for entry in published_models().values() if places & {entry.repository, *entry.also}), None
+        (
+            entry
+            for entry in published_models().values()
+            if places & {*(place.name for place in entry.repositories), *entry.also}
+        ),
+        None,
     )

@@ -9,8 +9,8 @@ import hashlib
 import json
 import pickle
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,13 @@ INDEX_SUFFIX = ".index.json"
 
 # Where a training program keeps the weights within what it saves; DINO's own evaluation reads the teacher.
 _WRAPPERS = ("state_dict", "model", "teacher", "student")
+_PREFIXES = ("module.", "_orig_mod.", "backbone.")
+# What other files begin with, and what to say of them.
+_FOREIGN = {
+    b"GGUF": "a GGUF file, whose weights are quantised",
+    b"\x89HDF": "an HDF5 file, of TensorFlow or Keras",
+    b"\x08": "an ONNX program, not its weights",
+}
 _AGAIN = "Download it again (huggingface_hub resumes and checks), or copy it again from where it is whole."
 
 
@@ -55,12 +62,41 @@ class Checkpoint(Mapping[str, Any]):
 def open_checkpoint(path: Path) -> Checkpoint:
     """Open a `.safetensors` file, a torch pickle, or the `.index.json` of a sharded one.
 
+    Names are those without the prefixes that wrappers add (`module.` of torch's DataParallel, `_orig_mod.` of
+    torch.compile, `backbone.` of training programs).
+
     Raises:
       ConversionError: for what is none of these, is cut short or damaged, or holds code; and for a pickle where
         torch is not installed. The message says what to install.
     """
-    if path.name.endswith(INDEX_SUFFIX):
-        return _open_shards(path)
+    return _without_prefixes(_open_shards(path) if path.name.endswith(INDEX_SUFFIX) else _open_file(path))
+
+
+def bare_names(names: Iterable[str], what: str) -> dict[str, str]:
+    """Names as they are in `what`, by the names without the prefixes of wrappers.
+
+    Raises:
+      ConversionError: for names that differ by a prefix alone.
+    """
+    bare = {name: name for name in names}
+    while prefix := next((p for p in _PREFIXES if any(name.startswith(p) for name in bare)), None):
+        stripped = {name.removeprefix(prefix): original for name, original in bare.items()}
+        if len(stripped) < len(bare):
+            raise ConversionError(f"{what} holds tensors that differ by the prefix {prefix!r} alone.")
+        bare = stripped
+    return bare
+
+
+def _without_prefixes(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint under bare names."""
+    if not any(str(name).startswith(_PREFIXES) for name in checkpoint):
+        return checkpoint
+    originals = bare_names(map(str, checkpoint), str(checkpoint.path))
+    shapes = {bare: checkpoint.shapes[original] for bare, original in originals.items()}
+    return replace(checkpoint, shapes=shapes, read=lambda name: checkpoint.read(originals[name]))
+
+
+def _open_file(path: Path) -> Checkpoint:
     try:
         with path.open("rb") as file:
             start = file.read(512)
@@ -81,6 +117,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
         return _open_safetensors(path)
     if start.startswith((b"PK\x03\x04", b"\x80")):
         return _open_pickle(path, zipped=start.startswith(b"PK"))
+    if (kind := next((text for mark, text in _FOREIGN.items() if start.startswith(mark)), None)) is not None:
+        raise ConversionError(
+            f"{path} looks like {kind}. Take a .safetensors file or a torch pickle of the model."
+        )
     raise ConversionError(
         f"{path} is neither a .safetensors file nor a torch pickle, or it is damaged. {_AGAIN}"
     )
@@ -187,7 +227,7 @@ def _unpickle(path: Path, mmap: bool) -> Any:
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Any]:
-    """The tensors by name in what a training program saved, wrapper prefixes taken off."""
+    """The tensors by name in what a training program saved."""
     if isinstance(content, Mapping):
         for wrapper in _WRAPPERS:
             if isinstance(content.get(wrapper), Mapping):
@@ -195,12 +235,6 @@ def _unwrap(content: Any, path: Path) -> dict[str, Any]:
     tensors = dict(content) if isinstance(content, Mapping) else {}
     if not any(hasattr(value, "detach") for value in tensors.values()):
         raise ConversionError(f"{path} holds no tensors by name: its content is a {type(content).__name__}.")
-    for prefix in ("module.", "backbone."):
-        if any(str(name).startswith(prefix) for name in tensors):
-            bare = {name.removeprefix(prefix): value for name, value in tensors.items()}
-            if len(bare) < len(tensors):
-                raise ConversionError(f"{path} holds tensors that differ by the prefix {prefix!r} alone.")
-            tensors = bare
     return tensors
 
 
@@ -212,7 +246,7 @@ def _open_shards(index: Path) -> Checkpoint:
     names = sorted(set(owners.values()))
     if missing := [name for name in names if not (index.parent / name).is_file()]:
         raise ConversionError(f"{index} lists files that are not beside it: {', '.join(missing)}.")
-    shards = {name: open_checkpoint(index.parent / name) for name in names}
+    shards = {name: _open_file(index.parent / name) for name in names}
     shapes: dict[str, Shape] = {}
     faults = [f"{name} is not in {owner}" for name, owner in owners.items() if name not in shards[owner]]
     for shard_name, shard in shards.items():

@@ -7,13 +7,14 @@ faults come in one error. Our trees have the finest granularity, so a rule may s
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from corrclip_jax.conversion.spelling import published_name
 from corrclip_jax.conversion.transforms import TRANSFORMS
 from corrclip_jax.params.trees import Shape, listing
 
@@ -79,7 +80,7 @@ def fused_qkv(source: str, target: str) -> tuple[Rule, Rule]:
 _TITLES = {
     "unknown": "in the file, without a place in our {family}",
     "ambiguous": "in the file, matched by several rules",
-    "missing": "in our {family}, not filled by the file",
+    "missing": "of {family} that the file lacks",
     "double": "in our {family}, filled more than once",
     "shape": "of another shape",
     "values": "with values that are no finite numbers",
@@ -134,16 +135,29 @@ def apply_table(
                 faults.add("double", f"{target} (from {name})")
         parts = _read(source, name, rule, targets, leaves, faults)
         written |= {target: part for target, part in zip(targets, parts, strict=True) if target is not None}
-    for target in leaves:
-        if target not in written:
-            faults.add("missing", target)
+    missing = [target for target in leaves if target not in written]
+    # One tensor of the file may fill several places of ours.
+    for name in dict.fromkeys(published_name(table.rules, target, source) or target for target in missing):
+        faults.add("missing", name)
     faults.raise_any(table, hint)
     return unflatten_dict(written, sep="/")
 
 
-def place(table: Table, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+class Placed(dict[str, Shape]):
     """Shapes of the source tensors that go to one place each, by that place in our tree."""
-    placed = {}
+
+    def __init__(self, table: Table, names: Iterable[str]):
+        super().__init__()
+        self._table, self._names = table, names
+
+    def published_name(self, target: str) -> str:
+        """The name that the file has, or should have, for a place; our own where no rule leads there."""
+        return published_name(self._table.rules, target, self._names) or target
+
+
+def place(table: Table, shapes: Mapping[str, Shape]) -> Placed:
+    """Shapes of the source tensors that go to one place each, by that place in our tree."""
+    placed = Placed(table, shapes)
     for name, shape in shapes.items():
         rule, targets = _match(table, name, _Faults())
         if rule is not None and len(targets) == 1 and targets[0] is not None:
@@ -252,7 +266,7 @@ def check_fixed(published: Mapping[str, Any], fixed: Mapping[str, Any], title: s
 class Sizes:
     """Source shapes by their place in our tree (from `place`), to read a configuration off them."""
 
-    def __init__(self, placed: Mapping[str, Shape], what: str):
+    def __init__(self, placed: Placed, what: str):
         self._placed, self._what = placed, what
 
     def shape(self, target: str, axes: int) -> Shape:
@@ -260,9 +274,10 @@ class Sizes:
         shape = self._placed.get(target)
         if shape is None or len(shape) != axes:
             came = "nothing" if shape is None else f"a tensor of shape {shape}"
+            name = self._placed.published_name(target)
             raise ConversionError(
-                f"The file looks like {self._what}, but {target}, which shows the model's size, needs a tensor "
-                f"with {axes} axes and the file has {came} for it."
+                f"The file looks like {self._what}, but {name}, which shows the model's size, needs "
+                f"{axes} axes and the file has {came} for it."
             )
         return shape
 

@@ -1,13 +1,18 @@
 """Random weights under the published names, made from a configuration: what the files of each layout hold."""
 
+import re
+
 import numpy as np
 
-from corrclip_jax.config import CLIPConfig, CLIPTextConfig, CLIPVisionConfig, DINOConfig
+from corrclip_jax.config import FAMILIES, CLIPConfig, CLIPTextConfig, CLIPVisionConfig, DINOConfig
+from corrclip_jax.conversion.spelling import published_name
+from corrclip_jax.params.structure import expected_network
+from corrclip_jax.params.trees import shapes_by_path
 
 CLIP = CLIPConfig(
     embed_dim=24,
     vision=CLIPVisionConfig(image_size=32, patch_size=8, width=64, layers=3),
-    text=CLIPTextConfig(vocab_size=96, context_length=12, width=64, heads=1, layers=2),
+    text=CLIPTextConfig(vocab_size=521, context_length=12, width=64, heads=1, layers=2),
 )
 DINO = DINOConfig(image_size=32, patch_size=8, width=64, layers=3, heads=1)
 
@@ -141,3 +146,36 @@ def _block(
 
 def _rename(tensors: dict[str, np.ndarray], pairs: list[tuple[str, str]]) -> dict[str, np.ndarray]:
     return {f"{new}.{kind}": tensors[f"{old}.{kind}"] for old, new in pairs for kind in ("weight", "bias")}
+
+
+def published_shapes(family: str, config, layout: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a network's tensors in a published layout, found by running its table backwards."""
+    leaves = shapes_by_path(expected_network(config))
+    rules = FAMILIES[family].conversion_table().table(config, layout).rules
+    shapes = {}
+    for name in {published_name(rules, path): None for path in leaves}:
+        rule, match = next((rule, found) for rule in rules if (found := re.fullmatch(rule.source, name)))
+        targets = (rule.target,) if isinstance(rule.target, str) else rule.target
+        paths = [None if target is None else match.expand(target) for target in targets]
+        kept = next(
+            path for path in paths if path is not None
+        )  # a part that our tree drops has the same shape
+        parts = [_as_published(rule.transform, path or kept, leaves[path or kept]) for path in paths]
+        shapes[name] = parts[0] if len(parts) == 1 else (sum(part[0] for part in parts), *parts[0][1:])
+    return shapes
+
+
+def _as_published(transform: str, path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that torch stores of a leaf: heads joined, the output axis first."""
+    *_, parent, leaf = ("", *path.split("/"))
+    if parent in ("query", "key", "value") and leaf == "bias" and len(shape) == 2:
+        shape = (shape[0] * shape[1],)
+    elif len(shape) == 3 and leaf == "kernel":
+        joined = (shape[0] * shape[1], shape[2]) if parent == "out" else (shape[0], shape[1] * shape[2])
+        shape = joined
+    match transform:
+        case "linear" | "split_linear":
+            return shape[::-1]
+        case "conv" | "conv_transpose":
+            return shape[3], shape[2], shape[0], shape[1]
+    return shape

@@ -1,7 +1,8 @@
-"""EoMT: the table of transformers' layout, and the configuration read from tensor shapes.
+"""EoMT: the tables of its two published layouts, and the configuration read from tensor shapes.
 
 transformers  `EomtForUniversalSegmentation.save_pretrained`; the giant one's gated MLP is `weights_in` and
               `weights_out` in older files, `gate_proj`, `up_proj` and `down_proj` in newer ones
+original      `pytorch_model.bin` of the authors' repositories: timm's names below `network.` (fused qkv)
 """
 
 import math
@@ -22,10 +23,19 @@ from corrclip_jax.conversion.rules import (
     place,
 )
 
-SIGNATURES = {"transformers": "upscale_block.block.0.conv1.weight"}
+SIGNATURES = {"transformers": "upscale_block.block.0.conv1.weight", "original": "network.q.weight"}
 
 _LAYER, _OURS = r"layers\.(\d+)", r"layers_\1"
 _UPSCALE = r"upscale_block\.block\.(\d+)"
+
+
+def _qkv(source: str, target: str) -> tuple[Rule, Rule]:
+    """The two rules of one layer that makes queries, keys and values; `source` is a regular expression."""
+    kernels, biases = (
+        tuple(f"{target}/{part}_proj/{leaf}" for part in ("q", "k", "v")) for leaf in ("kernel", "bias")
+    )
+    return Rule(rf"{source}\.weight", kernels, "split_linear"), Rule(rf"{source}\.bias", biases, "split_bias")
+
 
 _TABLE = Table(
     "EoMT",
@@ -61,13 +71,48 @@ _TABLE = Table(
     ignored=(r"criterion\.empty_weight",),  # the loss's
 )
 
+_BACKBONE = r"network\.encoder\.backbone"
+_BLOCK = rf"{_BACKBONE}\.blocks\.(\d+)"
+_STEP = r"network\.upscale\.(\d+)"
+
+_ORIGINAL = Table(
+    "EoMT",
+    "original",
+    rules=(
+        Rule(rf"{_BACKBONE}\.cls_token", "embeddings/cls_token"),
+        Rule(rf"{_BACKBONE}\.reg_token", "embeddings/register_tokens"),
+        Rule(rf"{_BACKBONE}\.pos_embed", "embeddings/position_embeddings", "squeeze"),
+        *conv(rf"{_BACKBONE}\.patch_embed\.proj", "embeddings/patch_embeddings"),
+        *norm(rf"{_BLOCK}\.(norm[12])", rf"{_OURS}/\2"),
+        *_qkv(rf"{_BLOCK}\.attn\.qkv", f"{_OURS}/attention"),
+        *linear(rf"{_BLOCK}\.attn\.proj", f"{_OURS}/attention/out_proj"),
+        Rule(rf"{_BLOCK}\.ls([12])\.gamma", rf"{_OURS}/layer_scale\2/lambda1"),
+        *linear(rf"{_BLOCK}\.mlp\.(fc[12])", rf"{_OURS}/mlp/\2"),
+        *norm(rf"{_BACKBONE}\.norm", "layernorm"),
+        Rule(r"network\.q\.weight", "query"),
+        *conv(rf"{_STEP}\.conv1", r"upscale_block/block_\1/conv1", "conv_transpose"),
+        Rule(rf"{_STEP}\.conv2\.weight", r"upscale_block/block_\1/conv2/kernel", "conv"),
+        *norm(rf"{_STEP}\.norm", r"upscale_block/block_\1/layernorm2d"),
+        *linear(r"network\.mask_head\.0", "mask_head/fc1"),
+        *linear(r"network\.mask_head\.2", "mask_head/fc2"),
+        *linear(r"network\.mask_head\.4", "mask_head/fc3"),
+        *linear(r"network\.class_head", "class_predictor"),
+        Rule(r"network\.attn_mask_probs", "attn_mask_probs"),
+    ),
+    ignored=(
+        r"network\.encoder\.pixel_(mean|std)",  # the constants of the preprocessing
+        r"criterion\.empty_weight",  # the loss's
+    ),
+)
+_TABLES = {"transformers": _TABLE, "original": _ORIGINAL}
+
 # What our model has built in; a config.json may say otherwise.
 _FIXED: dict[str, Any] = {"hidden_act": "gelu", "layer_norm_eps": 1e-6, "num_channels": 3}
 
 
 def table(config: EoMTConfig, layout: str) -> Table:
     """The table of a layout; it is the same for all sizes."""
-    return {"transformers": _TABLE}[layout]
+    return _TABLES[layout]
 
 
 def config_from_shapes(shapes: Mapping[str, Shape], layout: str, published: Mapping[str, Any]) -> EoMTConfig:
@@ -81,8 +126,8 @@ def config_from_shapes(shapes: Mapping[str, Shape], layout: str, published: Mapp
         model cannot do.
     """
     check_fixed(published, _FIXED, "an EoMT")
-    sizes = Sizes(place(_TABLE, shapes), f"EoMT ({layout} layout)")
-    patches, width = sizes.shape("embeddings/position_embeddings", 2)
+    sizes = Sizes(place(_TABLES[layout], shapes), f"EoMT ({layout} layout)")
+    *_, patches, width = sizes.shape("embeddings/position_embeddings", 2 if layout == "transformers" else 3)
     patch = sizes.shape("embeddings/patch_embeddings/kernel", 4)[-1]
     swiglu = "layers.0.mlp.weights_in.weight" in shapes or "layers.0.mlp.gate_proj.weight" in shapes
     ratio = published.get("mlp_ratio", 4) if swiglu else sizes.ratio("layers_0/mlp/fc1/kernel")

@@ -33,6 +33,7 @@ from corrclip_jax.config.regions import (
     RegionSource,
     SLICConfig,
     region_sources,
+    source_family,
 )
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "region_sources",
     "select_regions",
     "similarity_network",
+    "source_family",
     "source_network",
     "to_dict",
     "with_fields",

@@ -80,7 +80,7 @@ _ROWS = (
     ),
     Family(
         "eomt", "EoMT", "regions", EoMTConfig, f"{_MODELS}.eomt:EoMT", f"{_TABLES}.eomt",
-        frozenset({"eomt"}), "transformers",
+        frozenset({"eomt"}), "original or transformers",
     ),
     Family(
         "mask2former", "Mask2Former", "regions", Mask2FormerConfig,

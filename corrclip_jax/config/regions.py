@@ -1,5 +1,6 @@
 """Settings of the sources of regions: SAM's automatic masks, panoptic networks, superpixels."""
 
+import re
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -13,6 +14,15 @@ _WITHOUT_WEIGHTS = ("slic", "none")
 def region_sources() -> tuple[RegionSource, ...]:
     """The names that `RegionConfig.source` may have."""
     return *families("regions"), *_WITHOUT_WEIGHTS
+
+
+def source_family(name: str) -> RegionSource:
+    """The source that a name belongs to: itself, or the family of one published size.
+
+    >>> source_family("sam2"), source_family("sam2.1-t"), source_family("eomt-s"), source_family("slic")
+    ('sam2', 'sam2', 'eomt', 'slic')
+    """
+    return next((family for family in families("regions") if re.match(rf"{family}[.-]", name)), name)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from corrclip_jax.config.suggestions import did_you_mean
+from corrclip_jax.conversion.published import region_models
 from corrclip_jax.datasets.benchmarks import benchmarks, open_benchmark, open_folders
 from corrclip_jax.datasets.dataset import Dataset, DatasetError, first, with_region_files
 from corrclip_jax.datasets.scenes.dataset import SCENES, scenes
@@ -15,7 +16,7 @@ from corrclip_jax.text.classes import normalise_classes, read_classes
 
 def is_source(regions: str | os.PathLike) -> bool:
     """Whether this names a source of regions or the data set's own, rather than a folder of region maps."""
-    return str(regions) in (*SOURCES, FROM_DATASET)
+    return str(regions) in (*SOURCES, *region_models(), FROM_DATASET)
 
 
 def open_dataset(options: EvaluateOptions) -> Dataset:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from corrclip_jax.config import Config, PartsConfig, with_fields
+from corrclip_jax.config import Config, PartsConfig, source_family, with_fields
 from corrclip_jax.config.assignments import with_assignments
 from corrclip_jax.datasets.benchmarks import published_miou
 from corrclip_jax.datasets.dataset import Dataset
@@ -31,7 +31,7 @@ from corrclip_jax.evaluation.scorer import FROM_DATASET, Scorer
 from corrclip_jax.hub.presets import load
 from corrclip_jax.inference.settings import check_settings, with_settings
 from corrclip_jax.params.model_folder import sources_of
-from corrclip_jax.regions.sources import SOURCES, network_to_load
+from corrclip_jax.regions.sources import network_to_load
 from corrclip_jax.runtime import environment
 from corrclip_jax.runtime.distributed import connect
 
@@ -146,7 +146,7 @@ def _scorer(options: EvaluateOptions, data: Dataset, config: Config, params: Map
     config = with_assignments(config, options.assignments)
     variants = [parts for rows in ablation() for parts in rows.values()] if options.ablation else []
     variants = [PartsConfig() if options.ablation else config.parts, *variants]
-    source = str(options.regions) if options.regions in SOURCES else FROM_DATASET
+    source = source_family(str(options.regions)) if is_source(options.regions) else FROM_DATASET
     return Scorer(config, params, data, variants, regions=source, batch_size=options.batch_size)
 
 
@@ -184,9 +184,10 @@ def _check(options: EvaluateOptions) -> None:
 def _model(options: EvaluateOptions) -> tuple[Config, Mapping[str, Any]]:
     if isinstance(options.model, tuple):
         return options.model
+    name = str(options.regions)
     # Region maps of the data set or of files need no network.
-    needed = network_to_load(str(options.regions)) if options.regions in SOURCES else None
-    return load(options.model, region_network=needed)
+    given = name == FROM_DATASET or not is_source(name)
+    return load(options.model, region_network=None if given else network_to_load(name))
 
 
 def _content(options: EvaluateOptions, run: ResumableEvaluation, counts: Counts) -> dict[str, Any]:

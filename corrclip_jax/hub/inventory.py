@@ -1,28 +1,37 @@
-"""Inventory of published files: the registry, and which of them are converted here."""
+"""Inventory of published networks: the registry, and which of them are converted here."""
 
 from typing import Any, NamedTuple
 
-from corrclip_jax.conversion.published import Published, preset_models, published_models
-from corrclip_jax.hub.presets import PRESETS, weights_home
-from corrclip_jax.params.model_folder import DESCRIPTION, read_description
+from corrclip_jax.conversion.published import Published, preset_models, published_models, region_models
+from corrclip_jax.hub.home import part_place, weights_home
+from corrclip_jax.hub.presets import PRESETS
+from corrclip_jax.params.model_folder import DESCRIPTION, read_description, read_part
 
 
 class Listed(NamedTuple):
-    """A published model: the presets it is part of, the names of the conversions made from it, and its files.
+    """A published network, and what of it is on this machine.
 
-    `size` (bytes) and `sha256` are the registry's or, where that has none, those of the file that was converted
-    here; None where neither knows.
+    Attributes:
+      published: the entry of the registry.
+      presets: the models with a name that it is part of.
+      regions: its names as a source of regions.
+      converted: the names of the model folders that hold it.
+      here: whether it is converted, in a model folder or as a part of its own.
+      size: of the file that was converted here, in bytes; None where none was.
+      sha256: of that file.
     """
 
     published: Published
     presets: tuple[str, ...]
+    regions: tuple[str, ...]
     converted: tuple[str, ...]
+    here: bool
     size: int | None
     sha256: str | None
 
 
 def published_here() -> tuple[list[Listed], list[str]]:
-    """All published models of the registry, and what is wrong with conversions that cannot be read."""
+    """All published networks of the registry, and what is wrong with conversions that cannot be read."""
     presets = {name: preset_models(name) for name in PRESETS}
     conversions, faults = _conversions()
     listed = []
@@ -32,15 +41,19 @@ def published_here() -> tuple[list[Listed], list[str]]:
             for name, sources in conversions.items()
             if (source := sources.get(published.family, {})).get("repository") == published.repository
         }
-        files: list[dict[str, Any]] = next((source.get("files", []) for source in made.values()), [])
+        part = read_part(part_place(published.key))
+        known = [*made.values(), *([part.source] if part else [])]
+        files: list[dict[str, Any]] = next((source.get("files", []) for source in known), [])
         one = files[0] if len(files) == 1 else {}
         listed.append(
             Listed(
                 published,
                 tuple(name for name, parts in presets.items() if published in parts.values()),
+                tuple(name for name, other in region_models().items() if published == other),
                 tuple(made),
-                published.size if published.size is not None else one.get("size"),
-                published.sha256 if published.sha256 is not None else one.get("sha256"),
+                bool(known),
+                one.get("size"),
+                one.get("sha256"),
             )
         )
     return listed, faults

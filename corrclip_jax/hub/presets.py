@@ -1,33 +1,33 @@
 """Models by name, and `load`: from a preset or a folder to configuration and parameters."""
 
 import hashlib
-import importlib.util
-import os
 import shutil
 from pathlib import Path
 from typing import NamedTuple
-
-from huggingface_hub import snapshot_download
 
 from corrclip_jax.config import (
     CLIPConfig,
     CLIPTextConfig,
     CLIPVisionConfig,
     Config,
+    DINOConfig,
     Dtype,
+    SAM2Config,
+    families,
     networks_of,
     select_regions,
+    source_family,
     with_fields,
 )
-from corrclip_jax.conversion.convert import convert, convert_folder, to_stderr
-from corrclip_jax.conversion.find import checkpoint_files, find_vocabulary
-from corrclip_jax.conversion.published import Published, preset_models, vocabulary_repository
+from corrclip_jax.conversion.convert import convert_folder, to_stderr
+from corrclip_jax.conversion.find import checkpoint_files
+from corrclip_jax.conversion.published import preset_models, region_models
 from corrclip_jax.conversion.readers import SUFFIXES
 from corrclip_jax.conversion.rules import ConversionError
+from corrclip_jax.hub.home import model_place
+from corrclip_jax.hub.parts import assemble, is_complete
 from corrclip_jax.params.model_folder import DESCRIPTION, read
 from corrclip_jax.params.structure import Params
-
-HOME_VARIABLE = "CORRCLIP_HOME"
 
 EMBEDDED = "tiny"
 """The model that comes with the package: small networks trained on generated scenes (weights/tiny)."""
@@ -45,35 +45,51 @@ _H14 = CLIPConfig(
     text=CLIPTextConfig(width=1024, heads=16, layers=24),
 )
 
-# DINO ViT-B/8 and SAM 2 Hiera-L, the defaults, with a CLIP of each size. The registry says where each comes from.
+# OpenCLIP's activation is the exact GELU, but for weights by OpenAI, MetaCLIP and DFN.
+_OPEN_B16 = CLIPConfig(quick_gelu=False)
+_DINO_S8 = DINOConfig(width=384, heads=6)
+_HIERA_T = SAM2Config(
+    width=96, heads=1, stages=(1, 2, 7, 2), global_blocks=(5, 7, 9), window_sizes=(8, 4, 14, 7)
+)
+
+# DINO B/8 and SAM 2 Hiera-L are the defaults. The registry says where each network comes from.
 PRESETS: dict[str, Config] = {
     "vit-b": Config(name="vit-b"),
     "vit-l": Config(name="vit-l", clip=_L14),
     "vit-h": Config(name="vit-h", clip=_H14),
+    "open-b": Config(name="open-b", clip=_OPEN_B16),
+    "fast-b": Config(name="fast-b", clip=_OPEN_B16, dino=_DINO_S8, sam2=_HIERA_T),
 }
-
-# Files of a repository that are read besides its weights.
-_SMALL_FILES = ["config.json", "open_clip_config.json", "tokenizer.json", "vocab.json", "merges.txt"]
 
 
 class Model(NamedTuple):
-    """A model that `load` knows by name: parts and licences by family, and whether `load` need only read."""
+    """A model that `load` knows by name.
+
+    Attributes:
+      name: what `load` takes.
+      titles: of its networks, by family.
+      licences: of their weights, by family.
+      converted: whether `load` need only read.
+      megabytes: the size of its files on the hub, approximately; 0 for the embedded one.
+    """
 
     name: str
     titles: dict[str, str]
     licences: dict[str, str]
     converted: bool
+    megabytes: float
 
 
 def available_models() -> list[Model]:
     """The models that `load` knows by name, the embedded one first."""
     own = {"clip": "Tiny CLIP ViT/4", "dino": "Tiny DINO ViT/4", "sam2": "Tiny SAM 2"}
-    models = [Model(EMBEDDED, own, dict.fromkeys(own, "Apache-2.0"), _is_converted(EMBEDDED_FOLDER))]
+    models = [Model(EMBEDDED, own, dict.fromkeys(own, "Apache-2.0"), is_complete(EMBEDDED_FOLDER), 0.0)]
     for name in PRESETS:
         parts = preset_models(name)
         titles = {family: part.title for family, part in parts.items()}
         licences = {family: part.licence for family, part in parts.items()}
-        models.append(Model(name, titles, licences, _is_converted(_converted(name))))
+        size = sum(part.megabytes for part in parts.values())
+        models.append(Model(name, titles, licences, is_complete(model_place(name)), size))
     return models
 
 
@@ -82,15 +98,18 @@ def load(
 ) -> tuple[Config, Params]:
     """Configuration and parameters of a model: a name of `available_models`, or a folder.
 
-    "tiny" is part of the package. Other models are downloaded by name (huggingface_hub: resumed, cached) and
-    converted at first use; their licences are printed then. A folder is a converted one, or holds checkpoints of
-    published layout, which are converted once. Conversions are kept in `weights_home()`.
+    "tiny" is part of the package. Other models are downloaded by name and converted at first use; sizes and
+    licences are printed before. A folder is a converted one, or holds checkpoints of published layout, which are
+    converted once. Downloads are kept in the cache of huggingface_hub, conversions in `weights_home()`; networks
+    that several models share are downloaded and converted once.
 
     Args:
       model: the name or the folder.
       dtype: the networks' compute type, in place of the configuration's.
-      region_network: the one network of regions to load, "sam2" for instance, which becomes the source of regions;
-        None loads none, for given region maps or superpixels; "all" loads every network that the model has.
+      region_network: the one network of regions to load, "sam2" for instance, which becomes the source of regions.
+        Models with a name take any published network ("eomt", "sam2.1-t": see `corrclip models`), folders and
+        "tiny" one that they have. None loads none, for given region maps or superpixels; "all" loads every network
+        that the model has.
 
     Returns:
       The configuration and the parameters, nested dicts of JAX arrays with a subtree a network.
@@ -101,11 +120,13 @@ def load(
       FileNotFoundError: where weights are not here and cannot be downloaded: which files to place where; where the
         embedded weights are missing or damaged.
     """
+    _check_region_network(model, region_network)
+    family = source_family(region_network) if region_network else None
     if model == EMBEDDED:
-        config, params = _read_embedded(region_network)
+        config, params = _read_embedded(family)
         return (config if dtype is None else with_fields(config, dtype=dtype)), params
     if model in PRESETS:
-        folder = _prepare_preset(str(model))
+        folder = _prepare_preset(str(model), region_network)
     elif Path(model).is_dir():
         folder = _prepare_folder(Path(model))
     else:
@@ -113,29 +134,29 @@ def load(
             f"model must be one of {', '.join([EMBEDDED, *PRESETS])}, or a folder that holds a converted model or "
             f"checkpoints in published layout. Got {str(model)!r}."
         )
-    config, params = read(folder, region_network=region_network)
+    config, params = read(folder, region_network=family)
     return (config if dtype is None else with_fields(config, dtype=dtype)), params
 
 
-def weights_home() -> Path:
-    """Where weights are kept: $CORRCLIP_HOME, else `weights/` of a checkout, else `~/.cache/corrclip_jax`.
-
-    `converted/` holds conversions; in `published/<owner>/<name>/` files of the repositories may be placed by hand.
-    """
-    if named := os.environ.get(HOME_VARIABLE):
-        return Path(named).expanduser()
-    checkout = Path(__file__).resolve().parents[2]
-    is_checkout = (checkout / "pyproject.toml").is_file() and (checkout / "conversion").is_dir()
-    if is_checkout and os.access(checkout / "weights", os.W_OK):
-        return checkout / "weights"
-    return Path.home() / ".cache" / "corrclip_jax"
+def _check_region_network(model: str | Path, name: str | None) -> None:
+    """Refuse a published network of regions that does not exist, or that the model cannot be given."""
+    if name in (None, "all", *families("regions")):
+        return
+    published = region_models()
+    if name not in published:
+        raise ValueError(f"a network of regions must be one of {', '.join(published)}. Got {name!r}.")
+    if model not in PRESETS:
+        raise ValueError(
+            f"{name} is a published network, which can be given to {', '.join(PRESETS)} alone. For {str(model)!r}, "
+            "choose a network that it has, or convert a model with the networks that you want."
+        )
 
 
 def _read_embedded(region_network: str | None) -> tuple[Config, Params]:
     try:
         config, params = read(EMBEDDED_FOLDER)
     except (OSError, ValueError) as error:
-        state = "damaged" if _is_converted(EMBEDDED_FOLDER) else "missing"
+        state = "damaged" if is_complete(EMBEDDED_FOLDER) else "missing"
         raise FileNotFoundError(
             f"The weights of the embedded model are {state} ({EMBEDDED_FOLDER}): this installation is broken. "
             "Install corrclip-jax again; in a checkout, restore weights/tiny and the link corrclip_jax/weights."
@@ -146,21 +167,9 @@ def _read_embedded(region_network: str | None) -> tuple[Config, Params]:
     return config, {name: params[name] for name in networks_of(config)}
 
 
-def _converted(name: str) -> Path:
-    return weights_home() / "converted" / name
-
-
-def _placed(repository: str) -> Path:
-    return weights_home() / "published" / repository
-
-
-def _is_converted(folder: Path) -> bool:
-    return (folder / DESCRIPTION).is_file()
-
-
 def _prepare_folder(folder: Path) -> Path:
     """The converted form of a folder: itself, or the conversion of its checkpoints, made where there is none."""
-    if _is_converted(folder):
+    if (folder / DESCRIPTION).is_file():
         return folder
     files = checkpoint_files(folder)
     if not files:
@@ -170,8 +179,8 @@ def _prepare_folder(folder: Path) -> Path:
     # Names, sizes and times stand for the content, which would take seconds to read.
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     place, state = (_digest(x) for x in (str(folder.resolve()), repr(stats)))
-    out = _converted(f"{folder.resolve().name}-{place}-{state}")
-    if not _is_converted(out):
+    out = model_place(f"{folder.resolve().name}-{place}-{state}")
+    if not is_complete(out):
         convert_folder(folder, out, name=folder.resolve().name)
         for outdated in out.parent.glob(f"{folder.resolve().name}-{place}-*"):
             if outdated != out:
@@ -179,81 +188,22 @@ def _prepare_folder(folder: Path) -> Path:
     return out
 
 
-def _prepare_preset(name: str) -> Path:
-    """The converted form of a preset, downloaded and converted where it is not here."""
-    out = _converted(name)
-    if _is_converted(out):
-        return out
-    parts = preset_models(name)
-    folders: dict[str, Path] = {}
-    failures: dict[str, Exception] = {}
-    for family, part in parts.items():
-        try:
-            folders[family] = _placed_or_downloaded(part)
-            if family == "clip":
-                folders["vocabulary"] = find_vocabulary(folders[family]) or _download_vocabulary()
-        except (
-            Exception
-        ) as error:  # the hub's client passes on errors of the HTTP library that it happens to use
-            failures[family] = error
-    if failures:
-        first = next(iter(failures.values()))
-        raise FileNotFoundError(_how_to_place(name, parts, failures)) from first
-    for part in parts.values():
-        note = " (no commercial use)" if "-NC" in part.licence else ""
-        to_stderr(f"{part.title}: licence {part.licence}{note}, {_url(part.repository)}")
-    networks = {family: getattr(PRESETS[name], family) for family in parts}
-    vocabulary = folders.pop("vocabulary")
-    return convert(folders, out, vocabulary=vocabulary, name=name, configs=networks)
-
-
-def _placed_or_downloaded(part: Published) -> Path:
-    """A folder with the published files: placed by hand, or the hub's cache."""
-    for repository in (part.repository, *part.also):
-        placed = _placed(repository)
-        if placed.is_dir() and checkpoint_files(placed, depth=1):
-            return placed
-    pattern = part.file
-    if not pattern.endswith(".safetensors") and importlib.util.find_spec("torch") is None:
-        pattern = "*.safetensors"
-    folder = Path(snapshot_download(part.repository, allow_patterns=[pattern, *_SMALL_FILES]))
-    if not any(folder.glob(pattern)):
-        raise FileNotFoundError(
-            f"{part.file} is not in the hub's cache"
-            if pattern == part.file
-            else f"{part.file} is a pickle, which needs torch: pip install 'corrclip-jax[convert]'"
-        )
-    return folder
-
-
-def _download_vocabulary() -> Path:
-    folder = find_vocabulary(Path(snapshot_download(vocabulary_repository(), allow_patterns=_SMALL_FILES)))
-    if folder is None:
-        raise FileNotFoundError("there is no vocabulary beside the CLIP checkpoint, nor in the hub's cache")
-    return folder
-
-
-def _how_to_place(name: str, parts: dict[str, Published], failures: dict[str, Exception]) -> str:
-    reasons = [f"  {parts[family].repository}: {str(e).splitlines()[0]}" for family, e in failures.items()]
-    places = [
-        f"  {_placed(part.repository)}/\n"
-        f"    {part.file}{' and tokenizer.json' * (family == 'clip')}, from {_url(part.repository)}"
-        for family, part in parts.items()
-        if family in failures
-    ]
-    return "\n".join(
-        [
-            f"The weights of {name} are not all here, and could not be downloaded:",
-            *reasons,
-            "With a network, load again: a broken download is resumed. Without one, place these files:",
-            *places,
-            f"and load again. {HOME_VARIABLE} names another place than {weights_home()}.",
-        ]
-    )
-
-
-def _url(repository: str) -> str:
-    return f"https://huggingface.co/{repository}"
+def _prepare_preset(name: str, regions: str | None) -> Path:
+    """The model folder of a preset with the networks asked for; what is not here is downloaded and converted."""
+    config, parts, whole = PRESETS[name], preset_models(name), model_place(name)
+    own = {family: one for family, one in parts.items() if family in families("regions")}
+    one = None if regions is None else own.get(regions, region_models().get(regions))
+    if regions == "all" or one in own.values() or (one is None and is_complete(whole)):
+        return whole if is_complete(whole) else assemble(whole, config, parts, None, to_stderr)
+    if one is None and regions is not None:
+        select_regions(config, regions)  # raises: neither the preset nor the registry has this network
+    folder, config = model_place(f"{name}+{regions or 'none'}"), select_regions(config, None)
+    if is_complete(folder):
+        return folder
+    needed = {family: part for family, part in parts.items() if family not in own}
+    if one is None:
+        return assemble(folder, config, needed, None, to_stderr)
+    return assemble(folder, config, needed | {one.family: one}, one.family, to_stderr)
 
 
 def _digest(text: str) -> str:

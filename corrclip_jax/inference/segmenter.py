@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 from PIL import Image
 
-from corrclip_jax.config import Config, Dtype, RegionSource, with_fields
+from corrclip_jax.config import Config, Dtype, RegionSource, source_family, with_fields
 from corrclip_jax.hub.presets import load
 from corrclip_jax.inference import photo_reading
 from corrclip_jax.inference.label_runner import LabelRunner, OnStart, Request
@@ -66,7 +66,8 @@ class Segmenter:
           model: a name, a folder, or configuration and parameters as `load` returns them.
           dtype: the networks' compute type.
           regions: a source of regions (`regions.sources.SOURCES`): "sam2" finds them with SAM 2, "none" does
-            without. Networks that the source does not need are not loaded; region maps can be given all the same.
+            without. A model with a name also takes a published network, "sam2.1-t" for instance. Networks that the
+            source does not need are not loaded; region maps can be given all the same.
           points: n for SAM's n x n grid of points (`points_per_side`).
           background_threshold: pixels whose class is less probable get class 0.
           mesh: devices of this process, which share the photos of a list.
@@ -82,10 +83,11 @@ class Segmenter:
         )
         config = with_settings(config, dtype=dtype, points=points, background_threshold=background_threshold)
         if regions is not None:
-            config = with_fields(config, regions={"source": regions})
+            config = with_fields(config, regions={"source": source_family(regions)})
         if regions is not None and not can_find(config, params):
+            title = SOURCES[config.regions.source].title
             raise ValueError(
-                f"the model {config.name!r} has no {SOURCES[regions].title} to find regions with. Choose one "
+                f"the model {config.name!r} has no {title} to find regions with. Choose one "
                 "that has, give region maps, or do without regions (regions='none')."
             )
         self.config: Config = config

@@ -1,7 +1,8 @@
 """Read, write and check parameter trees. No torch.
 
 A converted model is a folder: one Orbax tree per network (`clip/`, `dino/`, `sam2/`), the CLIP
-vocabulary (`vocabulary/`) and `corrclip.json`, which holds the configuration and where the weights come from.
+vocabulary (`vocabulary/`) and `corrclip.json`, which holds the configuration and where the weights come from. A
+tree may lie elsewhere, in the folder of a part that several models share: `corrclip.json` names it (`networks`).
 """
 
 import json
@@ -18,14 +19,25 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from corrclip_jax.config import Config, from_dict, networks_of, select_regions, to_dict, with_fields
+from corrclip_jax.config import (
+    FAMILIES,
+    Config,
+    NetworkConfig,
+    from_dict,
+    networks_of,
+    select_regions,
+    to_dict,
+    with_fields,
+)
 from corrclip_jax.io.files import atomic_folder
 from corrclip_jax.params.structure import Params, check_params
 from corrclip_jax.runtime.environment import versions
 
 DESCRIPTION = "corrclip.json"
+PART = "part.json"
 VOCABULARY = "vocabulary"
-FORMAT = 1
+FORMAT, FORMAT_OF_PARTS = 1, 2
+"""Formats of `corrclip.json`: every tree in the folder; trees elsewhere, named by `networks`."""
 
 
 def save(
@@ -65,18 +77,56 @@ def write_network(folder: Path, name: str, params: Mapping[str, Any]) -> None:
         raise OSError(reason[1].strip() if reason else str(error).split("\n")[0]) from error
 
 
-def write_description(folder: Path, config: Config, sources: Mapping[str, Any]) -> None:
-    """Copy the vocabulary and write `corrclip.json`: the last step, which makes the folder a model folder."""
+def write_description(
+    folder: Path, config: Config, sources: Mapping[str, Any], networks: Mapping[str, str] | None = None
+) -> None:
+    """Copy the vocabulary and write `corrclip.json`: the last step, which makes the folder a model folder.
+
+    `networks` are the folders of trees that lie elsewhere, relative to the model's own, by network.
+    """
     if config.vocabulary is not None:
         copy_vocabulary(Path(config.vocabulary), folder / VOCABULARY)
         config = with_fields(config, vocabulary=VOCABULARY)
-    content = {
-        "format": FORMAT,
-        "config": to_dict(config),
-        "sources": dict(sources),
-        "versions": versions("python", "corrclip-jax", "jax", "flax", "orbax-checkpoint", "numpy"),
-    }
-    (folder / DESCRIPTION).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    content = {"format": FORMAT_OF_PARTS if networks else FORMAT, "config": to_dict(config)}
+    content |= {"networks": dict(networks)} if networks else {}
+    _write_json(folder / DESCRIPTION, content | {"sources": dict(sources)})
+
+
+class Part(NamedTuple):
+    """A converted network by itself, which several models share: its folder, configuration, and source."""
+
+    folder: Path
+    family: str
+    config: NetworkConfig
+    source: dict[str, Any]
+
+    @property
+    def tree(self) -> Path:
+        """The folder of its parameters."""
+        return self.folder / self.family
+
+
+def write_part(folder: Path, family: str, config: NetworkConfig, source: Mapping[str, Any]) -> None:
+    """Write `part.json`: the last step, which makes the folder with a tree (`write_network`) a part."""
+    content = {"format": FORMAT, "family": family, "config": to_dict(config), "source": dict(source)}
+    _write_json(folder / PART, content)
+
+
+def read_part(folder: Path) -> Part | None:
+    """The part in a folder; None where there is none that can be read, so that it has to be made again."""
+    try:
+        content = json.loads((folder / PART).read_text("utf-8"))
+        family = content["family"]
+        config = from_dict(FAMILIES[family].config, content["config"])
+        part = Part(folder, family, config, content["source"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return part if content["format"] == FORMAT and part.tree.is_dir() else None
+
+
+def _write_json(file: Path, content: Mapping[str, Any]) -> None:
+    made_with = versions("python", "corrclip-jax", "jax", "flax", "orbax-checkpoint", "numpy")
+    file.write_text(json.dumps({**content, "versions": made_with}, indent=1) + "\n", "utf-8")
 
 
 def copy_vocabulary(source: Path, target: Path) -> None:
@@ -109,12 +159,13 @@ def read_description(path: str | Path) -> dict[str, Any]:
         )
     try:
         content = json.loads(file.read_text("utf-8"))
-        known = content["format"] == FORMAT
+        known = content["format"] in (FORMAT, FORMAT_OF_PARTS)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is damaged ({error}). Convert the model again.") from error
     if not known:
         raise ValueError(
-            f"{file} has format {content['format']}, this version reads format {FORMAT}. Convert the model again."
+            f"{file} has format {content['format']}, this version reads formats {FORMAT} and {FORMAT_OF_PARTS}. "
+            "Convert the model again."
         )
     return content
 
@@ -168,23 +219,22 @@ def read_model(path: str | Path, *, region_network: str | None = "all") -> Model
         config = with_fields(config, vocabulary=str(path / config.vocabulary))
     if region_network != "all":
         config = select_regions(config, region_network)
-    params = {}
+    device = jnp.zeros(()).sharding  # the default one, however it was set; where there is none, JAX says why
+    params, elsewhere = {}, description.get("networks", {})
     for name in networks_of(config):
+        tree = (path / elsewhere.get(name, name)).resolve()
         try:
-            params[name] = _read_network(path / name)
+            params[name] = _read_network(tree, device)
         except Exception as error:  # Orbax raises nothing narrower for a damaged file
             reason = str(error).split("\n")[0].split(". See full")[0]
-            raise ValueError(
-                f"{path / name} is damaged or missing ({reason}). Convert the model again."
-            ) from error
+            raise ValueError(f"{tree} is damaged or missing ({reason}). Convert the model again.") from error
     check_params(config, params)
     return Model(config, params, description.get("sources", {}))
 
 
-def _read_network(path: Path) -> Params:
+def _read_network(path: Path, device: jax.sharding.Sharding) -> Params:
     if not path.is_dir():
         raise FileNotFoundError("there is no such folder")
-    device = jnp.zeros(()).sharding  # the default device, however it was set
     with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         if (metadata := checkpointer.metadata(path).item_metadata) is None:
             raise ValueError("its metadata cannot be read")

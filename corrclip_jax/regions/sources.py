@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
-from corrclip_jax.config import Config, RegionSource
+from corrclip_jax.config import Config, RegionSource, source_family
 from corrclip_jax.regions.crop_layout import count_masks
 from corrclip_jax.regions.panoptic import panoptic_regions
 from corrclip_jax.regions.sam_crops import automatic_masks
@@ -132,8 +132,13 @@ SOURCES: dict[RegionSource, Source] = {
 
 
 def network_to_load(source: RegionSource | None) -> str | None:
-    """What `load(region_network=)` reads for a source: its network or None; "all" for the model's own source."""
-    return SOURCES[source].network if source in SOURCES else "all"
+    """What `load(region_network=)` reads for a source: its network or None; "all" for the model's own source.
+
+    A published size of a network ("sam2.1-t") is itself what `load` reads.
+    """
+    if source is None or source_family(source) not in SOURCES:
+        return "all"
+    return SOURCES[source].network if source in SOURCES else source
 
 
 def find_regions(

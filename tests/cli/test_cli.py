@@ -93,7 +93,9 @@ def test_help_lists_the_sources_of_regions(command):
 def test_an_unknown_source_of_regions_is_refused(arguments):
     result = corrclip(*arguments)
     assert result.exit_code == 2
-    assert "must be one of sam2, sam1, eomt, mask2former, slic, none. Got 'sam9'" in plain(result.stderr)
+    assert "must be one of sam2, sam1, eomt, mask2former, slic, none, or a published network" in plain(
+        result.stderr
+    )
 
 
 def test_completion_can_be_installed():

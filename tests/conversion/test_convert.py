@@ -72,11 +72,11 @@ def test_a_conversion_holds_weights_configuration_vocabulary_and_origin(sources,
 def test_a_second_run_does_nothing_unless_forced(sources, tmp_path, monkeypatch):
     lines: list[str] = []
     out = convert(sources, tmp_path / "model", report=lines.append)
-    assert [line.split(" ")[0] for line in lines] == ["Converting", "Converting", "Converted:"]
+    assert [line.split(" ")[0] for line in lines] == ["CLIP's", "Converting", "Converting", "Converted:"]
     written = (out / "corrclip.json").stat().st_mtime_ns
     monkeypatch.setattr(module, "convert_state_dict", lambda *args: pytest.fail("converted again"))
     assert convert(sources, out, report=lines.append) == out
-    assert lines[3:] == [f"Already converted: {out}"]
+    assert lines[4:] == [f"Already converted: {out}"]
     assert (out / "corrclip.json").stat().st_mtime_ns == written
     monkeypatch.undo()
     convert(sources, out, force=True)
@@ -133,7 +133,7 @@ def test_faulty_weights_leave_nothing_and_name_their_file(sources, tmp_path):
     with pytest.raises(ConversionError) as caught:
         convert(sources | {"dino": tmp_path / "broken.safetensors"}, tmp_path / "model")
     assert "broken.safetensors: The file does not fit DINO" in str(caught.value)
-    assert caught.value.faults["missing"] == ("blocks_1/norm2/bias", "cls_token")
+    assert caught.value.faults["missing"] == ("blocks.1.norm2.bias", "cls_token")
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -168,7 +168,7 @@ def test_what_shapes_do_not_show_can_be_given(sources, tmp_path):
         embed_dim=24,
         quick_gelu=False,
         vision=CLIPVisionConfig(image_size=32, patch_size=8, width=64, layers=3, head_width=16),
-        text=CLIPTextConfig(vocab_size=96, context_length=12, width=64, heads=4, layers=2),
+        text=CLIPTextConfig(vocab_size=521, context_length=12, width=64, heads=4, layers=2),
     )
     out = convert(sources, tmp_path / "model", configs={"clip": given})
     config, params = read(out)

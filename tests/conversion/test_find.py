@@ -8,9 +8,10 @@ import torch
 from published import CLIP, DINO, clip_as_transformers, dino_shapes, open_clip_shapes, random_tensors
 from safetensors.numpy import save_file
 
+from corrclip_jax.config.regions import source_family
 from corrclip_jax.conversion.families import FAMILIES
 from corrclip_jax.conversion.find import checkpoint_files, find, find_all, find_vocabulary, published_beside
-from corrclip_jax.conversion.published import preset_models, published_models, recognise
+from corrclip_jax.conversion.published import preset_models, published_models, recognise, region_models
 from corrclip_jax.conversion.rules import ConversionError
 
 CLIP_TENSORS = random_tensors(open_clip_shapes(CLIP))
@@ -119,11 +120,21 @@ def test_the_register_is_complete():
     for key, entry in published_models().items():
         assert entry.family in FAMILIES, key
         assert entry.licence, key
-        assert entry.layout in ("open_clip", "original", "transformers"), key
+        assert entry.megabytes > 1, key
+        assert entry.repositories and all(place.files for place in entry.repositories), key
         assert (entry.quick_gelu is not None) == (entry.head_width is not None) == (entry.family == "clip"), (
             key
         )
     assert set(preset_models("vit-b")) == {"clip", "dino", "sam2"}
+    for name, entry in region_models().items():
+        assert source_family(name) == entry.family, name
+
+
+def test_safetensors_come_before_pickles_in_the_register():
+    for entry in published_models().values():
+        for place in entry.repositories:
+            pickles = [not name.endswith(".safetensors") for name in place.files]
+            assert pickles == sorted(pickles), place
 
 
 def test_a_published_file_is_recognised_by_its_place(tmp_path):

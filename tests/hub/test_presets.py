@@ -4,11 +4,9 @@ import os
 import shutil
 from pathlib import Path
 
-import huggingface_hub
 import jax
 import numpy as np
 import pytest
-import torch
 from published import CLIP, DINO, dino_as_transformers, dino_shapes, open_clip_shapes, random_tensors
 from safetensors.numpy import save_file
 from small_models import small_model, write_vocabulary
@@ -16,24 +14,15 @@ from small_models import small_model, write_vocabulary
 from corrclip_jax.config import Config
 from corrclip_jax.conversion.published import preset_models
 from corrclip_jax.conversion.rules import ConversionError
+from corrclip_jax.hub import home as place_of_weights
+from corrclip_jax.hub import parts as parts_module
 from corrclip_jax.hub import presets
-from corrclip_jax.hub.presets import EMBEDDED_FOLDER, PRESETS, available_models, load, weights_home
+from corrclip_jax.hub.home import weights_home
+from corrclip_jax.hub.presets import EMBEDDED_FOLDER, PRESETS, available_models, load
 from corrclip_jax.params.structure import expected_params
 
 CLIP_TENSORS = random_tensors(open_clip_shapes(CLIP))
 DINO_TENSORS = random_tensors(dino_shapes(DINO))
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch) -> Path:
-    """A weights home of the test's own, and no network."""
-    monkeypatch.setenv("CORRCLIP_HOME", str(tmp_path / "home"))
-
-    def offline(repository, **options):
-        raise OSError(f"no network to fetch {repository}")
-
-    monkeypatch.setattr(presets, "snapshot_download", offline)
-    return tmp_path / "home"
 
 
 @pytest.fixture
@@ -57,8 +46,9 @@ def fill(folder: Path, *, clip: bool = True, dino: bool = True, vocabulary: bool
         write_vocabulary(places["clip"])
     if dino:
         tensors = dino_as_transformers(DINO_TENSORS, DINO)
-        torch.save(
-            {name: torch.from_numpy(x) for name, x in tensors.items()}, places["dino"] / parts["dino"].file
+        save_file(
+            {name: np.ascontiguousarray(x) for name, x in tensors.items()},
+            places["dino"] / parts["dino"].file,
         )
     return folder
 
@@ -118,7 +108,8 @@ def test_folders_of_one_name_do_not_share_a_conversion(home, tmp_path):
 
 def test_what_is_no_model_is_told(home, tmp_path):
     with pytest.raises(
-        ValueError, match=r"model must be one of tiny, vit-b, vit-l, vit-h, or a folder.*Got 'vit-x'"
+        ValueError,
+        match=r"one of tiny, vit-b, vit-l, vit-h, open-b, fast-b, or a folder.*Got 'vit-x'",
     ):
         load("vit-x")
     with pytest.raises(ConversionError, match="neither a converted model"):
@@ -154,12 +145,13 @@ def test_a_broken_installation_is_told(home, tmp_path, monkeypatch):
 
 
 def test_presets_have_full_size_shapes_of_every_tower():
-    for name, config in PRESETS.items():
+    for name in ("vit-b", "vit-h", "fast-b"):
+        config = PRESETS[name]
         tree = expected_params(config)
-        width = config.clip.vision.width
-        assert tree["clip"]["visual"]["proj"]["kernel"].shape == (width, config.clip.embed_dim), name
-        assert tree["dino"]["pos_embed"].shape == (1, 785, 768)
-        assert tree["sam2"]["image_encoder"]["trunk"]["patch_embed"]["kernel"].shape == (7, 7, 3, 144)
+        clip, dino, sam2 = config.clip.vision.width, config.dino.width, config.sam2.width
+        assert tree["clip"]["visual"]["proj"]["kernel"].shape == (clip, config.clip.embed_dim), name
+        assert tree["dino"]["pos_embed"].shape == (1, 785, dino)
+        assert tree["sam2"]["image_encoder"]["trunk"]["patch_embed"]["kernel"].shape == (7, 7, 3, sam2)
 
 
 def test_presets_and_register_agree():
@@ -169,9 +161,22 @@ def test_presets_and_register_agree():
         assert (config.clip.quick_gelu, config.clip.vision.head_width) == (part.quick_gelu, part.head_width)
 
 
+def test_networks_that_presets_share_have_one_configuration():
+    configs: dict[str, set] = {}
+    for name, config in PRESETS.items():
+        for family, one in preset_models(name).items():
+            configs.setdefault(one.key, set()).add(getattr(config, family))
+    assert all(len(found) == 1 for found in configs.values())
+
+
+def test_models_for_business_have_no_licence_that_forbids_it():
+    for name in ("open-b", "fast-b"):
+        assert {part.licence for part in preset_models(name).values()} <= {"MIT", "Apache-2.0"}
+
+
 def test_models_are_listed_with_their_licences(home):
     models = {model.name: model for model in available_models()}
-    assert list(models) == ["tiny", "vit-b", "vit-l", "vit-h"]
+    assert list(models) == ["tiny", "vit-b", "vit-l", "vit-h", "open-b", "fast-b"]
     assert models["tiny"].converted
     assert set(models["tiny"].licences.values()) == {"Apache-2.0"}
     assert models["vit-b"].licences == {"clip": "CC-BY-NC-4.0", "dino": "Apache-2.0", "sam2": "Apache-2.0"}
@@ -184,23 +189,13 @@ def test_without_a_network_one_message_says_which_files_to_place_where(home):
         load("vit-b")
     message = str(caught.value)
     for part in preset_models("vit-b").values():
-        assert f"{part.repository}: no network to fetch" in message
+        assert f"{part.repository}: not in the hub's cache, and HF_HUB_OFFLINE forbids the network" in message
         assert f"{home / 'published' / part.repository}/\n    {part.file}" in message
         assert f"https://huggingface.co/{part.repository}" in message
     assert "tokenizer.json" in message
     assert "CORRCLIP_HOME" in message
+    assert len(message.splitlines()) == 12
     assert not home.exists()
-
-
-def test_the_hubs_own_offline_mode_gives_that_message(tmp_path, monkeypatch):
-    monkeypatch.setenv("CORRCLIP_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(
-        FileNotFoundError, match=r"(?s)not all here.*place these files.*pytorch_model\.bin"
-    ) as caught:
-        load("vit-l")
-    assert len(str(caught.value).splitlines()) == 12
 
 
 def test_files_placed_by_hand_are_converted_once(home, small_preset, monkeypatch, capfd):
@@ -209,7 +204,7 @@ def test_files_placed_by_hand_are_converted_once(home, small_preset, monkeypatch
     assert (config.name, config.clip, config.dino) == ("vit-b", CLIP, DINO)
     assert "licence CC-BY-NC-4.0 (no commercial use)" in capfd.readouterr().err
     assert {model.name for model in available_models() if model.converted} == {"tiny", "vit-b"}
-    monkeypatch.setattr(presets, "convert", lambda *args, **options: pytest.fail("converted again"))
+    monkeypatch.setattr(parts_module, "convert_part", lambda *args, **options: pytest.fail("converted again"))
     assert load(small_preset)[0] == config
 
 
@@ -223,7 +218,9 @@ def test_only_what_is_missing_is_asked_for(home, small_preset):
 
 def test_a_clip_without_vocabulary_asks_for_one(home, small_preset):
     fill(home / "published", vocabulary=False)
-    with pytest.raises(FileNotFoundError, match=r"(?s)no network to fetch openai/clip.*and tokenizer\.json"):
+    with pytest.raises(
+        FileNotFoundError, match=r"(?s)openai/clip.*for CLIP's vocabulary.*and tokenizer\.json"
+    ):
         load(small_preset)
 
 
@@ -234,33 +231,12 @@ def test_another_published_layout_of_the_same_model_will_do(home, small_preset):
     assert load(small_preset)[0].dino == DINO
 
 
-def test_downloads_ask_for_the_file_and_what_lies_beside_it(home, small_preset, tmp_path, monkeypatch):
-    hub, asked = fill(tmp_path / "hub"), {}
-
-    def download(repository, allow_patterns):
-        asked[repository] = allow_patterns
-        return str(hub / repository)
-
-    monkeypatch.setattr(presets, "snapshot_download", download)
-    load(small_preset)
-    parts = preset_models("vit-b")
-    assert asked[parts["clip"].repository][0] == "open_clip_model.safetensors"
-    assert {"tokenizer.json", "open_clip_config.json"} < set(asked[parts["clip"].repository])
-    assert asked[parts["dino"].repository][0] == "pytorch_model.bin"
-
-
-def test_without_torch_a_safetensors_file_is_asked_for(home, small_preset, tmp_path, monkeypatch):
-    hub, asked = fill(tmp_path / "hub"), {}
-
-    def download(repository, allow_patterns):
-        asked[repository] = allow_patterns[0]
-        return str(hub / repository)
-
-    monkeypatch.setattr(presets, "snapshot_download", download)
-    monkeypatch.setattr(presets.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(FileNotFoundError, match=r"pip install 'corrclip-jax\[convert\]'"):
-        load(small_preset)
-    assert asked["facebook/dino-vitb8"] == "*.safetensors"
+def test_a_folder_that_an_earlier_version_converted_is_read(home, small_preset, tmp_path):
+    old = small_model(tmp_path)
+    (home / "converted").mkdir(parents=True)
+    shutil.copytree(old, home / "converted" / "vit-b")
+    assert load(small_preset)[0].name == "small"
+    assert load(small_preset, region_network=None)[0].sam2 is None
 
 
 def test_weights_of_another_size_than_the_presets_are_refused(home, small_preset, monkeypatch):
@@ -282,5 +258,5 @@ def test_the_home_is_the_variables_then_the_checkouts(monkeypatch, tmp_path):
     monkeypatch.delenv("CORRCLIP_HOME")
     checkout = Path(presets.__file__).resolve().parents[2]
     assert weights_home() == checkout / "weights"
-    monkeypatch.setattr(presets.os, "access", lambda *args: False)
+    monkeypatch.setattr(place_of_weights.os, "access", lambda *args: False)
     assert weights_home() == Path.home() / ".cache" / "corrclip_jax"

@@ -81,7 +81,7 @@ def test_params_that_do_not_fit_are_not_saved(params, tmp_path):
         ("{", "is damaged"),
         ("[]", "is damaged"),
         ('{"config": {}}', "is damaged"),
-        ('{"format": 99}', "has format 99, this version reads format 1"),
+        ('{"format": 99}', "has format 99, this version reads formats 1 and 2"),
         ('{"format": 1, "config": {"flavour": 1}}', "Config has no field flavour"),
     ],
 )

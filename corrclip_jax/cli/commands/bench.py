@@ -19,7 +19,7 @@ from corrclip_jax.cli.shared.options import (
     SizeOption,
     parse_size,
 )
-from corrclip_jax.config import FAMILIES, Config, RegionSource, families, with_fields
+from corrclip_jax.config import FAMILIES, Config, RegionSource, families, source_family, with_fields
 
 HELP = "\n\n".join(
     [
@@ -91,7 +91,7 @@ def bench(
         progress("Starting")
 
         changes: dict = {"dtype": dtype.value, "regions": {}, "method": {}}
-        changes["regions"] |= {} if regions is None else {"source": regions}
+        changes["regions"] |= {} if regions is None else {"source": source_family(regions)}
         changes["regions"] |= {} if points is None else {"points_per_side": points}
         changes["method"] |= {} if chunk is None else {"windows_per_chunk": chunk}
         if against is not None:
@@ -106,13 +106,14 @@ def bench(
             from corrclip_jax.cli.runs.bench_tables import tables
             from corrclip_jax.hub.presets import load
             from corrclip_jax.params.structure import init_params
+            from corrclip_jax.regions.sources import network_to_load
 
             progress("Weights")
             if random:
                 config = with_network(model_config(model), regions)
                 params = init_params(config)
             else:
-                config, params = load(model)
+                config, params = load(model, region_network=network_to_load(regions))
             config = with_fields(config, **changes)
             report = measure(
                 config,

@@ -22,7 +22,7 @@ from corrclip_jax.cli.shared.options import (
     class_names,
     parse_size,
 )
-from corrclip_jax.config import with_fields
+from corrclip_jax.config import source_family, with_fields
 from corrclip_jax.config.assignments import with_assignments
 
 HELP = "\n\n".join(
@@ -74,7 +74,7 @@ def export(
         network = None if given_regions else network_to_load(regions)
         config, params = load(model, dtype=dtype.value, region_network=network)
         if regions is not None:
-            config = with_fields(config, regions={"source": regions})
+            config = with_fields(config, regions={"source": source_family(regions)})
         if points is not None:
             config = with_fields(config, regions={"points_per_side": points})
         config = with_assignments(config, assignments or ())

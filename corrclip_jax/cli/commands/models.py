@@ -1,7 +1,7 @@
 """`corrclip models`: list models and published checkpoints, with licences, sizes and conversions."""
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -9,12 +9,17 @@ from rich.markup import escape
 from corrclip_jax.cli.shared.console import complain, messages, results
 from corrclip_jax.cli.shared.tables import plain_table
 
+if TYPE_CHECKING:
+    from corrclip_jax.hub.inventory import Listed
+    from corrclip_jax.hub.presets import Model
+
 HELP = "\n\n".join(
     [
         "List models and published checkpoints.",
-        "First the models with a name, then every published file of their families: layout, licence, size, "
-        "SHA-256, and the models on this machine that were converted from it. Size and SHA-256 are known "
-        "for files that were converted on this machine. -NC licences do not permit commercial use.",
+        "First the models with a name, with the size of their files on the hub; then every published network: "
+        "size, licence, its name for --regions, and whether it is converted on this machine. Sizes are approximate "
+        "for what was not converted here. -NC licences do not permit commercial use. --json also lists "
+        "repositories, files, SHA-256 and the models that a network is part of.",
         "[bold]Examples[/]",
         "  corrclip models",
         "  corrclip models --json | jq '.published[].repository'",
@@ -28,56 +33,68 @@ def models(
     """List models. Users see `HELP`."""
     with messages().status("Reading model folders"):
         from corrclip_jax.hub.inventory import published_here
-        from corrclip_jax.hub.presets import available_models, weights_home
+        from corrclip_jax.hub.presets import available_models
 
         known = available_models()
         listed, faults = published_here()
     if as_json:
         content = {
             "models": [model._asdict() for model in known],
-            "published": [
-                {
-                    "key": one.published.key,
-                    "title": one.published.title,
-                    "repository": one.published.repository,
-                    "file": one.published.file,
-                    "layout": one.published.layout,
-                    "licence": one.published.licence,
-                    "presets": one.presets,
-                    "size": one.size,
-                    "sha256": one.sha256,
-                    "converted": one.converted,
-                }
-                for one in listed
-            ],
+            "published": [_as_json(one) for one in listed],
         }
         typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
     else:
-        names = plain_table("Model", "Parts", "Licences", "Here")
-        for model in known:
-            licences = " + ".join(dict.fromkeys(model.licences.values()))
-            names.add_row(model.name, ", ".join(model.titles.values()), licences, "yes" * model.converted)
-        files = plain_table(
-            "Published", "File", "Layout", "Licence", "Size", "SHA-256", "Part of", "Converted as"
-        )
-        for one in listed:
-            published = one.published
-            files.add_row(
-                published.title,
-                escape(f"{published.repository}/{published.file}"),
-                published.layout,
-                published.licence,
-                f"{one.size / 1e6:,.0f} MB" if one.size is not None else "",
-                one.sha256[:12] if one.sha256 is not None else "",
-                ", ".join(one.presets),
-                escape(", ".join(one.converted)),
-            )
-        console = results()
-        console.print(names)
-        console.print()
-        console.print(files)
-        console.print(
-            f"\nConversions are kept in {escape(str(weights_home() / 'converted'))}", soft_wrap=True
-        )
+        _print(known, listed)
     for fault in faults:
         complain(fault)
+
+
+def _as_json(one: "Listed") -> dict[str, Any]:
+    published = one.published
+    return {
+        "key": published.key,
+        "title": published.title,
+        "repository": published.repository,
+        "file": published.file,
+        "repositories": {place.name: place.files for place in published.repositories},
+        "licence": published.licence,
+        "regions": one.regions,
+        "presets": one.presets,
+        "megabytes": published.megabytes,
+        "size": one.size,
+        "sha256": one.sha256,
+        "converted": one.converted,
+    }
+
+
+def _print(known: list["Model"], listed: list["Listed"]) -> None:
+    """Print both lists, 80 columns wide at most."""
+    from corrclip_jax.hub.download import readable
+    from corrclip_jax.hub.home import weights_home
+
+    here = [model.name for model in known if model.converted]
+    console = results()
+    console.print(
+        f"Here, without a network: {', '.join(here) or 'none'}\n"
+        "(tiny is for generated scenes only: corrclip demo)"
+    )
+    console.print()
+    names = plain_table("Model", "Files", "Networks", "Licences")
+    for model in known:
+        size = readable(model.megabytes * 1e6) if model.megabytes else "none"
+        licences = ", ".join(dict.fromkeys(model.licences.values()))
+        names.add_row(model.name, size, ", ".join(model.titles.values()), licences)
+    console.print(names)
+    console.print()
+    networks = plain_table("Published network", "Size", "Licence", "--regions", "Here")
+    for one in listed:
+        exact = one.size if one.size is not None else one.published.megabytes * 1e6
+        networks.add_row(
+            one.published.title,
+            readable(exact),
+            one.published.licence,
+            ", ".join(one.regions),
+            "yes" * one.here,
+        )
+    console.print(networks)
+    console.print(f"\nConversions are kept in {escape(str(weights_home() / 'converted'))}", soft_wrap=True)

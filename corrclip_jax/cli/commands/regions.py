@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from corrclip_jax.cli.shared.console import FAILED, UsageError, complain, messages
 from corrclip_jax.cli.shared.options import OutOption, PointsOption, source_option
-from corrclip_jax.config import Config, RegionSource, with_fields
+from corrclip_jax.config import Config, RegionSource, source_family, with_fields
 from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 
 HELP = "\n\n".join(
@@ -122,10 +122,11 @@ def _model(
     model: str, source: RegionSource, points: int | None, segments: int | None
 ) -> tuple[Config, dict[str, Any]]:
     from corrclip_jax.hub.presets import load
-    from corrclip_jax.regions.sources import SOURCES
+    from corrclip_jax.regions.sources import network_to_load
 
-    config, params = (Config(), {}) if SOURCES[source].network is None else load(model)
-    changes: dict[str, Any] = {"source": source}
+    network = network_to_load(source)
+    config, params = (Config(), {}) if network is None else load(model, region_network=network)
+    changes: dict[str, Any] = {"source": source_family(source)}
     if points is not None:
         changes["points_per_side"] = points
     if segments is not None:

@@ -18,6 +18,7 @@ from corrclip_jax.cli.shared.options import (
     PointsOption,
     RegionsOption,
     class_names,
+    is_source,
     threshold_option,
 )
 from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
@@ -56,7 +57,7 @@ def segment(
     dtype: OptionalDtypeOption = None,
 ) -> None:
     """Segment photos. Users see `HELP`."""
-    source = next((known for known in SOURCES if known == regions), None)
+    source = regions if is_source(regions) else None
     region_maps = None if source is not None else Path(regions)
     if region_maps is not None and not region_maps.is_dir():
         raise UsageError(

@@ -22,13 +22,25 @@ class Precision(StrEnum):
     bfloat16 = "bfloat16"
 
 
+def is_source(name: str) -> bool:
+    """Whether a name is a source of regions: one of `SOURCES`, or a published network such as sam2.1-t."""
+    from corrclip_jax.conversion.published import region_models
+
+    return name in SOURCES or name in region_models()
+
+
 def source_option(name: str, help: str, *, show_default: bool = True) -> Any:
     """An option whose value is a source of regions."""
 
     def known(source: RegionSource | None) -> RegionSource | None:
-        if source is not None and source not in SOURCES:
-            near = did_you_mean(source, SOURCES)
-            raise typer.BadParameter(f"must be one of {', '.join(SOURCES)}. Got {source!r}.{near}")
+        if source is not None and not is_source(source):
+            from corrclip_jax.conversion.published import region_models
+
+            near = did_you_mean(source, (*SOURCES, *region_models()))
+            raise typer.BadParameter(
+                f"must be one of {', '.join(SOURCES)}, or a published network (sam2.1-t; see corrclip models). "
+                f"Got {source!r}.{near}"
+            )
         return source
 
     return typer.Option(
@@ -75,7 +87,10 @@ ClassesFileOption = Annotated[
         help="Text file with one class per line; a semicolon separates synonyms.", show_default=False
     ),
 ]
-MODELS = "tiny (generated scenes only), vit-b, vit-l, vit-h, or the folder of a model or of its checkpoints."
+MODELS = (
+    "tiny (generated scenes only), vit-b, vit-l, vit-h, open-b, fast-b, or the folder of a model or of its "
+    "checkpoints."
+)
 
 
 def model_names() -> list[str]:
@@ -94,8 +109,9 @@ ModelOption = Annotated[str, model_option(MODELS)]
 RegionsOption = Annotated[
     str,
     typer.Option(
-        help=f"Source of regions: {', '.join(SOURCES)}, or a folder with a region map per photo, of the same file "
-        "name but .npz (array instance_mask), .png (index map) or .json (COCO RLE)."
+        help=f"Source of regions: {', '.join(SOURCES)}, a published network (sam2.1-t), or a folder with a "
+        "region map per photo, of the same file name but .npz (array instance_mask), .png (index map) or .json "
+        "(COCO RLE)."
     ),
 ]
 RegionSourceOption = Annotated[

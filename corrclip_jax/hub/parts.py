@@ -1,0 +1,154 @@
+"""Parts of models: networks that are downloaded and converted once, and shared by the models that are made of them.
+
+converted/parts/<family>/<name>/   part.json, the tree, and a CLIP's vocabulary
+converted/<model>/                 corrclip.json, which names its parts, and the vocabulary
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from corrclip_jax.config import Config, with_fields
+from corrclip_jax.conversion.convert import convert_part
+from corrclip_jax.conversion.published import Published
+from corrclip_jax.hub.download import (
+    DownloadError,
+    Offer,
+    check_room,
+    fetch,
+    fetch_vocabulary,
+    find_offer,
+    readable,
+)
+from corrclip_jax.hub.home import HOME_VARIABLE, part_place, published_place, weights_home
+from corrclip_jax.io.files import atomic_folder
+from corrclip_jax.params.model_folder import (
+    DESCRIPTION,
+    VOCABULARY,
+    Part,
+    read_description,
+    read_part,
+    write_description,
+)
+
+Report = Callable[[str], None]
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a folder is a converted model whose parts are all there; other damage shows when it is read."""
+    if not (folder / DESCRIPTION).is_file():
+        return False
+    try:
+        elsewhere = read_description(folder).get("networks", {})
+    except (OSError, ValueError):
+        return True
+    return all((folder / place).is_dir() for place in elsewhere.values())
+
+
+def assemble(
+    folder: Path, config: Config, parts: Mapping[str, Published], region_part: str | None, report: Report
+) -> Path:
+    """Make the model folder of published parts, with all that has to be downloaded and converted for it.
+
+    Args:
+      folder: the model folder to make.
+      config: the model's configuration; a part's own configuration replaces that of `region_part`.
+      parts: the published models by family.
+      region_part: the family whose configuration is read off its file, since `config` does not have it.
+      report: takes a line of progress.
+
+    Raises:
+      FileNotFoundError: files are not here and cannot be downloaded: which ones to place where.
+      ConversionError: a file that cannot be converted, or is of another size than the configuration says.
+      OSError: a disk that is full.
+    """
+    configs = {family: getattr(config, family) for family in parts if family != region_part}
+    made = {family: part for family, one in parts.items() if (part := _made(one, configs.get(family)))}
+    missing = {family: one for family, one in parts.items() if family not in made}
+    for family, offer in _fetch_all(config.name, missing, report).items():
+        made[family] = convert_part(
+            family,
+            offer.checkpoint,
+            part_place(parts[family].key),
+            config=configs.get(family),
+            vocabulary=_vocabulary(config.name, offer) if family == "clip" else None,
+            report=report,
+        )
+    if region_part is not None:
+        config = with_fields(config, **{region_part: made[region_part].config})
+        config = with_fields(config, regions={"source": region_part})
+    config = with_fields(config, vocabulary=str(made["clip"].folder / VOCABULARY))
+    return _compose(folder, config, made)
+
+
+def _made(one: Published, config: Any) -> Part | None:
+    """The converted part, where it is here and has the configuration that is wanted."""
+    part = read_part(part_place(one.key))
+    return part if part is not None and config in (None, part.config) else None
+
+
+def _compose(folder: Path, config: Config, parts: Mapping[str, Part]) -> Path:
+    trees = {family: os.path.relpath(part.tree, folder) for family, part in parts.items()}
+    sources = {family: part.source for family, part in parts.items()}
+    with atomic_folder(folder) as partial:
+        write_description(
+            partial, config, sources, {family: Path(tree).as_posix() for family, tree in trees.items()}
+        )
+    return folder
+
+
+def _fetch_all(name: str, missing: Mapping[str, Published], report: Report) -> dict[str, Offer]:
+    """The files of all parts that are missing; sizes and licences are reported before anything is downloaded."""
+    offers: dict[str, Offer] = {}
+    failures: dict[str, DownloadError] = {}
+    for family, one in missing.items():
+        try:
+            offers[family] = find_offer(one)
+        except DownloadError as error:
+            failures[family] = error
+    if failures:
+        raise FileNotFoundError(how_to_place(name, missing, failures))
+    _announce(name, offers, report)
+    check_room(offers.values())
+    for family, offer in offers.items():
+        if offer.folder is None:
+            report(f"Downloading {offer.files[0]} of {offer.repository} ({readable(offer.size)}) ...")
+        try:
+            offers[family] = fetch(offer)
+        except DownloadError as error:
+            raise FileNotFoundError(how_to_place(name, missing, {family: error})) from None
+    return offers
+
+
+def _announce(name: str, offers: Mapping[str, Offer], report: Report) -> None:
+    if total := sum(offer.size for offer in offers.values()):
+        report(f"{name} needs a download of {readable(total)}, once:")
+    for offer in offers.values():
+        size = readable(offer.size) if offer.folder is None else "already here"
+        report(f"  {offer.published.title}: {size}, licence {offer.published.terms}, {offer.repository}")
+
+
+def _vocabulary(name: str, offer: Offer) -> Path:
+    try:
+        return fetch_vocabulary(offer)
+    except DownloadError as error:
+        raise FileNotFoundError(how_to_place(name, {"clip": offer.published}, {"clip": error})) from None
+
+
+def how_to_place(name: str, parts: Mapping[str, Published], failures: Mapping[str, DownloadError]) -> str:
+    """What is missing of a model, why it could not be downloaded, and which files to place where instead."""
+    places = []
+    for family in failures:
+        first = parts[family].repositories[0]
+        files = " or ".join(first.files) + " and tokenizer.json" * (family == "clip")
+        places.append(f"  {published_place(first.name)}/\n    {files}, from {first.url}")
+    return "\n".join(
+        [
+            f"The weights of {name} are not all here, and could not be downloaded:",
+            *(f"  {error}" for error in failures.values()),
+            "With a network, load again: what is whole is not downloaded again. Without one, place these files:",
+            *places,
+            f"and load again. {HOME_VARIABLE} names another place than {weights_home()}.",
+        ]
+    )
