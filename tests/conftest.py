@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -21,6 +22,10 @@ os.environ |= {
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
 }
+
+if importlib.metadata.version("jax").startswith("0.10."):
+    # Half the time to compile. Later versions do not know the option.
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
 
 import jax
 import pytest
@@ -50,6 +55,9 @@ def pytest_configure(config):
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    # Nothing in the package leaves it to JAX to find a common type or rank: its users may forbid it.
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+    jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_report_header():

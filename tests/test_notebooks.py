@@ -11,6 +11,7 @@ import jupytext
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from tests_shared import with_devices
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -47,7 +48,7 @@ def executed(tmp_path_factory):
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}",
+        "XLA_FLAGS": with_devices(DEVICES),
         "CORRCLIP_HOME": str(home / "no weights"),
         "HF_HUB_OFFLINE": "1",
         "MPLCONFIGDIR": str(home),

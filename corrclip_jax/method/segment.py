@@ -19,7 +19,7 @@ from corrclip_jax.method.checks import check_inputs
 from corrclip_jax.method.correlation import compact, normalise
 from corrclip_jax.method.sliding_windows import ImageWindows, SlidingWindows, sliding_windows
 from corrclip_jax.regions.sources import find_regions
-from corrclip_jax.runtime.sharding import sharded
+from corrclip_jax.runtime.sharding import explicit_mesh, sharded
 from corrclip_jax.text.embedding import TextEmbedding, as_text_embedding
 
 
@@ -27,7 +27,7 @@ class Result(NamedTuple):
     """Labels of a batch of images.
 
     Where there is no result, labels are -1 and scores NaN: outside of images of given sizes (there `regions` are -1
-    too), and in an image with more regions or windows than the cap.
+    too), and in an image with more regions or windows than the cap. Under `jax_debug_nans` these scores are 0.
 
     Attributes:
       labels: classes 0 .. K-1.
@@ -62,7 +62,8 @@ def make_segment(config: Config, *, mesh: Mesh | None = None) -> Callable[..., R
 
     Args:
       config: the models and the numbers of the method.
-      mesh: devices that share the images of a batch.
+      mesh: devices that share the images of a batch. By default, where images are divided over a mesh with
+        explicit axes, that mesh.
 
     Returns:
       The function, which returns a `Result`.
@@ -86,7 +87,8 @@ def make_segment(config: Config, *, mesh: Mesh | None = None) -> Callable[..., R
         text = as_text_embedding(text_emb)
         check_inputs(config, params, images, text, sizes, regions)
         sizes = None if sizes is None else jnp.asarray(sizes, jnp.int32)
-        return (run if mesh is None else sharded(run, mesh))(params, text, images, sizes, regions)
+        devices = explicit_mesh(images) if mesh is None else mesh
+        return (run if devices is None else sharded(run, devices))(params, text, images, sizes, regions)
 
     return segment
 
@@ -132,7 +134,7 @@ def label_images(
         valid = image.inside & (ids.max() < cap) & (regions.min() >= 0) & image.fits
         return Result(
             jnp.where(valid, found, -1),
-            jnp.where(valid, scores, jnp.nan),
+            jnp.where(valid, scores, 0.0 if jax.config.jax_debug_nans else jnp.nan),
             jnp.where(image.inside, regions, -1),
         )
 

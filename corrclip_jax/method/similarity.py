@@ -26,7 +26,7 @@ def imagenet_pixels(pixels: Float[Array, "N h w 3"]) -> Float[Array, "N h w 3"]:
     """CLIP-normalised pixels in ImageNet's normalisation."""
     scale = (_CLIP_STD / _IMAGENET_STD).astype(np.float32)
     shift = ((_CLIP_MEAN - _IMAGENET_MEAN) / _IMAGENET_STD).astype(np.float32)
-    return pixels * scale + shift
+    return pixels * scale[None, None, None] + shift[None, None, None]
 
 
 BACKBONES: dict[str, Callable[[Float[Array, "N h w 3"]], Float[Array, "N h w 3"]]] = {"dino": imagenet_pixels}

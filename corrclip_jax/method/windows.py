@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
@@ -74,7 +75,7 @@ def resized_sides(height: Any, width: Any, method: MethodConfig) -> tuple[Any, A
 def window_count(resized: Any, method: MethodConfig) -> Any:
     """How many windows lie along an axis; a number or an array of any kind."""
     beyond = resized - method.window + method.stride - 1
-    return beyond * (beyond > 0) // method.stride + 1
+    return (beyond + abs(beyond)) // 2 // method.stride + 1  # 0 for a negative number
 
 
 def _plan_axis(length: int, resized: int, method: MethodConfig) -> Axis:
@@ -94,7 +95,8 @@ def cut_image(image: UInt8[Array, "H0 W0 3"], plan: WindowPlan) -> Float[Array, 
 
 def normalise_pixels(pixels: UInt8[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
     """RGB 0..255 to CLIP's normalisation."""
-    return (pixels.astype(jnp.float32) - CLIP_MEAN) / CLIP_STD
+    mean, std = (jax.lax.broadcast_to_rank(x, pixels.ndim) for x in (CLIP_MEAN, CLIP_STD))
+    return (pixels.astype(jnp.float32) - mean) / std
 
 
 def cut_regions(regions: Int[Array, "H0 W0"], plan: WindowPlan) -> Int[Array, "N h w"]:

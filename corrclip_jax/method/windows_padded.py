@@ -79,7 +79,7 @@ def fits_padded(height: int, width: int, shape: tuple[int, ...], method: MethodC
 
 def plan_padded(sizes: Int[Array, "B 2"], shape: tuple[int, ...], method: MethodConfig) -> PaddedPlan:
     """The windows of images of traced `sizes` (height, width) padded to a shape; `fits` as `fits_padded` has it."""
-    inside = ((sizes > 0) & (sizes <= jnp.array(shape))).all(axis=-1)
+    inside = ((sizes > 0) & (sizes <= jnp.array([shape]))).all(axis=-1)
     height, width = jnp.where(inside[:, None], sizes, 1).astype(jnp.int32).T
     y, x = (
         _plan_axis(length, resized, method)
@@ -107,8 +107,9 @@ def _resized_sides(height, width, shape, method) -> tuple[Int[Array, " B"], Int[
     shorter, longer = jnp.minimum(height, width), jnp.maximum(height, width)
     small, large = _exact_sides(shorter, longer, method)
     known = _rounded_otherwise(min(shape), max(shape), method)
-    hit = (shorter[:, None] == known[:, 0]) & (longer[:, None] == known[:, 1])
-    small, large = (side + (hit * known[:, k]).sum(axis=1) for k, side in ((2, small), (3, large)))
+    hit = (shorter[:, None] == known[None, :, 0]) & (longer[:, None] == known[None, :, 1])
+    more = (jnp.where(hit, known[None, :, k], 0).sum(axis=1) for k in (2, 3))
+    small, large = (side + add for side, add in zip((small, large), more, strict=True))
     return jnp.where(height <= width, small, large), jnp.where(height <= width, large, small)
 
 
@@ -213,7 +214,7 @@ def cut_window(
         pixel = axis.start(number, method) + jnp.clip(offset, 0, axis.window - 1)
         taps.append(resize.photo_taps(pixel, axis.length, axis.resized))
         nearest.append(resize.nearest_at(pixel, axis.length, axis.resized))
-    within = placed[0][:, None] & placed[1]
+    within = placed[0][:, None] & placed[1][None]
     pixels = windows.normalise_pixels(resize.photo_at(image, *taps))
     ids = regions[nearest[0]][:, nearest[1]]
     return jnp.where(within[..., None], pixels, 0.0), jnp.where(within, ids, windows.PADDING_REGION)
@@ -245,8 +246,9 @@ def _stitch_axis(
     starts = axis.start(index, method)
 
     def at(pixel: Int[Array, " extent"]) -> Float[Array, "extent n grid"]:
-        offset = pixel[:, None] - starts
-        covers = (offset >= 0) & (offset < axis.window) & (index < axis.windows)
+        offset = pixel[:, None] - starts[None]
+        covers = (offset >= 0) & (offset < axis.window) & (index < axis.windows)[None]
+        covers = covers.astype(jnp.float32)
         share = covers / jnp.maximum(covers.sum(axis=1, keepdims=True), 1)
         return up[jnp.clip(offset + axis.before, 0, padded - 1)] * share[..., None]
 

@@ -10,7 +10,15 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from corrclip_jax.config import DINOConfig
-from corrclip_jax.models.layers import MLP, LayerNorm, PatchEmbed, Projection, gelu, interpolate_positions
+from corrclip_jax.models.layers import (
+    MLP,
+    LayerNorm,
+    PatchEmbed,
+    Projection,
+    add_bias,
+    gelu,
+    interpolate_positions,
+)
 from corrclip_jax.ops.attention import attention
 
 _EPSILON = 1e-6
@@ -45,7 +53,7 @@ class QueryPlusKey(nn.Module):
         """The sum of the two projections, as one: that of the summed parameters."""
         query, key = (Projection(self.width, self.width, name=name) for name in ("query", "key"))
         kernel, bias = query.kernel + key.kernel, query.bias + key.bias
-        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+        return add_bias(x.astype(self.dtype) @ kernel.astype(self.dtype), bias.astype(self.dtype))
 
 
 class Block(nn.Module):
@@ -96,7 +104,7 @@ class DINO(nn.Module):
         positions = pos_embed[0, 1:]
         if (h, w) != (native, native):
             positions = interpolate_positions(positions, h, w)
-        x = patches.reshape(batch, h * w, width) + positions.astype(self.dtype)
+        x = patches.reshape(batch, h * w, width) + positions.astype(self.dtype)[None]
         class_token = jnp.broadcast_to(cls_token + pos_embed[:, :1], (batch, 1, width))
         x = jnp.concatenate([class_token.astype(self.dtype), x], axis=1)
         for index in range(config.layers - 1):

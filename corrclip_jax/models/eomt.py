@@ -40,7 +40,7 @@ class Embeddings(nn.Module):
         patches = self.patch_embeddings(images).reshape(len(images), -1, self.config.width)
         prefix = jnp.concatenate([self.cls_token, self.register_tokens], axis=1).astype(self.dtype)
         prefix = jnp.broadcast_to(prefix, (len(images), *prefix.shape[1:]))
-        return jnp.concatenate([prefix, patches + self.position_embeddings.astype(self.dtype)], axis=1)
+        return jnp.concatenate([prefix, patches + self.position_embeddings.astype(self.dtype)[None]], axis=1)
 
 
 class Attention(nn.Module):
@@ -83,7 +83,8 @@ class LayerScale(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
         """Scale."""
-        return x * self.param("lambda1", nn.initializers.ones, x.shape[-1:]).astype(x.dtype)
+        factors = self.param("lambda1", nn.initializers.ones, x.shape[-1:])
+        return x * factors.astype(x.dtype)[None, None]
 
 
 class Block(nn.Module):
@@ -124,7 +125,7 @@ class ByChannel(nn.Module):
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         out = jnp.zeros_like(x)
         for i, j in np.ndindex(3, 3):
-            out += padded[:, i : i + side, j : j + side] * kernel[i, j]
+            out += padded[:, i : i + side, j : j + side] * kernel[None, None, i, j]
         return out
 
 

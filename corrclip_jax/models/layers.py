@@ -23,14 +23,39 @@ Activation = Callable[[jax.Array], jax.Array]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Mean, then the mean square of what is left: the one-pass variance loses digits on large activations.
-LayerNorm = partial(nn.LayerNorm, use_fast_variance=False)
 gelu: Activation = partial(jax.nn.gelu, approximate=False)
 
 
 def quick_gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """x * sigmoid(1.702 x), the activation of OpenAI's CLIP weights."""
     return x * jax.nn.sigmoid(1.702 * x)
+
+
+def add_bias(x: Float[Array, "*batch C"], bias: Float[Array, " C"]) -> Float[Array, "*batch C"]:
+    """x + bias along the last axis, also where JAX refuses implicit rank promotion."""
+    return x + jax.lax.broadcast_to_rank(bias, x.ndim)
+
+
+def normalise_channels(
+    x: Float[Array, "*batch C"], mean: tuple[float, ...], std: tuple[float, ...]
+) -> Float[Array, "*batch C"]:
+    """(x - mean) / std, channel by channel."""
+    mean_of, std_of = (jax.lax.broadcast_to_rank(jnp.array(value), x.ndim) for value in (mean, std))
+    return (x - mean_of) / std_of
+
+
+class LayerNorm(nn.LayerNorm):
+    """Flax's layer norm: the mean, then the mean square of what is left, in float32 whatever the compute type.
+
+    The one-pass variance loses digits on large activations.
+    """
+
+    use_fast_variance: bool = False
+
+    def __call__(self, x: Float[Array, "*batch C"]) -> Float[Array, "*batch C"]:  # type: ignore[override]
+        """The normalised last axis, scaled and shifted."""
+        with jax.numpy_dtype_promotion("standard"):  # Flax leaves bfloat16 times float32 to promotion
+            return super().__call__(x)
 
 
 class Projection(nn.Module):
@@ -52,7 +77,7 @@ class Projection(nn.Module):
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
         """The layer itself."""
         kernel, bias = self.weights()
-        return x.astype(self.dtype) @ kernel + bias
+        return add_bias(x.astype(self.dtype) @ kernel, bias)
 
 
 # On CPU, by the size of an MLP's hidden layer: large ones (24 MB in float32) exist for a block of tokens at a time,
@@ -85,7 +110,8 @@ class MLP(nn.Module):
 def _two_layers(
     activation: Activation, x: Array, expand: tuple[Array, Array], project: tuple[Array, Array]
 ) -> Array:
-    return activation(x @ expand[0] + expand[1]) @ project[0] + project[1]
+    hidden = activation(add_bias(x @ expand[0], expand[1]))
+    return add_bias(hidden @ project[0], project[1])
 
 
 def _in_blocks(layers: Callable[..., Array]) -> Callable[..., Array]:
@@ -124,7 +150,8 @@ class PatchEmbed(nn.Module):
         patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch, h, w, p * p * channels)
         out = jnp.dot(patches.astype(self.dtype), kernel.reshape(-1, self.width).astype(self.dtype))
         if self.use_bias:
-            out = out + self.param("bias", nn.initializers.zeros, (self.width,)).astype(self.dtype)
+            bias = self.param("bias", nn.initializers.zeros, (self.width,))
+            out = add_bias(out, bias.astype(self.dtype))
         return out
 
 
@@ -197,4 +224,4 @@ class Upscale(nn.Module):
         init = nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)
         kernel = self.param("kernel", init, shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.outputs,)).astype(self.dtype)
-        return x @ kernel.reshape(-1, x.shape[-1]).T + jnp.tile(bias, 4)
+        return add_bias(x @ kernel.reshape(-1, x.shape[-1]).T, jnp.tile(bias, 4))

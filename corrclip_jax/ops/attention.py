@@ -30,7 +30,8 @@ def _attention_fused(q: Array, k: Array, v: Array, mask: Array | None = None) ->
     width = v.shape[-1]
     v = jnp.pad(v, ((0, 0), (0, 0), (0, 0), (0, q.shape[-1] - width)))  # JAX requires one width for all three
     mask = None if mask is None else mask[:, None]
-    return jax.nn.dot_product_attention(q, k, v, mask=mask)[..., :width]
+    with jax.numpy_dtype_promotion("standard"):  # JAX leaves bfloat16 times float32 to promotion
+        return jax.nn.dot_product_attention(q, k, v, mask=mask)[..., :width]
 
 
 # On CPU, by the size of one head's attention matrix: small ones (windows, prompts) go all at once, large ones

@@ -14,4 +14,4 @@ def inside(shape: tuple[int, ...], size: Int[Array, "2"] | tuple[Length, Length]
       size: the image's height and width; may be traced.
     """
     height, width = shape
-    return (jnp.arange(height) < size[0])[:, None] & (jnp.arange(width) < size[1])
+    return (jnp.arange(height) < size[0])[:, None] & (jnp.arange(width) < size[1])[None]

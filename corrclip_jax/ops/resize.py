@@ -54,8 +54,8 @@ def bilinear_matrix(size: int, out: int) -> Float[np.ndarray, "out size"]:
 def bilinear_rows(index: Axis1, size: int, out: Length) -> Any:
     """The rows `index` [n, size] of `bilinear_matrix`; `index` and `out` may be traced."""
     low, high, weight = linear_taps(index, size, out)
-    cells = np.arange(size)
-    return (low[:, None] == cells) * (1 - weight)[:, None] + (high[:, None] == cells) * weight[:, None]
+    at_low, at_high = ((tap[:, None] == np.arange(size)[None]).astype(np.float32) for tap in (low, high))
+    return at_low * (1 - weight)[:, None] + at_high * weight[:, None]
 
 
 def bilinear_twice(index: Axis1, size: int, middle: int, filled: Length, out: Length) -> Any:
@@ -80,7 +80,7 @@ def antialias_columns(padded: int, size: Length, out: Length, rows: int | None =
     Where `out` is traced `rows` is the static number of rows; those beyond `out` have no meaning.
     """
     xp = _module(size, out)
-    source, target = np.arange(padded), np.arange(int(out) if rows is None else rows)[:, None]
+    source, target = np.arange(padded)[None], np.arange(int(out) if rows is None else rows)[:, None]
     # In units of half a source sample by `out`, distances and support are whole numbers.
     support = 2 * xp.maximum(size, out)
     weights = xp.maximum(support - abs((2 * source + 1) * out - (2 * target + 1) * size), 0)
@@ -132,13 +132,14 @@ def photo(x: UInt8[Array, "*batch H W C"], height: int, width: int) -> UInt8[Arr
 
 def photo_at(x: UInt8[Array, "*batch H W C"], rows: tuple, columns: tuple) -> UInt8[Array, "*batch h w C"]:
     """The samples of `photo` at the given rows and columns, which are results of `photo_taps`."""
-    top, bottom, upper, lower = rows
-    first, second, left, right = columns
-    upper, lower = upper[:, None, None], lower[:, None, None]
+    top, bottom, *vertical = rows
+    first, second, *horizontal = columns
+    upper, lower = (weight.reshape(*(1,) * (x.ndim - 3), -1, 1, 1) for weight in vertical)
+    left, right = (weight.reshape(*(1,) * (x.ndim - 2), -1, 1) for weight in horizontal)
 
     def across(index: Any) -> Array:
         pixels = x[..., index, :, :].astype(jnp.int32)
-        return (pixels[..., first, :] * left[:, None] + pixels[..., second, :] * right[:, None]) >> 4
+        return (pixels[..., first, :] * left + pixels[..., second, :] * right) >> 4
 
     mixed = ((across(top) * upper) >> 16) + ((across(bottom) * lower) >> 16)
     return ((mixed + 2) >> 2).astype(jnp.uint8)
@@ -191,7 +192,9 @@ def photo_taps(index: Axis1, size: Length, out: Length) -> tuple[Any, Any, Any, 
     low, rest = xp.divmod((2 * index + 1) * size - out, whole)
     high, rest = xp.divmod(rest << 12, whole)
     last, rest = xp.divmod(rest << 12, whole)
-    fraction = (high << 13) + (last << 1) + (rest > 0)  # of 2 ** 25, the last bit for all that follows
+    fraction = (
+        (high << 13) + (last << 1) + (rest > 0).astype(np.int32)
+    )  # of 2 ** 25, the last bit for all that follows
     exponent = xp.frexp(xp.maximum(low, 1).astype(np.float32))[1] - 1
     fraction = _round_half_even(fraction, exponent + 2) << exponent  # of 2 ** 23, float32's precision
     left, right = (
@@ -217,13 +220,13 @@ def _ratio(size: Length, out: Length) -> Any:
     exponent = jax.lax.clz(out) - jax.lax.clz(size)
     above, below = size << jnp.maximum(-exponent, 0), out << jnp.maximum(exponent, 0)
     small = above < below
-    above, exponent = jnp.where(small, above << 1, above), exponent - small
+    above, exponent = jnp.where(small, above << 1, above), exponent - small.astype(jnp.int32)
     digits, rest = jnp.int32(1), above - below
     for _ in range(3):
         digit, rest = jnp.divmod(rest << 8, below)
         digits = (digits << 8) + digit
     half, digits = digits & 1, digits >> 1
-    digits += half & ((rest > 0) | (digits & 1))
+    digits += half & ((rest > 0).astype(jnp.int32) | (digits & 1))
     return jnp.ldexp(digits.astype(jnp.float32), exponent - 23)
 
 

@@ -55,7 +55,7 @@ def components(
             moved = moved.at[moved].get(mode="fill", fill_value=count)
         return moved.reshape(shape), before
 
-    start = jnp.where(labels == 0, count, jnp.arange(count, dtype=jnp.int32).reshape(shape))
+    start = jnp.where(labels.astype(bool), jnp.arange(count, dtype=jnp.int32).reshape(shape), count)
     return jax.lax.while_loop(lambda state: jnp.any(state[0] != state[1]), step, step((start, start)))[0]
 
 

@@ -118,7 +118,7 @@ def layer_points(
 
     def points(x0: Length, y0: Length, x1: Length, y1: Length) -> Float[Array, "N 2"]:
         height, width = resized_extent(y1 - y0, x1 - x0)
-        return jnp.stack([width, height]).astype(jnp.float32) * point_grid(layer.points_per_side, 1)
+        return jnp.stack([width, height]).astype(jnp.float32)[None] * point_grid(layer.points_per_side, 1)
 
     return layer.map(points)
 
@@ -133,5 +133,5 @@ def cut_at_edge(
     All are boxes (x0, y0, x1, y1) in the image: the masks', their crops' and the image's own.
     """
     at_crop = abs(boxes - crops) <= EDGE
-    at_image = abs(boxes - image) <= EDGE
+    at_image = abs(boxes - image[None]) <= EDGE
     return (at_crop & ~at_image).any(axis=-1)

@@ -92,9 +92,9 @@ def suppress(boxes: Int[Array, "N 4"], candidates: Bool[Array, " N"], threshold:
     boxes = boxes.astype(jnp.float32)
     low, high = boxes[:, :2], boxes[:, 2:]
     area = jnp.prod(high - low, axis=-1)
-    extents = jnp.minimum(high[:, None], high) - jnp.maximum(low[:, None], low)
+    extents = jnp.minimum(high[:, None], high[None]) - jnp.maximum(low[:, None], low[None])
     shared = jnp.prod(jnp.maximum(extents, 0), axis=-1)
-    union = area[:, None] + area - shared
+    union = area[:, None] + area[None] - shared
     overlap = shared / jnp.where(union > 0, union, 1)
     drops = jnp.triu((overlap > threshold) & candidates[:, None], k=1)
 

@@ -133,7 +133,7 @@ def compete(
         which, real = jax.lax.dynamic_slice(order, (i * chunk,), (chunk,)), numbers < candidates.sum()
         found = jax.vmap(enlarge)(masks[which])
         weighted = found * scores[which][:, None, None]
-        covered = ((weighted if net.mask2former_rules else found) >= config.mask_threshold) & within
+        covered = ((weighted if net.mask2former_rules else found) >= config.mask_threshold) & within[None]
         areas = areas.at[jnp.where(real, which, queries)].set(covered.sum(axis=(1, 2)), mode="drop")
         weighted = jnp.where(real[:, None, None], weighted, -jnp.inf)
         first = weighted.argmax(axis=0)

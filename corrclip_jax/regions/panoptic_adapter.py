@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from corrclip_jax.config import Config, source_network
 from corrclip_jax.models.eomt import EoMT
-from corrclip_jax.models.layers import IMAGENET_MEAN, IMAGENET_STD
+from corrclip_jax.models.layers import IMAGENET_MEAN, IMAGENET_STD, normalise_channels
 from corrclip_jax.models.mask2former.model import Mask2Former
 from corrclip_jax.ops import resize
 from corrclip_jax.ops.masks import inside
@@ -82,9 +82,8 @@ def preprocess(
     extent = network.resized_extent(height, width)
     pixels = resize.pillow(images, (height, width), extent, network.image_size)
     within = inside((network.image_size, network.image_size), extent)
-    return (jnp.where(within[:, :, None], pixels, 0) / 255 - jnp.array(IMAGENET_MEAN)) / jnp.array(
-        IMAGENET_STD
-    )
+    pixels = jnp.where(within[:, :, None], pixels, 0) / 255
+    return normalise_channels(pixels, IMAGENET_MEAN, IMAGENET_STD)
 
 
 def eomt_resized_extent(height: Length, width: Length, image_size: int = 640) -> tuple[Length, Length]:
@@ -111,7 +110,8 @@ def _traced_extent(
     """`eomt_resized_extent` in whole numbers, with the results of Python's floats."""
     shortest, longest = jnp.minimum(height, width), jnp.maximum(height, width)
     low, rest = jnp.divmod(image_size * shortest, longest)
-    short = low + ((2 * rest > longest) | ((2 * rest == longest) & (low % 2 == 1)))
+    up = (2 * rest > longest) | ((2 * rest == longest) & (low % 2 == 1))
+    short = low + up.astype(jnp.int32)
     long = jnp.where(short == shortest, longest, image_size - _falls_short(image_size * shortest, longest))
     long = jnp.where(shortest == longest, image_size, long)
     short, long = jnp.maximum(short, 1), jnp.minimum(long, image_size)
@@ -131,7 +131,7 @@ def _falls_short(number: Int[Array, ""], divisor: Int[Array, ""]) -> Int[Array, 
         number < divisor << jnp.maximum(exponent, 0),
         number << jnp.maximum(-exponent, 0) < divisor,
     )
-    exponent = exponent - smaller
+    exponent = exponent - smaller.astype(jnp.int32)
 
     def digit(_: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
         odd, rest = state
@@ -141,5 +141,5 @@ def _falls_short(number: Int[Array, ""], divisor: Int[Array, ""]) -> Int[Array, 
     whole, rest = jnp.divmod(number, divisor)
     odd, rest = jax.lax.fori_loop(0, 52 - exponent, digit, (whole, rest))
     down = (2 * rest < divisor) | ((2 * rest == divisor) & (odd % 2 == 0))
-    half_gap = low - exponent - 1 - (number == 1 << low)
+    half_gap = low - exponent - 1 - (number == 1 << low).astype(jnp.int32)
     return (down & (rest > 1 << jnp.maximum(half_gap, 0))).astype(jnp.int32)

@@ -110,29 +110,32 @@ def _plan(size: Int[Array, "2"], shape: tuple[int, int], segments: int) -> _Grid
 def _cluster(config: SLICConfig, lab: Float[Array, "H W 3"], grid: _Grid, most: int) -> Int[Array, "H W"]:
     """The superpixel, 1 .. K, that each pixel is nearest to."""
     cells, pixels = jnp.arange(config.segments), jnp.arange(most)
-    row, column = cells // grid.nx, cells % grid.nx
-    dy, dx = pixels // grid.sx, pixels % grid.sx
-    y, x = row[:, None] * grid.sy + dy, column[:, None] * grid.sx + dx
+    row, column = (cells // grid.nx)[:, None], (cells % grid.nx)[:, None]
+    dy, dx = (pixels // grid.sx)[None], (pixels % grid.sx)[None]
+    y, x = row * grid.sy + dy, column * grid.sx + dx
     real = (dy < grid.sy) & (y < grid.height) & (x < grid.width)
     flat = jnp.where(real, y * lab.shape[1] + x, 0)
     weight = config.compactness * jnp.sqrt(grid.ny * grid.nx / (grid.height * grid.width))
 
     # Features of every cell's pixels [K, 6, P]: colour, position within the cell, one.
     colour = jnp.moveaxis(lab, -1, 0).reshape(_COLOURS, -1)[:, flat]
-    position = jnp.broadcast_to(weight * jnp.stack([dy, dx])[:, None], (2, *flat.shape))
-    features = jnp.concatenate([colour, position, jnp.ones((1, *flat.shape))]) * real
+    position = jnp.broadcast_to(weight * jnp.stack([dy, dx]).astype(jnp.float32), (2, *flat.shape))
+    features = jnp.concatenate([colour, position, jnp.ones((1, *flat.shape))])
+    features = features * real.astype(jnp.float32)[None]
     features = jnp.swapaxes(features, 0, 1)
 
-    near_row, near_column = row[:, None] + _AROUND[:, 0], column[:, None] + _AROUND[:, 1]
+    near_row, near_column = row + _AROUND[None, :, 0], column + _AROUND[None, :, 1]
     there = (near_row >= 0) & (near_row < grid.ny) & (near_column >= 0) & (near_column < grid.nx)
     near = jnp.where(there, near_row * grid.nx + near_column, config.segments)
-    shift = weight * _AROUND * jnp.stack([grid.sy, grid.sx])  # from a neighbour's corner to one's own
+    # From the corner of each neighbouring cell to the cell's own.
+    extent = jnp.stack([grid.sy, grid.sx]).astype(jnp.float32)
+    shift = weight * _AROUND[None].astype(np.float32) * extent[None, None]
 
     def distances(centres: Float[Array, "K1 5"]) -> Float[Array, "K 9 P"]:
         """Squared distances from the centres around, without the term that all of them share."""
         around = centres[near].at[..., _COLOURS:].add(shift)
         weights = jnp.concatenate([-2 * around, jnp.sum(around**2, axis=-1, keepdims=True)], axis=-1)
-        weights = jnp.where(there[..., None], weights, jnp.array([0, 0, 0, 0, 0, _FAR]))
+        weights = jnp.where(there[..., None], weights, jnp.array([[[0, 0, 0, 0, 0, _FAR]]]))
         return jnp.einsum("kcf,kfp->kcp", weights, features)
 
     def move(sums: Float[Array, "K 9 6"], centres: Float[Array, "K1 5"]) -> Float[Array, "K1 5"]:
@@ -152,7 +155,7 @@ def _cluster(config: SLICConfig, lab: Float[Array, "H W 3"], grid: _Grid, most: 
     centres = move(start, jnp.zeros((config.segments + 1, 5)))
     centres = jax.lax.fori_loop(0, config.iterations, step, centres)
     nearest = jnp.take_along_axis(near, distances(centres).argmin(axis=1), axis=1) + 1
-    rows, columns = jnp.arange(lab.shape[0])[:, None], jnp.arange(lab.shape[1])
+    rows, columns = jnp.arange(lab.shape[0])[:, None], jnp.arange(lab.shape[1])[None]
     cell = jnp.minimum(rows // grid.sy * grid.nx + columns // grid.sx, config.segments - 1)
     within = jnp.minimum(rows % grid.sy * grid.sx + columns % grid.sx, most - 1)
     return nearest[cell, within]
@@ -171,7 +174,7 @@ def _connect(
     largest = jnp.zeros(segments + 1, jnp.int32).at[cluster].max(area)
     first = jnp.where(area == largest[cluster], pieces, labels.size)
     main = jnp.full(segments + 1, labels.size, jnp.int32).at[cluster].min(first)
-    small = area < _SMALL * (grid.sy * grid.sx)
+    small = area.astype(jnp.float32) < _SMALL * (grid.sy * grid.sx).astype(jnp.float32)
     overall = jnp.max(largest.at[0].set(0))
     keep = (pieces == main[cluster]) & (~small | (area == overall)) & (cluster > 0)
     present = jnp.zeros(segments + 1, jnp.int32).at[jnp.where(keep, cluster, 0)].set(1).at[0].set(0)

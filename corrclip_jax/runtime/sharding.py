@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Shaped
 
@@ -27,7 +27,18 @@ def over_images(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(mesh.axis_names))
 
 
-def sharded(function: Callable[..., Tree], mesh: Mesh) -> Callable[..., Tree]:
+def explicit_mesh(array: Any) -> Mesh | AbstractMesh | None:
+    """The mesh with explicit axes over which an array's first axis is divided; None where it is not.
+
+    Such arrays carry their division in their type (`jax.typeof`), under `jit` as well.
+    """
+    sharding = jax.typeof(array).sharding
+    if not sharding.spec or sharding.spec[0] is None:
+        return None
+    return sharding.mesh if isinstance(array, jax.core.Tracer) else array.sharding.mesh
+
+
+def sharded(function: Callable[..., Tree], mesh: Mesh | AbstractMesh) -> Callable[..., Tree]:
     """`function(params, text, *batched)` with the batched arguments divided among the devices.
 
     Parameters and text may arrive divided in any way; each device gets all of them.
@@ -54,7 +65,7 @@ def sharded(function: Callable[..., Tree], mesh: Mesh) -> Callable[..., Tree]:
     return call
 
 
-def _reshard(tree: Tree, spec: P, mesh: Mesh) -> Tree:
+def _reshard(tree: Tree, spec: P, mesh: Mesh | AbstractMesh) -> Tree:
     return jax.tree.map(lambda x: jax.reshard(x, NamedSharding(mesh, spec)), tree)
 
 

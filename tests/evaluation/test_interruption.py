@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 from evaluation_process import Bench, counted, free_port, kill_again_and_again
+from tests_shared import with_devices
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
 
@@ -38,7 +39,7 @@ def two_processes(bench, out):
 
 
 def test_a_run_killed_again_and_again_counts_every_picture_once(bench, undisturbed):
-    best = kill_again_and_again(bench, "killed", times=4, seed=0)
+    best = kill_again_and_again(bench, "killed", times=3, seed=0)
     np.testing.assert_array_equal(bench.finish("killed"), undisturbed)
     assert best > 0, "at least one was killed while it counted"
 
@@ -103,5 +104,5 @@ def test_two_killed_processes_are_gone_on_from_by_one(bench, undisturbed):
 
 
 def test_several_devices_give_the_matrix_of_one(bench, undisturbed):
-    found = bench.finish("devices", "--batch", 3, XLA_FLAGS="--xla_force_host_platform_device_count=3")
+    found = bench.finish("devices", "--batch", 3, XLA_FLAGS=with_devices(3))
     np.testing.assert_array_equal(found, undisturbed)

@@ -71,7 +71,7 @@ def test_windows_and_stitching_equal_those_of_the_photo_alone(method, side, size
         one = jax.tree.map(lambda x: x[0], plan)
         grid = tuple(padded // patch for padded in windows_padded.window_shape(side, method))
         cut = windows_padded.map_windows(
-            lambda p, r: jnp.concatenate([p, r[..., None]], -1), *data, plan, method, 2
+            lambda p, r: jnp.concatenate([p, r[..., None].astype(p.dtype)], -1), *data, plan, method, 2
         )
         return cut, windows_padded.stitch_matrices(one, side, grid, method)
 

@@ -71,7 +71,7 @@ def test_chunks_never_change_results(params, text, change):
 
 @pytest.mark.parametrize("count", [1, 3, 4, 7])
 def test_map_chunks_handles_remainders(count):
-    x, y = jnp.arange(count * 2.0).reshape(count, 2), jnp.arange(count)
+    x, y = jnp.arange(count * 2.0).reshape(count, 2), jnp.arange(count * 1.0)
     out = map_chunks(lambda batch: batch[0] * batch[1][:, None], (x, y), 3)
     np.testing.assert_array_equal(out, x * y[:, None])
 

@@ -30,13 +30,13 @@ def made_up(config, net):
     def predict(pixels):
         red = (pixels[0, 0, 0, 0] * 0.229 + 0.485) * 255
         kind = jnp.round(red / 50).astype(jnp.int32)
-        strips = jnp.arange(side) * queries // side == jnp.arange(queries)[:, None, None]
+        strips = jnp.arange(side)[None, None] * queries // side == jnp.arange(queries)[:, None, None]
         first = jnp.arange(queries)[:, None, None] == 0
         rows = (jnp.arange(side) < 5)[:, None]  # below, nothing is segmented
-        masks = jnp.where(kind == ALL, strips, first) & rows
+        masks = jnp.where(kind == ALL, strips, first) & rows[None]
         counts = jnp.where(kind == ALL, queries, jnp.where(kind == ONE, 1, 0))
         best = jnp.where(jnp.arange(queries) < counts, 1, labels)
-        return 12 * jax.nn.one_hot(best, labels + 1)[None], 40.0 * masks[None] - 20
+        return 12 * jax.nn.one_hot(best, labels + 1)[None], 40.0 * masks[None].astype(jnp.float32) - 20
 
     return net._replace(predict=predict)
 

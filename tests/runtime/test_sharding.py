@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests_shared import with_devices
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
 
@@ -21,7 +22,7 @@ def start(*arguments, devices):
         | {
             "PYTHONPATH": os.pathsep.join(paths),
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": with_devices(devices),
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -67,7 +67,7 @@ class VisionTransformer(nn.Module):
             positions = jnp.concatenate([positions[:1], resized])
         class_token = jnp.broadcast_to(self.class_embedding.astype(self.dtype), (batch, 1, width))
         tokens = jnp.concatenate([class_token, patches.reshape(batch, h * w, width)], axis=1)
-        return self.ln_pre(tokens + positions.astype(self.dtype)), (h, w)
+        return self.ln_pre(tokens + positions.astype(self.dtype)[None]), (h, w)
 
     def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B D"]:
         """The ordinary image embedding, not normalised."""
@@ -99,7 +99,7 @@ class VisionTransformer(nn.Module):
         for index, block in enumerate(blocks):
             x = block(x, regions=sees)
             if index in spatial_range:
-                spatial = spatial + x[:, :length]
+                spatial = spatial + x[:, :length].astype(jnp.float32)
         spatial = (spatial / spatial_layers).astype(self.dtype)
         region_tokens, values = last.read(x[:, length:], x[:, :length], sees)
         if own_scope is None:
@@ -150,7 +150,7 @@ class TextTransformer(nn.Module):
             self.config.quick_gelu,
             self.dtype,
             name="transformer",
-        )(x + positions.astype(self.dtype), causal)
+        )(x + positions.astype(self.dtype)[None], causal)
         end = jnp.take_along_axis(x, tokens.argmax(axis=-1)[:, None, None], axis=1)[:, 0]
         end = LayerNorm(epsilon=EPSILON, dtype=self.dtype, name="ln_final")(end)
         return nn.Dense(self.config.embed_dim, use_bias=False, dtype=self.dtype, name="text_projection")(end)

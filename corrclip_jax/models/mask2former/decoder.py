@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from corrclip_jax.config import Mask2FormerConfig
-from corrclip_jax.models.layers import MLP, LayerNorm, ReluMLP
+from corrclip_jax.models.layers import MLP, LayerNorm, ReluMLP, add_bias
 from corrclip_jax.models.mask2former.pixel_decoder import LEVELS
 from corrclip_jax.models.mask2former.positions import sine_positions
 from corrclip_jax.ops import resize
@@ -59,9 +59,9 @@ class DecoderLayer(nn.Module):
         """Queries to queries; each sees the cells where `seen` is True."""
         config = self.config
         cross = Attention(config.decoder_heads, self.dtype, name="cross_attn")
-        x = x + cross(x + query_positions, cells + cell_positions, cells, seen)
+        x = x + cross(x + query_positions[None], cells + cell_positions[None], cells, seen)
         x = LayerNorm(epsilon=1e-5, dtype=self.dtype, name="cross_attn_layer_norm")(x)
-        placed = x + query_positions
+        placed = x + query_positions[None]
         x = x + Attention(config.decoder_heads, self.dtype, name="self_attn")(placed, placed, x)
         x = LayerNorm(epsilon=1e-5, dtype=self.dtype, name="self_attn_layer_norm")(x)
         x = x + MLP(config.decoder_mlp_width, jax.nn.relu, dtype=self.dtype, name="mlp")(x)
@@ -98,7 +98,7 @@ class TransformerModule(nn.Module):
         norm = LayerNorm(epsilon=1e-5, dtype=self.dtype, name="layernorm")
         embed = ReluMLP(width, config.mask_feature_size, self.dtype, name="mask_embedder")
         sides = [(x.shape[1], x.shape[2]) for x in maps]
-        cells = [x.reshape(batch, -1, width) + own for x, own in zip(maps, level_embed, strict=True)]
+        cells = [add_bias(x.reshape(batch, -1, width), own) for x, own in zip(maps, level_embed, strict=True)]
         located = [sine_positions(h, w, width).reshape(-1, width).astype(self.dtype) for h, w in sides]
         small = [resize.bilinear(features, h, w).reshape(batch, h * w, -1) for h, w in sides]
         x = jnp.broadcast_to(queries, (batch, *queries.shape))

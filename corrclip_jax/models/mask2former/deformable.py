@@ -50,7 +50,7 @@ def sample(
             inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
             share = jnp.where(inside, weight * (1 - abs(x - column)) * (1 - abs(y - row)), 0)
             index = jnp.where(inside, row * width + column, 0).astype(jnp.int32)
-            total += _rows(cells, index) * share[..., None]
+            total += _rows(cells, index).astype(jnp.float32) * share[..., None]
         return total, None
 
     start = jnp.zeros((*x.shape[1:], values.shape[-1]), jnp.float32)
@@ -80,7 +80,7 @@ class DeformableAttention(nn.Module):
         """Cells, the maps of `sides` in a row, to cells; positions are float32 whatever the maps are."""
         batch, length, width = x.shape
         count = len(sides)
-        queries = x + positions
+        queries = x + positions[None]
         values = nn.Dense(width, dtype=self.dtype, name="value_proj")(x)
         values = values.reshape(batch, length, self.heads, -1)
         shape = (batch, length, self.heads, count * self.points)
@@ -90,7 +90,7 @@ class DeformableAttention(nn.Module):
         # Map by map and point by point, heads before cells.
         weights = weights.reshape(*shape[:3], count, -1).transpose(3, 4, 0, 2, 1)
         offsets = offsets.astype(jnp.float32).reshape(*shape[:3], count, -1, 2).transpose(5, 3, 4, 0, 2, 1)
-        own_x, own_y = centres(sides).T
+        own_x, own_y = (axis[None, None, None] for axis in centres(sides).T)
         total, start = jnp.zeros((), jnp.float32), 0
         for level, (height, columns) in enumerate(sides):
             cells = values[:, start : start + height * columns].reshape(

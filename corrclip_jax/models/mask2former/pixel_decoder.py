@@ -38,7 +38,9 @@ class ConvNorm(nn.Module):
         sides = (self.kernel, self.kernel)
         x = nn.Conv(self.width, sides, use_bias=self.use_bias, dtype=self.dtype, name="conv")(x)
         # Variance of what the mean leaves, as in `layers.LayerNorm`.
-        return nn.GroupNorm(_GROUPS, epsilon=1e-5, use_fast_variance=False, dtype=self.dtype, name="norm")(x)
+        norm = nn.GroupNorm(_GROUPS, epsilon=1e-5, use_fast_variance=False, dtype=self.dtype, name="norm")
+        with jax.numpy_dtype_promotion("standard"):
+            return norm(x)
 
 
 class EncoderLayer(nn.Module):
@@ -79,7 +81,7 @@ class PixelDecoder(nn.Module):
         sides = [(x.shape[1], x.shape[2]) for x in coarse]
         level_embed = self.param("level_embed", nn.initializers.normal(1.0), (LEVELS, width))
         positions = [
-            sine_positions(height, columns, width).reshape(-1, width) + own
+            sine_positions(height, columns, width).reshape(-1, width) + own[None]
             for (height, columns), own in zip(sides, level_embed, strict=True)
         ]
         x = jnp.concatenate([x.reshape(len(x), -1, width) for x in coarse], axis=1)

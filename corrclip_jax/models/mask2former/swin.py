@@ -60,12 +60,12 @@ class WindowAttention(nn.Module):
         table = self.param("relative_position_bias_table", nn.initializers.normal(0.02), shape)
         bias = table[relative_rows(self.window)].transpose(2, 0, 1)
         logits = jnp.einsum("nthd,nshd->nhts", q, k, preferred_element_type=jnp.float32)
-        logits = logits * q.shape[-1] ** -0.5 + bias
+        logits = logits * q.shape[-1] ** -0.5 + bias[None]
         if regions is not None:
             labels = jnp.asarray(regions)
             apart = jnp.where(labels[:, :, None] != labels[:, None], _APART, 0)
             by_image = logits.reshape(-1, len(regions), *logits.shape[1:])
-            logits = (by_image + apart[:, None]).reshape(logits.shape)
+            logits = (by_image + apart[None, :, None]).reshape(logits.shape)
         weights = jax.nn.softmax(logits).astype(self.dtype)
         out = jnp.einsum("nhts,nshd->nthd", weights, v)
         return nn.Dense(width, dtype=self.dtype, name="o_proj")(out.reshape(x.shape))

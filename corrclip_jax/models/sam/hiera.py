@@ -101,7 +101,7 @@ class Hiera(nn.Module):
         """Normalised images to four maps: sides S/4, S/8, S/16, S/32, widths doubling from `config.width`."""
         width = self.config.width
         x = nn.Conv(width, (7, 7), (4, 4), padding=3, dtype=self.dtype, name="patch_embed")(images)
-        x = x + self._positions(x.shape[1]).astype(self.dtype)
+        x = x + self._positions(x.shape[1]).astype(self.dtype)[None]
         maps = []
         for index, plan in enumerate(block_plans(self.config)):
             x = MultiScaleBlock(plan, self.dtype, name=f"blocks_{index}")(x)

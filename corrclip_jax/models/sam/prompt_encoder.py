@@ -4,6 +4,7 @@ Shapes: P points, C embedding width, G side of the decoder's map, M = 4 G side o
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
@@ -24,7 +25,8 @@ class PositionEncoding(nn.Module):
         matrix = self.param(name, nn.initializers.normal(1.0), (2, self.width // 2))
         x, y = jnp.split(2 * positions - 1, 2, axis=-1)
         # Two products rather than a matrix product, which a GPU would round to TF32 before the sine.
-        angles = 2 * jnp.pi * (x * matrix[0] + y * matrix[1])
+        kernel_x, kernel_y = (jax.lax.broadcast_to_rank(row, positions.ndim) for row in matrix)
+        angles = 2 * jnp.pi * (x * kernel_x + y * kernel_y)
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 

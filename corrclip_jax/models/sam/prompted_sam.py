@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from corrclip_jax.config import SAM1Config, SAM2Config
+from corrclip_jax.models.layers import add_bias
 from corrclip_jax.models.sam.mask_decoder import ImageContext, MaskDecoder, nest
 from corrclip_jax.models.sam.prompt_encoder import PromptEncoder
 
@@ -61,7 +62,7 @@ class PromptedSAM(nn.Module):
             `multimask_output` of SAM's predictors.
         """
         context = features if isinstance(features, ImageContext) else self.prepare(features)
-        plain = context.image + self.prompt_parts()[0].no_mask()
+        plain = add_bias(context.image, self.prompt_parts()[0].no_mask())
 
         def one(
             model: PromptedSAM,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
 from corrclip_jax.config import SAM1Config
+from corrclip_jax.models.layers import normalise_channels
 from corrclip_jax.models.sam.mask_decoder import ImageContext, MaskDecoder, nest
 from corrclip_jax.models.sam.prompt_encoder import PromptEncoder
 from corrclip_jax.models.sam.prompted_sam import PromptedSAM
@@ -86,6 +87,6 @@ def preprocess(
     height, width = images.shape[1:3] if size is None else size
     extent = resized_extent(height, width, image_size)
     pixels = resize.pillow(images, (height, width), extent, image_size)
-    normalised = (pixels - jnp.array(MEAN)) / jnp.array(STD)
+    normalised = normalise_channels(pixels, MEAN, STD)
     within = inside((image_size, image_size), extent)
     return jnp.where(within[:, :, None], normalised, 0)

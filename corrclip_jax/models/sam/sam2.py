@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
 from corrclip_jax.config import SAM2Config
-from corrclip_jax.models.layers import IMAGENET_MEAN, IMAGENET_STD
+from corrclip_jax.models.layers import IMAGENET_MEAN, IMAGENET_STD, add_bias, normalise_channels
 from corrclip_jax.models.sam.hiera import Hiera
 from corrclip_jax.models.sam.mask_decoder import ImageContext, MaskDecoder, nest
 from corrclip_jax.models.sam.neck import FPNNeck
@@ -75,7 +75,7 @@ class SAM2(PromptedSAM):
         self._check(images)
         full, half, coarse = self.image_encoder(images)
         high0, high1 = self.sam_mask_decoder.fine_features(full, half)
-        return ImageFeatures(coarse + self.no_mem_embed.astype(self.dtype), high0, high1)
+        return ImageFeatures(add_bias(coarse, self.no_mem_embed.astype(self.dtype)), high0, high1)
 
     def prepare(self, features: ImageFeatures) -> ImageContext:
         """What all prompts without a mask share, from the features of ONE image (no batch axis)."""
@@ -107,4 +107,4 @@ def preprocess(
         )
     with jax.default_matmul_precision("highest"):
         resized = resize.separable(images.astype(jnp.float32) / 255, rows, columns)
-    return (resized - jnp.array(IMAGENET_MEAN)) / jnp.array(IMAGENET_STD)
+    return normalise_channels(resized, IMAGENET_MEAN, IMAGENET_STD)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from corrclip_jax.models.layers import MLP, LayerNorm, Projection
+from corrclip_jax.models.layers import MLP, LayerNorm, Projection, add_bias
 
 
 class Attention(nn.Module):
@@ -52,7 +52,7 @@ class Attention(nn.Module):
         mixed = jnp.einsum("lht,lc->htc", weights, v)
         kernel, bias = self.v_proj.weights()
         return self._join(
-            jnp.einsum("htc,chd->thd", mixed, self._split(kernel)) + bias.reshape(self.heads, -1)
+            jnp.einsum("htc,chd->thd", mixed, self._split(kernel)) + bias.reshape(1, self.heads, -1)
         )
 
     def from_image(
@@ -63,10 +63,10 @@ class Attention(nn.Module):
         kernel, bias = self.q_proj.weights()
         merged = jnp.einsum("thd,chd->cht", keys, self._split(kernel))
         offset = _product("thd,hd->ht", keys, bias.reshape(self.heads, -1))
-        weights = jax.nn.softmax(_product("lc,cht->lht", q, merged) + offset).astype(self.dtype)
+        weights = jax.nn.softmax(_product("lc,cht->lht", q, merged) + offset[None]).astype(self.dtype)
         kernel, bias = self.out_proj.weights()
         outputs = jnp.einsum("thd,hdc->htc", values, kernel.reshape(self.heads, -1, self.width))
-        return jnp.einsum("lht,htc->lc", weights, outputs) + bias
+        return add_bias(jnp.einsum("lht,htc->lc", weights, outputs), bias)
 
     @property
     def _scale(self) -> float:

@@ -16,7 +16,7 @@ from corrclip_jax.ops.attention import attention
 def relative_table(positions: Float[Array, "distances D"], side: int) -> Float[Array, "{side} {side} D"]:
     """The embedding of every query and key along an axis; row `side - 1` of `positions` is distance zero."""
     ticks = jnp.arange(side)
-    return positions[ticks[:, None] - ticks + side - 1]
+    return positions[ticks[:, None] - ticks[None] + side - 1]
 
 
 class RelativeAttention(nn.Module):
