@@ -76,6 +76,10 @@ def one_process():
         put_params(params, explicit, shard=True), put_batch(images, explicit), text, sizes=sizes
     )
     assert_equal([np.asarray(array) for array in result], wanted)
+    result = jax.jit(make_segment(plain))(
+        put_params(params, explicit), put_batch(images, explicit), text, sizes=put_batch(sizes, explicit)
+    )
+    assert_equal([np.asarray(array) for array in result], wanted)
     segment = make_segment(plain)
     divided = jax.jit(
         lambda params, text, images, sizes: segment(params, images, text, sizes=sizes),

@@ -28,6 +28,7 @@ from corrclip_jax.hub.home import model_place
 from corrclip_jax.hub.parts import assemble, is_complete
 from corrclip_jax.params.model_folder import DESCRIPTION, read
 from corrclip_jax.params.structure import Params
+from corrclip_jax.runtime.environment import start_backend
 
 EMBEDDED = "tiny"
 """The model that comes with the package: small networks trained on generated scenes (weights/tiny)."""
@@ -119,9 +120,11 @@ def load(
         network of regions that the model does not have.
       FileNotFoundError: where weights are not here and cannot be downloaded: which files to place where; where the
         embedded weights are missing or damaged.
+      BackendError: where JAX cannot start the platform that it was told to use.
     """
     _check_region_network(model, region_network)
     family = source_family(region_network) if region_network else None
+    start_backend()
     if model == EMBEDDED:
         config, params = _read_embedded(family)
         return (config if dtype is None else with_fields(config, dtype=dtype)), params

@@ -134,7 +134,7 @@ def label_images(
         valid = image.inside & (ids.max() < cap) & (regions.min() >= 0) & image.fits
         return Result(
             jnp.where(valid, found, -1),
-            jnp.where(valid, scores, 0.0 if jax.config.jax_debug_nans else jnp.nan),
+            jnp.where(valid, scores, 0.0 if jax.debug_nans.value else jnp.nan),
             jnp.where(image.inside, regions, -1),
         )
 

@@ -225,6 +225,8 @@ def read_model(path: str | Path, *, region_network: str | None = "all") -> Model
         tree = (path / elsewhere.get(name, name)).resolve()
         try:
             params[name] = _read_network(tree, device)
+        except (jax.errors.JaxRuntimeError, MemoryError):
+            raise  # the device's trouble, not the file's
         except Exception as error:  # Orbax raises nothing narrower for a damaged file
             reason = str(error).split("\n")[0].split(". See full")[0]
             raise ValueError(f"{tree} is damaged or missing ({reason}). Convert the model again.") from error

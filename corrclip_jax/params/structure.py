@@ -85,7 +85,9 @@ def init_params(config: Config, seed: int = 0) -> Params:
     def draw(path, leaf):
         name, parent = (str(part.key) for part in (path[-1], path[-2]))
         if name in _CONSTANTS:
-            return jnp.asarray(np.full(leaf.shape, _CONSTANTS[name], np.float32))  # `jnp.full` compiles by shape
+            return jnp.asarray(
+                np.full(leaf.shape, _CONSTANTS[name], np.float32)
+            )  # `jnp.full` compiles by shape
         deviation = 0.02
         if name == "kernel":
             heads_apart = len(leaf.shape) == 3 and parent != "out"

@@ -12,6 +12,30 @@ from corrclip_jax._version import __version__
 _RESULTS = ("corrclip_jax", "python", "jax", "jaxlib", "flax", "numpy", "pillow")
 
 
+class BackendError(OSError):
+    """JAX cannot start the platform that it was told to use."""
+
+
+def start_backend() -> None:
+    """Start JAX's backend, so that a failure is told as what it is, before anything is loaded.
+
+    Raises:
+      BackendError: JAX's own reason, and which variable chose the platform.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        chosen = os.environ.get("JAX_PLATFORMS")
+        advice = (
+            f"JAX_PLATFORMS is {chosen!r}: unset it, or name a platform that this machine has (cpu, cuda, tpu)."
+            if chosen
+            else "Run `python -c 'import jax; print(jax.devices())'` to see which devices JAX finds."
+        )
+        raise BackendError(
+            f"JAX cannot start its backend: {error or type(error).__name__}. {advice}"
+        ) from error
+
+
 def versions(*names: str) -> dict[str, str | None]:
     """Versions by name, None for a package that is not installed.
 

@@ -164,6 +164,18 @@ def test_a_batch_may_be_filled_up_with_nothing(params, text, photos):
     assert (np.asarray(result.labels[1]) == -1).all()
 
 
+def test_jax_finds_no_nan_when_it_looks_for_them(params, text, photos):
+    images, _ = photos
+    config = with_fields(CONFIG, regions={"source": "none"})
+    with jax.debug_nans(True):
+        result = jax.jit(make_segment(config))(
+            params, on_canvas(images[1:2], 0), text, sizes=jnp.array(SIZES[1:2])
+        )
+    height, _ = SIZES[1]
+    assert (np.asarray(result.scores[0, :height]) > 0).all()
+    assert not np.asarray(result.scores[0, height:]).any()
+
+
 @pytest.mark.parametrize(
     ("change", "size"),
     [({}, (97, 130)), ({}, (96, 0)), ({}, (-1, 5)), ({}, (2, 130)), ({"max_windows": 1}, (96, 130))],

@@ -123,7 +123,9 @@ def _model(
 ) -> tuple[Config, dict[str, Any]]:
     from corrclip_jax.hub.presets import load
     from corrclip_jax.regions.sources import network_to_load
+    from corrclip_jax.runtime.environment import start_backend
 
+    start_backend()
     network = network_to_load(source)
     config, params = (Config(), {}) if network is None else load(model, region_network=network)
     changes: dict[str, Any] = {"source": source_family(source)}

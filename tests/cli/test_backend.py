@@ -1,0 +1,33 @@
+"""A platform that JAX cannot start is told with JAX's own reason, and nothing else is blamed."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.process
+
+COMMANDS = {
+    "segment": ("segment", "photo.png", "-c", "grass, sky", "--model", "tiny", "--regions", "none"),
+    "regions of superpixels": ("regions", "--images", "photo.png", "--source", "slic", "--out", "maps"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_platform_that_is_not_there(name, tmp_path):
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "photo.png")
+    done = subprocess.run(
+        [sys.executable, "-m", "corrclip_jax", *COMMANDS[name]],
+        cwd=tmp_path,
+        env=os.environ | {"JAX_PLATFORMS": "tpu_that_is_not_there"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "JAX cannot start its backend: Unable to initialize backend" in done.stderr
+    assert "JAX_PLATFORMS is 'tpu_that_is_not_there'" in done.stderr
+    assert "damaged" not in done.stderr
+    assert "Traceback" not in done.stderr
