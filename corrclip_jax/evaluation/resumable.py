@@ -5,8 +5,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, TypeAlias
@@ -22,6 +21,7 @@ from corrclip_jax.evaluation.loading import Unreadable
 from corrclip_jax.evaluation.output import Output
 from corrclip_jax.evaluation.provenance import Provenance
 from corrclip_jax.evaluation.scorer import Scorer
+from corrclip_jax.evaluation.signals import handled
 from corrclip_jax.inference.buckets import Batch
 from corrclip_jax.runtime import distributed
 
@@ -31,7 +31,6 @@ MOST_SHOWN = 8
 STATE = "state"
 """The folder of the counts, in that of the results."""
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 GRACE_SECONDS = 5.0
 """How long the batch that is running may take to end after a signal; then the run ends without it."""
 
@@ -139,7 +138,7 @@ class ResumableEvaluation:
 
         self._started = self._saved_at = time.perf_counter()
         # A thread scores, so that this one can handle signals while a program is compiled or runs.
-        with _handled(remember):
+        with handled(remember):
             worker.start()
             try:
                 while worker.is_alive() and not received:
@@ -258,17 +257,3 @@ def _begin(folder: CountsFolder, empty: Counts, provenance: Provenance) -> tuple
         raise StateError(received["error"])
     folder.generation = received["generation"]
     return Counts.from_bytes(distributed.from_first(base.to_bytes())), received["made"]
-
-
-@contextmanager
-def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Send signals to a handler; outside the main thread, where Python allows none, do nothing."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

@@ -17,7 +17,8 @@ from corrclip_jax.cli.runs import evaluate as command
 from corrclip_jax.datasets.dataset import Dataset, Example
 from corrclip_jax.evaluation import scorer
 from corrclip_jax.evaluation.counts import StateError
-from corrclip_jax.evaluation.resumable import SIGNALS, Stopped
+from corrclip_jax.evaluation.resumable import Stopped
+from corrclip_jax.evaluation.signals import SIGNALS
 
 COUNT = 12
 
