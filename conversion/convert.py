@@ -16,6 +16,7 @@ from corrclip_jax.conversion.rules import ConversionError
 from corrclip_jax.io.files import atomic_folder
 from corrclip_jax.params.model_folder import (
     DESCRIPTION,
+    OWN_NAMES,
     VOCABULARY,
     Part,
     copy_vocabulary,
@@ -132,7 +133,7 @@ def convert_part(
     _check_room(Path(out), expected_network(network))
     if vocabulary is not None:
         _check_vocabulary(vocabulary, network)
-    with atomic_folder(Path(out)) as folder:
+    with atomic_folder(Path(out), OWN_NAMES) as folder:
         report(_progress(found))
         write_network(folder, family, _convert_network(found, network))
         if vocabulary is not None:
@@ -197,7 +198,7 @@ def _convert(
         depth = config.clip.vision.layers
         report(f"CLIP's image tower has {depth} blocks only: the spatial branch takes {layers} of them.")
     _check_room(out, expected_params(config))
-    with atomic_folder(out) as folder:
+    with atomic_folder(out, OWN_NAMES) as folder:
         for family, network in networks_of(config).items():
             report(_progress(found[family]))
             # No name for the parameters here: it would keep one network in memory while the next is converted.
@@ -289,14 +290,15 @@ def _is_there(out: Path, config: Config, sources: Mapping[str, Any]) -> bool:
         return False
     if not (out / DESCRIPTION).is_file():
         raise ConversionError(
-            f"{out} exists and is no converted model. Choose another folder, or force the conversion to replace it."
+            f"{out} exists and is no converted model. Choose another folder, or replace it (--overwrite, in Python "
+            "force=True): files that are no part of a model stay."
         )
     there = read_description(out)
     if there["sources"] == sources and from_dict(Config, there["config"]) == _as_written(config):
         return True
     raise ConversionError(
-        f"{out} holds a conversion of other files, or with other settings. Choose another folder, or force the "
-        "conversion to replace it."
+        f"{out} holds a conversion of other files, or with other settings. Choose another folder, or replace it "
+        "(--overwrite, in Python force=True)."
     )
 
 

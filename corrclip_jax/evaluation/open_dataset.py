@@ -35,9 +35,10 @@ def open_dataset(options: EvaluateOptions) -> Dataset:
         return data
     if not Path(options.regions).is_dir():
         known = [*SOURCES, FROM_DATASET]
+        hint = did_you_mean(str(options.regions), [*known, *region_models()])
         raise DatasetError(
-            f"regions must be {', '.join(known)}, or a folder of region maps. {str(options.regions)!r} is no "
-            f"folder.{did_you_mean(str(options.regions), known)}"
+            f"regions must be {', '.join(known)}, a published network (sam2.1-t; see corrclip models), or a folder "
+            f"of region maps. {str(options.regions)!r} is no folder.{hint}"
         )
     return with_region_files(data, options.regions)
 

@@ -25,6 +25,7 @@ from corrclip_jax.hub.home import HOME_VARIABLE, part_place, published_place, we
 from corrclip_jax.io.files import atomic_folder
 from corrclip_jax.params.model_folder import (
     DESCRIPTION,
+    OWN_NAMES,
     VOCABULARY,
     Part,
     read_description,
@@ -91,7 +92,7 @@ def _made(one: Published, config: Any) -> Part | None:
 def _compose(folder: Path, config: Config, parts: Mapping[str, Part]) -> Path:
     trees = {family: os.path.relpath(part.tree, folder) for family, part in parts.items()}
     sources = {family: part.source for family, part in parts.items()}
-    with atomic_folder(folder) as partial:
+    with atomic_folder(folder, OWN_NAMES) as partial:
         write_description(
             partial, config, sources, {family: Path(tree).as_posix() for family, tree in trees.items()}
         )

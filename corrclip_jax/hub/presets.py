@@ -19,6 +19,7 @@ from corrclip_jax.config import (
     source_family,
     with_fields,
 )
+from corrclip_jax.config.suggestions import did_you_mean
 from corrclip_jax.conversion.convert import convert_folder, to_stderr
 from corrclip_jax.conversion.find import checkpoint_files
 from corrclip_jax.conversion.published import preset_models, region_models
@@ -135,7 +136,7 @@ def load(
     else:
         raise ValueError(
             f"model must be one of {', '.join([EMBEDDED, *PRESETS])}, or a folder that holds a converted model or "
-            f"checkpoints in published layout. Got {str(model)!r}."
+            f"checkpoints in published layout. Got {str(model)!r}.{did_you_mean(str(model), [EMBEDDED, *PRESETS])}"
         )
     config, params = read(folder, region_network=family)
     return (config if dtype is None else with_fields(config, dtype=dtype)), params
@@ -147,7 +148,8 @@ def _check_region_network(model: str | Path, name: str | None) -> None:
         return
     published = region_models()
     if name not in published:
-        raise ValueError(f"a network of regions must be one of {', '.join(published)}. Got {name!r}.")
+        hint = did_you_mean(str(name), published)
+        raise ValueError(f"a network of regions must be one of {', '.join(published)}. Got {name!r}.{hint}")
     if model not in PRESETS:
         raise ValueError(
             f"{name} is a published network, which can be given to {', '.join(PRESETS)} alone. For {str(model)!r}, "

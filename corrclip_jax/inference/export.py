@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from corrclip_jax.config import FAMILIES, Config, families, networks_of, to_dict, with_fields
+from corrclip_jax.config import Config, families, networks_of, to_dict, with_fields
 from corrclip_jax.io.files import atomic_folder
 from corrclip_jax.method.segment import Result, make_segment
 from corrclip_jax.ops.cudnn_attention import EXPORT_CHECKS
-from corrclip_jax.params.model_folder import VOCABULARY, read, write_description, write_network
+from corrclip_jax.params.model_folder import OWN_NAMES, read, write_description, write_network
 from corrclip_jax.runtime.environment import versions
 from corrclip_jax.runtime.memory import with_memory_defaults
 from corrclip_jax.text.embedding import TextEmbedding, as_text_embedding
@@ -160,7 +160,7 @@ def export(
             "calling_convention": program.calling_convention_version,
         },
     }
-    with atomic_folder(path, own=(*FAMILIES, VOCABULARY)) as folder:
+    with atomic_folder(path, own=OWN_NAMES) as folder:
         for name in networks_of(config):
             write_network(folder, name, params[name])
         write_description(folder, config, {})

@@ -36,6 +36,8 @@ from corrclip_jax.runtime.environment import versions
 DESCRIPTION = "corrclip.json"
 PART = "part.json"
 VOCABULARY = "vocabulary"
+OWN_NAMES = (*FAMILIES, DESCRIPTION, PART, VOCABULARY, "export.json", "program.bin", "text.npz")
+"""What this program writes to the folders of models, parts and exported programs; all else there is the user's."""
 FORMAT, FORMAT_OF_PARTS = 1, 2
 """Formats of `corrclip.json`: every tree in the folder; trees elsewhere, named by `networks`."""
 
@@ -46,14 +48,14 @@ def save(
     """Write parameters and configuration as a converted model; `config.vocabulary` is copied into it.
 
     `sources` says where each network comes from (any JSON). The folder appears whole or not at all, and takes the
-    place of one that is there.
+    place of a model that is there; other files in that folder are kept.
 
     Raises:
       ValueError: for params that do not fit config.
       OSError: where the folder cannot be written.
     """
     check_params(config, params)
-    with atomic_folder(Path(path)) as folder:
+    with atomic_folder(Path(path), OWN_NAMES) as folder:
         for name in networks_of(config):
             write_network(folder, name, params[name])
         write_description(folder, config, sources or {})

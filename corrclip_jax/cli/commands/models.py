@@ -1,12 +1,10 @@
 """`corrclip models`: list models and published checkpoints, with licences, sizes and conversions."""
 
-import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.markup import escape
 
-from corrclip_jax.cli.shared.console import complain, messages, results
+from corrclip_jax.cli.shared.console import complain, messages, result_as_json, results
 from corrclip_jax.cli.shared.tables import plain_table
 
 if TYPE_CHECKING:
@@ -27,9 +25,7 @@ HELP = "\n\n".join(
 )
 
 
-def models(
-    as_json: Annotated[bool, typer.Option("--json", help="Print the lists as JSON.")] = False,
-) -> None:
+def models() -> None:
     """List models. Users see `HELP`."""
     with messages().status("Reading model folders"):
         from corrclip_jax.hub.inventory import published_here
@@ -37,14 +33,10 @@ def models(
 
         known = available_models()
         listed, faults = published_here()
-    if as_json:
-        content = {
-            "models": [model._asdict() for model in known],
-            "published": [_as_json(one) for one in listed],
-        }
-        typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
-    else:
-        _print(known, listed)
+    _print(known, listed)
+    result_as_json(
+        {"models": [model._asdict() for model in known], "published": [_as_json(one) for one in listed]}
+    )
     for fault in faults:
         complain(fault)
 

@@ -27,12 +27,9 @@ def with_common_options(command: Callable[..., None], *, in_thread: bool) -> Cal
       in_thread: run it in a thread, while this one waits for signals: for commands that do not do so themselves.
     """
 
-    own = inspect.signature(command)
-    names = [name for name in _OPTIONS if name not in own.parameters]  # a command may have its own
-
     @wraps(command)
     def run(**given: Any) -> None:
-        for name in names:
+        for name in _OPTIONS:
             if given.pop(name):
                 setattr(output, name, True)
         output.begin()
@@ -46,12 +43,11 @@ def with_common_options(command: Callable[..., None], *, in_thread: bool) -> Cal
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=False,
-            annotation=Annotated[
-                bool, typer.Option(*_OPTIONS[name][:-1], help=_OPTIONS[name][-1], rich_help_panel=_PANEL)
-            ],
+            annotation=Annotated[bool, typer.Option(*names, help=text, rich_help_panel=_PANEL)],
         )
-        for name in names
+        for name, (*names, text) in _OPTIONS.items()
     ]
+    own = inspect.signature(command)
     kept = [
         one.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=command.__annotations__[name])
         for name, one in own.parameters.items()
