@@ -5,7 +5,7 @@ For interactive use and scripts; `make_segment` is the jitted function underneat
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias, overload
@@ -31,7 +31,7 @@ from corrclip_jax.text.classes import normalise_classes
 from corrclip_jax.text.embedding import TextEmbedding, pad_queries, query_bucket
 from corrclip_jax.text.encode import embed_text
 
-Classes = Sequence[str | Sequence[str]]
+Classes = Iterable[str | Iterable[str]]
 Photo = str | os.PathLike | Image.Image | np.ndarray
 _KEPT_VOCABULARIES = 16
 Failure: TypeAlias = PhotoError | RegionError | jax.errors.JaxRuntimeError
@@ -154,7 +154,7 @@ class Segmenter:
             pixels = list(pool.map(read_photo, listed))
         items = [self._request(photo, one) for photo, one in zip(pixels, given, strict=True)]
         sizes = [item.photo.shape[:2] for item in items]
-        text = self.embed(classes)
+        text = self.embed(names)
         results: dict[int, Segmentation] = {}
         for index, item, found in self._runner.work(
             sizes, [one is not None for one in given], items.__getitem__, text
@@ -189,7 +189,7 @@ class Segmenter:
         """
         names = tuple(tuple(synonyms) for synonyms in normalise_classes(classes))
         given = [None] * len(photos) if regions is None else list(regions)
-        text = self.embed(classes)
+        text = self.embed(names)
         sizes, failures = photo_reading.read_photo_sizes(photos)
         yield from failures.items()
         indices = list(sizes)

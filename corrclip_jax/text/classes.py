@@ -1,13 +1,20 @@
 """Class lists: names with synonyms, from a string, a file or a list."""
 
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from corrclip_jax.text.class_files import parse_class_file
 from corrclip_jax.text.tokenizer import clean
 
 
+class ClassNameWarning(UserWarning):
+    """A class name that is not used as it was given."""
+
+
 def parse_classes(text: str) -> list[list[str]]:
-    """Classes as the command line writes them: a comma separates classes, `;` synonyms.
+    """Classes as the command line writes them: a comma or a new line separates classes, `;` synonyms.
 
     >>> parse_classes("cat, grass, sky; cloud")
     [['cat'], ['grass'], ['sky', 'cloud']]
@@ -15,39 +22,44 @@ def parse_classes(text: str) -> list[list[str]]:
     Raises:
       ValueError: no classes, an empty or a doubled name, with its place.
     """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    text = ",".join(line.removesuffix(",") for line in lines) if len(lines) > 1 else text
     if not text.strip():
         return normalise_classes([])
     return normalise_classes([part.split(";") for part in text.split(",")])
 
 
 def read_classes(path: str | Path) -> list[list[str]]:
-    """Classes from a text file: a line is a class, `;` separates synonyms, a comma belongs to the name.
+    """Classes from a file.
 
-    Blank lines are ignored; a byte-order mark is tolerated.
+    A line of a text file is a class, `;` separates synonyms, a comma belongs to the name; empty lines and what
+    follows `#` are ignored. Numbered lines ("0: cat"), tables (.csv, .tsv), lists in JSON and YAML, and CVAT's
+    label map are read, too (`text.class_files`).
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: no UTF-8 text; no classes, an empty or a doubled name, with its line.
+      ValueError: no text; a line that is no class name, an empty or a doubled name, with its line; no classes.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file of class names at {path}. It holds one class a line.")
+    data = path.read_bytes()
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
-        lines = path.read_text("utf-8-sig").split("\n")
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} must be UTF-8 text ({error}). Save it as UTF-8.") from error
-    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    places = [f"{path}, line {number}" for number, _ in numbered]
-    return normalise_classes([line.split(";") for _, line in numbered], places)
+    found = parse_class_file(text, path.suffix.lower(), str(path))
+    return normalise_classes([one.names for one in found], [f"{path}, {one.place}" for one in found])
 
 
 def normalise_classes(
-    classes: Sequence[str | Sequence[str]], places: Sequence[str] | None = None
+    classes: Iterable[str | Iterable[str]], places: Sequence[str] | None = None
 ) -> list[list[str]]:
     """Every class as a list of names with single spaces; the checks that all ways of giving classes share.
 
     Names are doubled when the tokenizer reads them alike: it sees neither case nor the amount of white space.
-    `places` says where each class stands, for errors ("class 1" ... by default).
+    Characters without width are removed. `places` says where each class stands, for errors (by default, "class 1").
 
     Raises:
       ValueError: no classes, empty names, names that stand there twice; all of them in one message.
@@ -55,7 +67,11 @@ def normalise_classes(
     """
     if isinstance(classes, str):
         raise ValueError(f"classes must be a list. Got the text {classes!r}, which parse_classes can read.")
-    names = [[entry] if isinstance(entry, str) else list(entry) for entry in classes]
+    if isinstance(classes, Mapping | set | frozenset):
+        raise TypeError(
+            f"classes must be a list, whose order gives the labels. Got a {type(classes).__name__}."
+        )
+    names = [[entry] if isinstance(entry, str) else _listed(entry) for entry in classes]
     places = places or [f"class {number}" for number in range(1, len(names) + 1)]
     if not names:
         raise ValueError("there are no classes. Name one at least, as in ['cat', ['sky', 'cloud']].")
@@ -67,12 +83,30 @@ def normalise_classes(
         for name in synonyms:
             if not isinstance(name, str):
                 raise TypeError(f"a class name must be text. {place} holds {name!r}.")
-            key = clean(name)
-            if not key:
+            key = clean(_visible(name))
+            if control := next((c for c in _visible(name) if unicodedata.category(c) in ("Cc", "Cs")), None):
+                faults.append(f"{place} names {name!r}, which holds the character {control!r} (remove it)")
+            elif not key:
                 faults.append(f"{place} has an empty name (write one, or take the separator away)")
             elif key in seen:
                 faults.append(f"{place} names {name.strip()!r}, as {seen[key]} does (keep one of them)")
             seen.setdefault(key, place)
     if faults:
         raise ValueError(f"class names must be there and be unlike each other: {'; '.join(faults)}.")
-    return [[" ".join(name.split()) for name in synonyms] for synonyms in names]
+    return [[_visible(name) for name in synonyms] for synonyms in names]
+
+
+def _listed(entry: Iterable[str]) -> list[str]:
+    if not isinstance(entry, Iterable) or isinstance(entry, bytes):
+        raise TypeError(f"a class is a name or a list of synonyms. Got {entry!r}.")
+    return list(entry)
+
+
+# Some scripts join letters by characters without width; elsewhere they are left over from copying.
+_JOINERS = re.compile(r"(?<![\u0590-\U0010ffff])[\u200c\u200d]|[\u200c\u200d](?![\u0590-\U0010ffff])")
+
+
+def _visible(name: str) -> str:
+    """The name without characters of no width, and with single spaces."""
+    kept = (c for c in name if c in "\u200c\u200d" or unicodedata.category(c) != "Cf")
+    return " ".join(_JOINERS.sub("", "".join(kept)).split())

@@ -3,7 +3,8 @@
 Shapes: Q queries (one a name), K classes, N texts, T tokens, D joint width.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from corrclip_jax.config import CLIPConfig, Config, Dtype, with_fields
 from corrclip_jax.models.clip.model import TextTransformer
-from corrclip_jax.text.classes import normalise_classes
+from corrclip_jax.text.classes import ClassNameWarning, normalise_classes
 from corrclip_jax.text.embedding import TextEmbedding
 from corrclip_jax.text.templates import TEMPLATES, prompts
 from corrclip_jax.text.tokenizer import Tokenizer
@@ -29,7 +30,7 @@ _LENGTHS = (16, 32)
 def embed_text(
     config: Config,
     params: Mapping[str, Any],
-    classes: Sequence[str | Sequence[str]],
+    classes: Iterable[str | Iterable[str]],
     *,
     tokenizer: Tokenizer | None = None,
 ) -> TextEmbedding:
@@ -40,13 +41,35 @@ def embed_text(
 
     Raises:
       ValueError: no classes, an empty or a doubled name; no vocabulary, or one of another size.
+
+    Warns:
+      ClassNameWarning: for names that are too long for CLIP.
     """
     names = normalise_classes(classes)
+    tokenizer = tokenizer or _default_tokenizer(config)
+    _warn_of_cut_names(names, tokenizer, config.clip.text.context_length)
     encode = _encoder(config, params, tokenizer)
     # One name at a time bounds the memory, however many classes there are.
     features = np.stack([_mean_direction(encode(prompts(name))) for synonyms in names for name in synonyms])
     query_to_class = np.repeat(np.arange(len(names)), [len(synonyms) for synonyms in names])
     return TextEmbedding(jnp.asarray(features), jnp.asarray(query_to_class, jnp.int32), len(names))
+
+
+def _warn_of_cut_names(names: Sequence[Sequence[str]], tokenizer: Tokenizer, context_length: int) -> None:
+    """Warn of names whose end CLIP does not see, since a prompt with them is too long."""
+    room = context_length - 2
+    for name in (name for synonyms in names for name in synonyms):
+        if len(name.encode()) < room // 2:  # prompts have about 15 tokens besides, and a token a byte at most
+            continue
+        tokens = max(len(tokenizer.encode(prompt)) for prompt in prompts(name))
+        if tokens > room:
+            warnings.warn(
+                ClassNameWarning(
+                    f"the class name {name[:40] + ' ...'!r} makes prompts of up to {tokens} tokens, of which CLIP "
+                    f"reads {room}: its end is cut off. Give a shorter name."
+                ),
+                stacklevel=3,
+            )
 
 
 def encode_prompts(

@@ -6,7 +6,7 @@ import pytest
 from corrclip_jax.config import CLIPConfig, CLIPTextConfig, Config, with_fields
 from corrclip_jax.models.clip.model import TextTransformer
 from corrclip_jax.text import encode
-from corrclip_jax.text.classes import normalise_classes, parse_classes, read_classes
+from corrclip_jax.text.classes import ClassNameWarning, normalise_classes, parse_classes, read_classes
 from corrclip_jax.text.embedding import TextEmbedding, as_text_embedding, pad_queries, query_bucket
 from corrclip_jax.text.encode import embed_text, encode_prompts
 from corrclip_jax.text.templates import TEMPLATES
@@ -254,9 +254,104 @@ def test_a_text_in_place_of_a_list_of_classes_is_refused():
         normalise_classes("cat, dog")
 
 
-def test_a_name_that_is_no_text_is_refused():
+@pytest.mark.parametrize("classes", [["cat", [3]], [3], [b"cat"], {"cat": 1}, {"cat"}])
+def test_a_name_that_is_no_text_and_a_list_without_order_are_refused(classes):
     with pytest.raises(TypeError):
-        normalise_classes(["cat", [3]])
+        normalise_classes(classes)
+
+
+def test_generators_are_lists_of_classes():
+    made = (synonyms for synonyms in ("cat", (name for name in ("sky", "cloud"))))
+    assert normalise_classes(made) == [["cat"], ["sky", "cloud"]]
+
+
+def test_characters_without_width_are_no_part_of_a_name():
+    assert normalise_classes(["\ufeffcat\u200b", "so\u00adfa", "\u200esky\u2060", "c\u200dd"]) == [
+        ["cat"], ["sofa"], ["sky"], ["cd"],
+    ]  # fmt: skip
+    assert normalise_classes(["\u0645\u06cc\u200c\u062e\u0648"]) == [["\u0645\u06cc\u200c\u062e\u0648"]]
+    with pytest.raises(ValueError, match=r"class 2 names 'cat.*', as class 1 does"):
+        normalise_classes(["cat", "cat\u200b"])
+    with pytest.raises(ValueError, match="class 1 has an empty name"):
+        normalise_classes(["\u200b"])
+    with pytest.raises(ValueError, match=r"class 1 names 'c\\x00at', which holds the character '\\x00'"):
+        normalise_classes(["c\0at"])
+
+
+def test_a_name_that_clip_reads_in_part_is_said(params, tokenizer):
+    long = "a thing that " * 12
+    with pytest.warns(
+        ClassNameWarning, match=r"the class name 'a thing that .*of which CLIP reads 38: its end is"
+    ):
+        embed_text(CONFIG, params, ["cat", long], tokenizer=tokenizer)
+
+
+def test_lines_of_the_command_line_are_classes():
+    assert parse_classes("cat\ndog,\n\nsky; cloud\n") == [["cat"], ["dog"], ["sky", "cloud"]]
+
+
+CAT_DOG = [["cat"], ["dog"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", "# my classes\ncat  # furry\n\ndog\n"),
+        ("a.txt", "0: cat\n1: dog\n"),
+        ("a.txt", "1. cat\r\n2. dog\r\n"),
+        ("a.txt", "1\tdog\n0\tcat\n"),
+        ("a.txt", "0 cat\n1 dog\n"),
+        ("a.txt", "- cat\n- dog\n"),
+        ("labelmap.txt", "# label:color_rgb:parts:actions\ncat:128,0,0::\ndog:0,0,0::\n"),
+        ("a.csv", "cat\ndog\n"),
+        ("a.csv", "id,name,red\n2,dog,3\n1,cat,4\n"),
+        ("a.csv", "0,cat\n1,dog\n"),
+        ("a.tsv", "class\tcolour\ncat\t#fff\ndog\t#000\n"),
+        ("a.json", '["cat", "dog"]'),
+        ("a.txt", '["cat", "dog"]'),
+        ("a.json", '{"id2label": {"1": "dog", "0": "cat"}}'),
+        ("a.json", '{"cat": 0, "dog": 1}'),
+        ("a.json", '[{"name": "cat", "color": "#fff", "attributes": []}, {"name": "dog"}]'),
+        ("a.json", '{"categories": [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}]}'),
+        ("data.yaml", "train: images\nnames:\n  0: cat\n  1: dog\n"),
+        ("a.yml", "- cat\n- dog\n"),
+    ],
+)
+def test_class_lists_as_people_have_them(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    assert read_classes(tmp_path / name) == CAT_DOG
+
+
+def test_a_class_list_of_windows_is_read(tmp_path):
+    (tmp_path / "a.txt").write_bytes("cat\r\ndog\r\n".encode("utf-16"))
+    assert read_classes(tmp_path / "a.txt") == CAT_DOG
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.txt", "cat\n1: dog\n", r"line 2, '1: dog', is no class name"),
+        ("a.txt", "0: cat\n2: dog\n", r"line 2: the class 'dog' has the number 2, where 1 was expected"),
+        ("a.txt", "cat\ndog\tred\n", r"line 2, .* holds a tab"),
+        ("a.txt", "cat, dog, grass\n", r"line 1, .* is the only one and holds commas"),
+        ("a.txt", "cat 128 0 0\ndog 0 0 0\n", r"line 1, .* holds numbers"),
+        ("a.txt", "names:\n- cat\n", r"line 1, .* ends in a colon"),
+        ("a.txt", '"cat",\n"dog"\n', r"line 1, .* stands in quotes"),
+        ("a.pbtxt", "item {\n  id: 1\n}\n", r"line 1, 'item {', is no class name: it holds a bracket"),
+        ("a.csv", "cat,1,2\ndog,3,4\n", r"line 1: which column holds the class names"),
+        ("a.csv", "id,name\n0,cat\n1\n", r"line 3: there is no column 2"),
+        ("a.csv", "id,name\nx,cat\n", r"line 2: the number of a class is 'x'"),
+        ("a.json", '["cat", ', r"a\.json is no JSON: .*line 1"),
+        ("a.json", '{"cat": "red"}', r"holds no list of class names"),
+        ("a.json", "[1, 2]", r"entry 1: a class name must be text. Got 1"),
+        ("a.yaml", "- person\n- no\n", r"entry 2: a class name must be text. Got False. Put it in quotes"),
+        ("a.yaml", "a: [b\n", r"a\.yaml is no YAML: .*line 1"),
+    ],
+)
+def test_what_is_no_class_name_is_never_taken_as_one(tmp_path, name, content, words):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=words):
+        read_classes(tmp_path / name)
 
 
 def test_a_missing_class_file_and_one_that_is_no_utf8_are_named(tmp_path):
