@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from corrclip_jax.datasets.dataset import DatasetError, by_stem, some
 from corrclip_jax.datasets.label_files import SUFFIXES, label_files
-from corrclip_jax.io.photos import find_photos
+from corrclip_jax.io.photo_files import find_photos
 
 
 class Pair(NamedTuple):

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import itertools
+import json
 import os
 import platform
 import shutil
@@ -10,6 +11,7 @@ import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -73,6 +75,20 @@ def _is_running(process: str) -> bool:
 
 RESULT_SUFFIXES = (".png", ".overlay.jpg", ".json")
 """Suffixes of the files of a result: label map, overlay, description."""
+
+
+def result_names(stem: str) -> list[str]:
+    """The names of the files of a result, the description last."""
+    return [f"{stem}{suffix}" for suffix in RESULT_SUFFIXES]
+
+
+def json_bytes(content: Any) -> bytes:
+    """JSON as UTF-8, whatever the locale is; bytes of file names that are no UTF-8 become escapes like \\udce9."""
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    # In some locales Python takes the UTF-8 of a file name for such bytes.
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    return text.encode("utf-8", "backslashreplace")
+
 
 _PROBE = bytes(1 << 16)
 

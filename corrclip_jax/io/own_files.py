@@ -22,6 +22,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from corrclip_jax.io.files import OutputError, explained, partial_file, remove_stale_partials
@@ -29,7 +30,10 @@ from corrclip_jax.io.files import OutputError, explained, partial_file, remove_s
 JOURNAL = ".corrclip-files.jsonl"
 
 Made = Mapping[str, Any]
-"""From what and how files were made: names of settings and inputs, with their values or digests, as JSON."""
+"""From what and how files were made: names of settings and inputs, with their values or digests, as JSON.
+
+Names that begin with "_" are for information: files that differ in them alone were made in the same way.
+"""
 
 
 class ForeignFileError(OutputError):
@@ -52,12 +56,14 @@ class Standing(NamedTuple):
       edited: names of a set that is done, of files that were changed since.
       changed: for own files that were made in another way: the names of the settings or inputs that differ.
       foreign: names of existing files that must not be replaced; empty if the set is done.
+      made: how the set was made that is there, or was begun; empty if there is none.
     """
 
     done: bool
     edited: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
+    made: Made = MappingProxyType({})
 
 
 class OwnFiles:
@@ -74,11 +80,14 @@ class OwnFiles:
         self._digests: dict[str, set[str]] = {}
         self._sets: dict[tuple[str, ...], dict[str, Any]] = {}
         self._begun = False
-        for line in self._lines():
-            self._remember(line)
+        self._read()
 
     def wrote(self, name: str) -> bool:
-        """Whether the file `name` exists and is as this program wrote it."""
+        """Whether the file `name` exists and is as this program wrote it.
+
+        Raises:
+          OutputError: if it cannot be read.
+        """
         path = self.folder / name
         return name in self._digests and path.is_file() and not path.is_symlink() and self._is_intact(name)
 
@@ -95,14 +104,16 @@ class OwnFiles:
         if line is None:
             return Standing(False, foreign=foreign)
         given = json.loads(json.dumps(made))
-        changed = tuple(key for key in {**line["made"], **given} if line["made"].get(key) != given.get(key))
+        then = line["made"]
+        keys = [key for key in {**then, **given} if not key.startswith("_")]
+        changed = tuple(key for key in keys if then.get(key) != given.get(key))
         last = names[-1]
         is_whole = len(present) == len(names) and (
             not intact[last] or _digest(self.folder / last) == line["files"][last]
         )
         if is_whole and not changed:
-            return Standing(True, edited=foreign)
-        return Standing(False, changed=changed, foreign=foreign)
+            return Standing(True, edited=foreign, made=then)
+        return Standing(False, changed=changed, foreign=foreign, made=then if present else {})
 
     @contextmanager
     def writing(self, names: Sequence[str], made: Made, *, overwrite: bool = False) -> Iterator[list[Path]]:
@@ -126,8 +137,10 @@ class OwnFiles:
             self._begin(paths)
             yield partials
             digests = {name: _digest(file, keep=True) for name, file in zip(names, partials, strict=True)}
-            if not overwrite and (foreign := self.look(names, made).foreign):
-                raise ForeignFileError(self.folder, foreign)
+            if not overwrite and self.look(names, made).foreign:
+                self._read()  # another process may have written them meanwhile
+                if foreign := self.look(names, made).foreign:
+                    raise ForeignFileError(self.folder, foreign)
             current = self.folder / JOURNAL
             self._record({"files": digests, "made": dict(made)})
             for partial, path in zip(partials, paths, strict=True):
@@ -156,6 +169,10 @@ class OwnFiles:
                 self._begun = True
                 for parent in {path.parent for path in paths}:
                     remove_stale_partials(parent)
+
+    def _read(self) -> None:
+        for line in self._lines():
+            self._remember(line)
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         """The journal's lines, without one that a killed process has cut short."""

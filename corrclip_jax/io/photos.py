@@ -2,16 +2,18 @@
 
 As in the authors' implementation, which uses OpenCV: EXIF rotation is applied, transparency is dropped (the
 colour of a transparent pixel is used), colour profiles are ignored, and 16-bit pixels are reduced to their
-upper eight bits.
+upper eight bits. Where that would be nearly black, and for other kinds of numbers and bands, see `io.bands`;
+what is done then is said by a `PhotoWarning`.
 """
 
+import io
 import os
-import struct
+import re
 import threading
 import warnings
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from corrclip_jax.io.bands import BandError, Bands, dark_note, has_other_bands, read_tiff, to_rgb
+
 MAX_PIXELS = 100_000_000
 """Limit on the pixels of a photo, since a small file can decode to more memory than there is."""
-
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif"}
-)
-"""Suffixes of photos in a folder; a file that is given by name may have any suffix."""
 
 # The rotation that makes an image upright, by its EXIF orientation (1 is upright).
 _UPRIGHT = {
@@ -37,12 +36,42 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Exceptions of Pillow's decoders for damaged files.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error)
 
 
 class PhotoError(ValueError):
     """A photo that cannot be read, or an array of another shape or dtype."""
+
+
+class PhotoWarning(UserWarning):
+    """A photo whose bands were chosen, or whose values were stretched.
+
+    Attributes:
+      photo: its path, or what it is.
+      note: what was done, the end of a sentence about the photo.
+    """
+
+    def __init__(self, photo: str, note: str):
+        super().__init__(f"{photo} {note}")
+        self.photo, self.note = photo, note
+
+
+@dataclass(frozen=True)
+class BandsOf(os.PathLike):
+    """Some bands of a photo, wherever a path of a photo is expected: `BandsOf("survey.tif", (4, 3, 2))`.
+
+    Attributes:
+      path: the file.
+      bands: the bands for red, green and blue, or one band for grey, counted from 1.
+    """
+
+    path: str | os.PathLike
+    bands: tuple[int, ...]
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
 
 
 class _Quiet:
@@ -56,12 +85,12 @@ class _Quiet:
 @contextmanager
 def _quiet_pillow() -> Iterator[None]:
     # Pillow warns about EXIF that it cannot parse, which is harmless, and about large images, which are refused
-    # here.
+    # here. Other warnings, of this thread and others, pass.
     with _Quiet.lock:
         if _Quiet.readers == 0:
             _Quiet.filters = warnings.catch_warnings()
             _Quiet.filters.__enter__()
-            warnings.simplefilter("ignore")
+            warnings.filterwarnings("ignore", module=r"PIL\.")
         _Quiet.readers += 1
     try:
         yield
@@ -72,27 +101,71 @@ def _quiet_pillow() -> Iterator[None]:
                 _Quiet.filters.__exit__(None, None, None)
 
 
-@_quiet_pillow()
-def read_photo(photo: str | os.PathLike | Image.Image | Any) -> UInt8[np.ndarray, "H W 3"]:
+def read_photo(
+    photo: str | os.PathLike | Image.Image | Any, *, bands: Sequence[int] | None = None
+) -> UInt8[np.ndarray, "H W 3"]:
     """Read a photo.
 
     Args:
-      photo: a path, a PIL image of any mode, or an array: uint8 [H, W, 3], or [H, W] for grey.
+      photo: a path, an opened binary file, a PIL image of any mode, or an array: uint8 [H, W, 3], or [H, W]
+      for grey.
+      bands: for a path, the bands for red, green and blue, or one band for grey, counted from 1.
 
     Returns:
       Upright RGB pixels, uint8 [H, W, 3]. Grey, palette and CMYK images are converted to RGB; of an animation the
-      first frame is taken.
+      first frame is taken, and of more than three bands the first three.
+
+    Warns:
+      PhotoWarning: if bands were left out, or values stretched.
 
     Raises:
-      PhotoError: for a file that is missing, damaged, empty or no image, more than `MAX_PIXELS` pixels, pixels
-        of 32 bits, or an array of another dtype or rank. The message names the photo, what was found, and what
-        to do.
+      PhotoError: for a file that is missing, damaged, empty or no image, more than `MAX_PIXELS` pixels, or an array
+        of another dtype or rank. The message names the photo, what was found, and what to do.
     """
+    name = _name(photo)
+    pixels, notes = _read(photo, name, bands)
+    for note in notes:
+        warnings.warn(PhotoWarning(name, note), stacklevel=2)
+    return pixels
+
+
+def _name(photo: Any) -> str:
     if isinstance(photo, Image.Image):
-        return _pixels(photo, f"the image ({photo.mode}, {photo.width}x{photo.height})")
+        return f"the image ({photo.mode}, {photo.width}x{photo.height})"
+    return str(photo) if isinstance(photo, str | os.PathLike) else "the photo"
+
+
+@_quiet_pillow()
+def _read(
+    photo: Any, name: str, bands: Sequence[int] | None = None
+) -> tuple[UInt8[np.ndarray, "H W 3"], list[str]]:
+    """The pixels of a photo, and notes on what was chosen and stretched."""
+    if isinstance(photo, BandsOf):
+        photo, bands = Path(photo.path), photo.bands
+    try:
+        return _opened(photo, name, bands)
+    except MemoryError as e:
+        raise PhotoError(f"{name} needs more memory than there is. {_TOO_LARGE}") from e
+
+
+def _opened(
+    photo: Any, name: str, bands: Sequence[int] | None
+) -> tuple[UInt8[np.ndarray, "H W 3"], list[str]]:
+    if isinstance(photo, Image.Image):
+        return _pixels(photo, name)
+    if isinstance(photo, str) and re.match(r"[a-z][a-z0-9+.-]+://", photo):
+        raise PhotoError(
+            f"{photo} is an address, not a file. Download it first: urllib.request.urlretrieve(...)."
+        )
     if isinstance(photo, str | os.PathLike):
-        return _read_file(Path(photo))
-    return _from_array(np.asarray(photo))
+        return _read_file(Path(photo), bands)
+    if isinstance(photo, bytes | bytearray | memoryview):
+        photo = io.BytesIO(photo)
+    if hasattr(photo, "read"):
+        return _decoded(photo, name)
+    if photo is None or isinstance(photo, list | tuple | dict | set):
+        raise PhotoError(f"a photo is a path, an image or an array. Got {photo!r:.80}.")
+    return _from_array(np.asarray(photo)), []
 
 
 @_quiet_pillow()
@@ -103,86 +176,137 @@ def photo_size(photo: str | os.PathLike | Image.Image | Any) -> tuple[int, int]:
       PhotoError: if the photo cannot be opened. Damage after the header is found by `read_photo` only.
     """
     if not isinstance(photo, str | os.PathLike):
-        return read_photo(photo).shape[:2]
+        return _read(photo, _name(photo))[0].shape[:2]
     try:
         with Image.open(photo) as image:
-            if image.format == "TIFF":  # Pillow applies the orientation while it loads
-                return read_photo(photo).shape[:2]
-            size = image.height, image.width
-            return size if _orientation(image) < 5 else size[::-1]
-    except (*_DAMAGED, Image.DecompressionBombError):
-        return read_photo(photo).shape[:2]  # raises an error with the reason
+            if image.format != "TIFF":  # Pillow applies the orientation of a TIFF while it loads
+                size = image.height, image.width
+                return size if _orientation(image) < 5 else size[::-1]
+    except Exception:  # whatever Pillow raises, `_read` gives the reason
+        return _read(photo, _name(photo))[0].shape[:2]
+    return _read(photo, _name(photo))[0].shape[:2]
 
 
-def find_photos(paths: Iterable[str | os.PathLike]) -> list[Path]:
-    """List the photos at `paths`: files, and the images in folders, sorted by name, without subfolders.
-
-    A file that is given by name is listed whatever its suffix; every file is listed once. No file is opened.
-
-    Raises:
-      PhotoError: for a path that does not exist, or a folder without images.
-    """
-    found: dict[Path, Path] = {}
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-            if not inside:
-                raise PhotoError(
-                    f"{path} is a folder without images. Looked for {', '.join(sorted(SUFFIXES))}."
-                )
-        elif path.exists():
-            inside = [path]
-        else:
-            raise PhotoError(f"{path} does not exist. Give photos, or folders of photos.")
-        for file in inside:
-            found.setdefault(file.resolve(), file)
-    return list(found.values())
-
-
-def _read_file(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+def _read_file(path: Path, bands: Sequence[int] | None) -> tuple[UInt8[np.ndarray, "H W 3"], list[str]]:
     if path.is_dir():
         raise PhotoError(f"{path} is a folder. Give the photos in it one by one.")
     try:
-        with Image.open(path) as image:
-            return _pixels(image, str(path))
+        with path.open("rb") as file:
+            start = file.read(16)
+            file.seek(0)
+            if start[:4] in _TIFF and (bands is not None or _is_survey(file)):
+                return _read_bands(path, bands)
+            file.seek(0)
+            if bands is None:
+                return _decoded(file, str(path), start)
+            with Image.open(file) as image:
+                values = np.asarray(image)
+            return _of_bands(Bands(values.reshape(*values.shape[:2], -1)), bands, str(path))
     except FileNotFoundError:
         raise PhotoError(f"{path} does not exist.") from None
+    except OSError as e:
+        raise PhotoError(f"{path} cannot be read: {e.strerror or e}.") from e
+
+
+def _decoded(
+    file: Any, name: str, start: bytes | None = None
+) -> tuple[UInt8[np.ndarray, "H W 3"], list[str]]:
+    """Pixels of an opened file; `start` are its first bytes, for messages."""
+    try:
+        with Image.open(file) as image:
+            return _pixels(image, name)
     except UnidentifiedImageError:
-        raise PhotoError(_foreign(path)) from None
+        raise PhotoError(_foreign(name, start)) from None
     except Image.DecompressionBombError as e:
-        raise PhotoError(f"{path} has too many pixels. {_TOO_LARGE} ({e})") from None
-    except PhotoError:
+        raise PhotoError(f"{name} has too many pixels. {_TOO_LARGE} ({e})") from None
+    except (PhotoError, MemoryError):
         raise
-    except _DAMAGED as e:
-        raise PhotoError(f"{path} cannot be read: {e}.") from e
+    except Exception as e:  # Pillow's decoders raise whatever damaged data makes them raise
+        raise PhotoError(f"{name} cannot be read: {e}.") from e
 
 
-def _pixels(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def _is_survey(file: Any) -> bool:
+    """Whether a TIFF is none that Pillow reads without loss."""
+    try:
+        with Image.open(file) as image:
+            return has_other_bands(image)
+    except UnidentifiedImageError:
+        return True
+    except Exception:  # too large or damaged: found out again when the pixels are read
+        return False
+
+
+def _read_bands(path: Path, bands: Sequence[int] | None) -> tuple[UInt8[np.ndarray, "H W 3"], list[str]]:
+    try:
+        found = read_tiff(path, MAX_PIXELS)
+    except BandError as e:
+        upper = _upper_bytes(path) if bands is None else None
+        if upper is None:
+            raise PhotoError(f"{path} {e}") from e
+        return upper, []
+    return _of_bands(found, bands, str(path))
+
+
+def _upper_bytes(path: Path) -> UInt8[np.ndarray, "H W 3"] | None:
+    """The upper bytes of a compressed TIFF of 3 x 16 bits, as Pillow reads them; None for others and dark ones."""
+    try:
+        with Image.open(path) as image:
+            tags: Any = getattr(image, "tag_v2", {})
+            if image.mode != "RGB" or set(tags.get(258, ())) != {16} or tags.get(284, 1) != 1:
+                return None
+            pixels, notes = _pixels(image, str(path))
+    except Exception:  # the reason of the other reader stands
+        return None
+    return None if notes or dark_note(pixels) else pixels
+
+
+def _of_bands(
+    found: Bands, bands: Sequence[int] | None, name: str
+) -> tuple[UInt8[np.ndarray, "H W 3"], list[str]]:
+    try:
+        pixels, notes = to_rgb(found, bands)
+    except BandError as e:
+        raise PhotoError(f"{name} {e}") from e
+    turn = _UPRIGHT.get(found.orientation)
+    return pixels if turn is None else np.array(Image.fromarray(pixels).transpose(turn)), notes
+
+
+def _pixels(image: Image.Image, name: str) -> tuple[UInt8[np.ndarray, "H W 3"], list[str]]:
     if image.width * image.height > MAX_PIXELS:
         raise PhotoError(f"{name} has {image.width}x{image.height} pixels. {_TOO_LARGE}")
     if image.width * image.height == 0:
         raise PhotoError(f"{name} is empty: {image.width}x{image.height} pixels. It needs at least 1x1.")
+    deep = any(";16" in str(part) for tile in getattr(image, "tile", ()) for part in tile[3:])
     try:
         image.load()
-    except _DAMAGED as e:
+    except MemoryError:
+        raise
+    except Exception as e:  # as above
         raise PhotoError(
             f"{name} is damaged or cut short: {e}. Its header says {image.width}x{image.height} pixels"
             f" ({image.format}). Copy or download it again."
         ) from e
     turn = _UPRIGHT.get(_orientation(image))
-    rgb = _to_rgb(image, name)
-    return np.array(rgb if turn is None else rgb.transpose(turn))
+    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+        pixels, notes = _of_bands(Bands(_values(image)[..., None]), None, name)
+    else:
+        pixels = np.asarray(_to_rgb(image, name))
+        note = dark_note(pixels) if deep else ""
+        notes = [note] if note else []
+    return np.array(pixels if turn is None else Image.fromarray(pixels).transpose(turn)), notes
+
+
+def _values(image: Image.Image) -> np.ndarray:
+    """The values of a grey image of 16 or 32 bits; Pillow holds 16 bits of PNG and PPM as 32."""
+    values = np.asarray(image)
+    is_16 = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    return values.astype(np.uint16) if is_16 else values
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        # Pillow's own conversion clips at 255. For 16-bit colour, Pillow and OpenCV use the upper byte.
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise PhotoError(
-            f"{name} has 32 bits a pixel (mode {image.mode}), of unknown range. Scale it to 8 bits first:"
-            " save it as PNG or JPEG, or pass a uint8 array."
-        )
     if image.mode in (
         "RGBa",
         "La",
@@ -199,7 +323,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except _DAMAGED:
+    except Exception:
         return 1  # as in image viewers, EXIF that cannot be read is ignored
 
 
@@ -235,11 +359,10 @@ _TO_UINT8 = {
 }
 
 
-def _foreign(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(16)
-    if not start:
-        return f"{path} is an empty file, not an image. Copy or download it again."
-    if start[4:8] == b"ftyp":
-        return f"{path} is a HEIC image or a video, which cannot be read. Convert it to JPEG or PNG."
-    return f"{path} is not an image of a known kind: it begins with {start!r}. Convert it to JPEG or PNG."
+def _foreign(name: str, start: bytes | None) -> str:
+    if start is not None and not start:
+        return f"{name} is an empty file, not an image. Copy or download it again."
+    if start is not None and start[4:8] == b"ftyp":
+        return f"{name} is a HEIC image or a video, which cannot be read. Convert it to JPEG or PNG."
+    begin = "" if start is None else f": it begins with {start!r}"
+    return f"{name} is not an image of a known kind{begin}. Convert it to JPEG or PNG."

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Int32, Integer
 from PIL import Image, UnidentifiedImageError
 
 from corrclip_jax.io import coco_rle
-from corrclip_jax.io.files import atomic_file
+from corrclip_jax.io.files import atomic_file, fitting_stem
 from corrclip_jax.viz.palette import palette
 
 KEY = "instance_mask"
@@ -39,7 +39,7 @@ def region_file(folder: str | os.PathLike, photo: str | os.PathLike) -> Path:
     Raises:
       RegionError: if there is none.
     """
-    paths = [Path(folder) / f"{Path(photo).stem}{suffix}" for suffix in SUFFIXES]
+    paths = [Path(folder) / region_file_name(photo, suffix) for suffix in SUFFIXES]
     found = next((path for path in paths if path.is_file()), None)
     if found is None:
         others = ", ".join(SUFFIXES[1:])
@@ -47,6 +47,11 @@ def region_file(folder: str | os.PathLike, photo: str | os.PathLike) -> Path:
             f"{photo} has no region map: {paths[0]} does not exist, nor one that ends in {others}."
         )
     return found
+
+
+def region_file_name(photo: str | os.PathLike, suffix: str) -> str:
+    """The name of a photo's region map: the photo's stem, cut if it is too long, and the suffix of the format."""
+    return f"{fitting_stem(Path(photo).stem, suffix)}{suffix}"
 
 
 def read_regions(path: str | os.PathLike, height: int, width: int) -> Int32[np.ndarray, "{height} {width}"]:
@@ -68,6 +73,12 @@ def read_regions(path: str | os.PathLike, height: int, width: int) -> Int32[np.n
                 regions = _read_npz(path)
     except FileNotFoundError:
         raise RegionError(f"The region map {path} does not exist.") from None
+    except RegionError:
+        raise
+    except MemoryError:
+        raise RegionError(f"The region map {path} needs more memory than there is. Is it damaged?") from None
+    except Exception as e:  # decoders raise whatever damaged data makes them raise
+        raise RegionError(f"{path} is no readable region map: {type(e).__name__}: {e}.") from e
     return as_regions(regions, height, width, name=str(path))
 
 

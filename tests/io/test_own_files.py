@@ -28,8 +28,10 @@ def look(folder, **made):
 def test_what_was_written_is_done_in_the_same_way_only(tmp_path):
     assert look(tmp_path) == Standing(False)
     write(tmp_path)
-    assert look(tmp_path) == Standing(True)
-    assert look(tmp_path, classes="b", model="m") == Standing(False, changed=("classes", "model"))
+    assert look(tmp_path) == Standing(True, made={"classes": "a"})
+    found = look(tmp_path, classes="b", model="m")
+    assert found == Standing(False, changed=("classes", "model"), made={"classes": "a"})
+    assert look(tmp_path, classes="a", _path="elsewhere").done
     write(tmp_path, "two", {"classes": "b"})
     assert (tmp_path / "x.png").read_text() == "two.png"
     assert look(tmp_path, classes="b").done
@@ -64,7 +66,7 @@ def test_a_link_or_a_folder_in_the_way_is_foreign(tmp_path, kind):
 def test_a_file_that_was_changed_since_is_kept(tmp_path):
     write(tmp_path)
     (tmp_path / "x.png").write_text("corrected by hand")
-    assert look(tmp_path) == Standing(True, edited=("x.png",))
+    assert look(tmp_path) == Standing(True, edited=("x.png",), made={"classes": "a"})
     assert look(tmp_path, classes="b").foreign == ("x.png",)
     with pytest.raises(ForeignFileError, match=r"x\.png"):
         write(tmp_path, "two", {"classes": "b"})
@@ -75,7 +77,7 @@ def test_a_file_that_was_changed_since_is_kept(tmp_path):
 def test_a_file_that_is_missing_is_written_again(tmp_path):
     write(tmp_path)
     (tmp_path / "x.png").unlink()
-    assert look(tmp_path) == Standing(False)
+    assert look(tmp_path) == Standing(False, made={"classes": "a"})
     write(tmp_path)
     assert look(tmp_path).done
 
@@ -138,6 +140,15 @@ def test_a_journal_that_was_cut_short_loses_one_line_only(tmp_path):
     assert look(tmp_path, classes="b").done
     journal.write_bytes(b"\xff\x00 no journal\n[1]\n")
     assert look(tmp_path).foreign == tuple(NAMES)
+
+
+def test_two_runs_may_write_to_one_folder(tmp_path):
+    first, second = OwnFiles(tmp_path), OwnFiles(tmp_path)
+    for own, content in ((first, "one"), (second, "two")):
+        with own.writing(NAMES, {}) as partials:
+            for partial in partials:
+                partial.write_text(content)
+    assert (tmp_path / "x.png").read_text() == "two"
 
 
 def test_names_of_any_bytes_are_remembered(tmp_path):

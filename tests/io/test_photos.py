@@ -1,16 +1,16 @@
 """Reading photos: every kind a person may have, and every way in which a file can be wrong."""
 
 import io
+import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from corrclip_jax.io import photos
-from corrclip_jax.io.photos import PhotoError, find_photos, photo_size, read_photo
+from corrclip_jax.io.photos import BandsOf, PhotoError, PhotoWarning, photo_size, read_photo
 
 
 def gradient(height=6, width=9):
@@ -213,12 +213,6 @@ def test_missing_file_and_folder(tmp_path):
         read_photo(tmp_path)
 
 
-def test_pixels_of_32_bits():
-    for array in (np.ones((4, 5), np.float32), np.ones((4, 5), np.int32)):
-        with pytest.raises(PhotoError, match="32 bits a pixel"):
-            read_photo(Image.fromarray(array))
-
-
 def test_too_many_pixels(tmp_path, monkeypatch):
     Image.new("1", (300, 200)).save(tmp_path / "large.png")
     monkeypatch.setattr(photos, "MAX_PIXELS", 59_999)
@@ -230,15 +224,150 @@ def test_too_many_pixels(tmp_path, monkeypatch):
         read_photo(tmp_path / "large.png")
 
 
-def test_find_photos(tmp_path):
-    (tmp_path / "in").mkdir()
-    for name in ("b.JPG", "a.png", "notes.txt"):
-        (tmp_path / "in" / name).write_bytes(b"")
-    (tmp_path / "odd").write_bytes(b"")
-    found = find_photos([tmp_path / "odd", tmp_path / "in", str(tmp_path / "in" / "a.png")])
-    assert [Path(p).name for p in found] == ["odd", "a.png", "b.JPG"]
-    with pytest.raises(PhotoError, match=r"gone\.jpg does not exist"):
-        find_photos([tmp_path / "gone.jpg"])
-    (tmp_path / "bare").mkdir()
-    with pytest.raises(PhotoError, match="bare is a folder without images"):
-        find_photos([tmp_path / "bare"])
+# --- more or other bands than RGB of 8 bits ---
+
+
+def tiff(path, values, **options):
+    import tifffile
+
+    tifffile.imwrite(path, values, **options)
+    return path
+
+
+def read_with_notes(path, **options):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        pixels = read_photo(path, **options)
+    assert all(one.category is PhotoWarning for one in found)
+    return pixels, [one.message.note for one in found]
+
+
+@pytest.mark.parametrize("bits", [9, 11, 12, 14])
+@pytest.mark.parametrize("planes", ["rgb", "separate", "grey"])
+def test_16_bits_that_are_not_used_are_stretched_with_a_note(tmp_path, bits, planes):
+    values = np.linspace(0, 2**bits - 1, 6 * 9 * 3).astype(np.uint16).reshape(6, 9, 3)
+    if planes == "grey":
+        path, wanted = tiff(tmp_path / "a.tif", values[..., 0]), values[..., :1].repeat(3, 2)
+        wanted = wanted >> (int(values[..., 0].max()).bit_length() - 8)
+    elif planes == "separate":
+        options = {"photometric": "rgb", "planarconfig": "separate"}
+        path, wanted = (
+            tiff(tmp_path / "a.tif", np.moveaxis(values, -1, 0).copy(), **options),
+            values >> (bits - 8),
+        )
+    else:
+        path, wanted = tiff(tmp_path / "a.tif", values, photometric="rgb"), values >> (bits - 8)
+    pixels, notes = read_with_notes(path)
+    assert np.array_equal(pixels, wanted)
+    assert notes == [f"uses {bits} of its 16 bits: these are stretched to 8."]
+    assert photo_size(path) == (6, 9)
+
+
+def test_16_bits_that_are_used_keep_their_upper_bytes_without_a_note(tmp_path):
+    values = np.linspace(0, 65535, 6 * 9 * 3).astype(np.uint16).reshape(6, 9, 3)
+    for options in ({"photometric": "rgb"}, {"photometric": "rgb", "compression": "zlib", "predictor": True}):
+        pixels, notes = read_with_notes(tiff(tmp_path / "a.tif", values, **options))
+        assert np.array_equal(pixels, values >> 8)
+        assert not notes
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("count", [2, 4, 5, 13])
+def test_of_many_bands_the_first_three_are_read_and_others_can_be_chosen(tmp_path, dtype, count):
+    top = np.iinfo(dtype).max
+    values = np.linspace(0, top, 6 * 9 * count).astype(dtype).reshape(6, 9, count)
+    path = tiff(tmp_path / "a.tif", values, photometric="minisblack", planarconfig="contig")
+    eight = (values >> (8 * (values.dtype.itemsize - 1))).astype(np.uint8)
+    pixels, notes = read_with_notes(path)
+    first = eight[..., :3] if count > 2 else eight[..., :1].repeat(3, 2)
+    assert np.array_equal(pixels, first)
+    assert notes == [
+        f"has {count} bands: the first {'three are' if count > 2 else 'is'} read. --bands chooses others."
+    ]
+    pixels, notes = read_with_notes(BandsOf(path, (count, 2, 1)))
+    assert np.array_equal(pixels, eight[..., [count - 1, 1, 0]])
+    assert not notes
+    assert np.array_equal(read_photo(path, bands=[count])[..., 0], eight[..., -1])
+    for bands in ((count + 1, 1, 1), (1, 2), (0,)):
+        with pytest.raises(PhotoError, match=rf"a\.tif has {count} bands\. Choose three.*Got {bands[0]}"):
+            read_photo(path, bands=bands)
+
+
+def test_alpha_is_no_band(tmp_path):
+    values = np.dstack([gradient(), np.full((6, 9), 40, np.uint8)])
+    pixels, notes = read_with_notes(
+        tiff(tmp_path / "a.tif", values, photometric="rgb", extrasamples=["unassalpha"])
+    )
+    assert np.array_equal(pixels, gradient())
+    assert not notes
+
+
+def test_floats_of_0_to_1_are_taken_as_such_and_others_are_stretched(tmp_path):
+    values = np.linspace(0, 1, 6 * 9 * 3, dtype=np.float32).reshape(6, 9, 3)
+    pixels, notes = read_with_notes(tiff(tmp_path / "a.tif", values, photometric="rgb"))
+    assert np.array_equal(pixels, np.rint(values * 255))
+    assert not notes
+    heights = values[..., 0] * 3000 - 200
+    heights[0, 0], heights[0, 1] = -9999, np.nan
+    extra = [(42113, "s", 0, "-9999", True)]
+    pixels, notes = read_with_notes(tiff(tmp_path / "b.tif", heights, extratags=extra))
+    assert pixels[0, :2].max() == 0
+    assert (pixels[0, 2, 0], pixels[-1, -1, 0]) == (0, 255)
+    assert re.search(r"holds float32 from -\d.* become 0 to 255", notes[0])
+
+
+def test_16_bits_of_png_that_are_nearly_black_are_said(tmp_path):
+    (tmp_path / "a.png").write_bytes(png_16_bit(np.full((6, 9, 3), 4095, np.uint16)))
+    assert read_with_notes(tmp_path / "a.png")[1][0].startswith("is dark: 98 %")
+
+
+def test_tiffs_that_cannot_be_read_say_what_they_are(tmp_path):
+    values = np.zeros((6, 9, 5), np.uint16)
+    path = tiff(tmp_path / "a.tif", values, photometric="minisblack", planarconfig="contig")
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(
+        PhotoError, match=r"a\.tif is a TIFF of 5 bands of 16 bits \(uint16, compression none\)"
+    ):
+        read_photo(path)
+    with pytest.raises(PhotoError, match="complex64"):
+        read_photo(tiff(tmp_path / "b.tif", np.zeros((6, 9), np.complex64)))
+    (tmp_path / "c.tif").write_bytes(b"II*\0" + bytes(4))
+    with pytest.raises(PhotoError, match=r"c\.tif is a damaged TIFF and cannot be read"):
+        read_photo(tmp_path / "c.tif")
+
+
+# --- other things than paths, images and arrays ---
+
+
+def test_an_opened_file_and_bytes_are_read():
+    data = jpeg()
+    assert read_photo(io.BytesIO(data)).shape == read_photo(data).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("photo", "words"),
+    [
+        (None, "Got None"),
+        (["a.jpg"], r"Got \['a.jpg'\]"),
+        ("https://example.org/a.jpg", "is an address, not a file. Download it"),
+    ],
+)
+def test_what_is_no_photo_is_named(photo, words):
+    with pytest.raises(PhotoError, match=words):
+        read_photo(photo)
+
+
+def test_want_of_memory_and_decoders_that_fail_are_errors_of_the_photo(tmp_path, monkeypatch):
+    (tmp_path / "a.jpg").write_bytes(jpeg())
+    for error, words in (
+        (MemoryError(), "needs more memory"),
+        (AssertionError("odd"), "damaged or cut short: odd"),
+    ):
+        monkeypatch.setattr(Image.Image, "load", lambda self, error=error: raise_(error))
+        monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self, error=error: raise_(error))
+        with pytest.raises(PhotoError, match=rf"a\.jpg.*{words}"):
+            read_photo(tmp_path / "a.jpg")
+
+
+def raise_(error):
+    raise error

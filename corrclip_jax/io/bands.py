@@ -1,0 +1,180 @@
+"""Bands: images of more or other bands than RGB of 8 bits, as surveys and satellites give them, as RGB of 8 bits.
+
+Pillow reads the ordinary TIFF files; those of 16 bits and more, of floats, and of two or more than three bands are
+read by tifffile, without loss, and scaled here.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Shaped, UInt8
+from PIL import Image
+
+_MOST_BYTES = 4 << 30
+_DARK = 32  # of 255
+
+
+class BandError(ValueError):
+    """Bands that do not exist, or a file of bands that cannot be read; the message begins with a verb."""
+
+
+class Bands(NamedTuple):
+    """The bands of an image as they are in its file.
+
+    Attributes:
+      values: all bands of all pixels.
+      orientation: of EXIF, 1 for upright.
+      nodata: the value of pixels without data, None if there is none.
+    """
+
+    values: Shaped[np.ndarray, "H W C"]
+    orientation: int = 1
+    nodata: float | None = None
+
+
+def has_other_bands(image: Image.Image) -> bool:
+    """Whether an opened TIFF is none that Pillow reads without loss: grey, RGB, CMYK ... of 8 bits."""
+    tags: Any = getattr(image, "tag_v2", {})
+    bits, photometric = tags.get(258, (1,)), tags.get(262)
+    extra = tags.get(338, ())
+    unknown = any(kind == 0 for kind in (extra if isinstance(extra, tuple) else (extra,)))
+    return max(bits) > 8 or len(bits) == 2 or len(bits) > 4 or (photometric in (0, 1, 2) and unknown)
+
+
+def read_tiff(path: str | os.PathLike, most_pixels: int) -> Bands:
+    """The bands of the first image of a TIFF file.
+
+    Raises:
+      BandError: for a file that cannot be read, with what it is.
+    """
+    import tifffile
+
+    what = "is a damaged TIFF"
+    try:
+        with tifffile.TiffFile(Path(path)) as file:
+            page = file.pages.first
+            what = (
+                f"is a TIFF of {page.samplesperpixel} band{'s' * (page.samplesperpixel != 1)} of "
+                f"{page.bitspersample} bits ({page.dtype or 'of no number type'}, "
+                f"compression {page.compression.name.lower()})"
+            )
+            if page.dtype is None or page.imagewidth * page.imagelength > most_pixels:
+                raise ValueError(f"it has {page.imagewidth}x{page.imagelength} pixels")
+            if page.imagewidth * page.imagelength * page.samplesperpixel * page.dtype.itemsize > _MOST_BYTES:
+                raise ValueError(
+                    "it would take more than 4 GiB of memory; cut it into tiles or keep three bands"
+                )
+            values = np.asarray(page.asarray())
+            if page.photometric == 0 and values.dtype.kind in "iu":  # white is zero
+                values = np.iinfo(values.dtype).max - values
+            orientation = page.tags.get(274)
+            nodata = page.tags.get(42113)
+            separate = page.axes.startswith("S") and values.ndim == 3
+    except Exception as error:  # tifffile's decoders raise whatever damaged data makes them raise
+        reason = str(error).split("\n")[0]
+        hint = " Install it, or save the file without compression." if "imagecodecs" in reason else ""
+        raise BandError(f"{what} and cannot be read: {reason}.{hint}") from error
+    if values.ndim not in (2, 3):
+        raise BandError(f"{what} with axes {page.axes}. An image has rows, columns and bands.")
+    values = np.moveaxis(values, 0, -1) if separate else values.reshape(*values.shape[:2], -1)
+    return Bands(
+        values, 1 if orientation is None else int(orientation.value), _number(nodata and nodata.value)
+    )
+
+
+def _number(text: Any) -> float | None:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return None
+
+
+def to_rgb(image: Bands, chosen: Sequence[int] | None = None) -> tuple[UInt8[np.ndarray, "H W 3"], list[str]]:
+    """RGB of 8 bits from any bands.
+
+    Of 16 bits the upper eight are kept; where the values use 14 bits or less, the upper eight of those. Floats
+    of 0..1 and 0..255 are taken as such. Other values are stretched: their 2nd percentile becomes 0, their
+    98th 255.
+
+    Args:
+      image: the bands.
+      chosen: three bands for red, green and blue, or one for grey, counted from 1. By default one band is grey, two
+        are grey and something else, and of more the first three are taken.
+
+    Returns:
+      The pixels, and notes on what was chosen and stretched, each the end of a sentence about the photo.
+
+    Raises:
+      BandError: for bands that the image does not have, or complex numbers.
+    """
+    count = image.values.shape[2]
+    notes = []
+    if chosen is None:
+        chosen = (1,) if count < 3 else (1, 2, 3)
+        if count not in (1, 3):
+            taken = "the first is" if count == 2 else "the first three are"
+            notes.append(f"has {count} bands: {taken} read. --bands chooses others.")
+    elif len(chosen) not in (1, 3) or not all(1 <= band <= count for band in chosen):
+        given = ",".join(map(str, chosen))
+        raise BandError(
+            f"has {count} band{'s' * (count != 1)}. Choose three of them, or one, counted from 1 (--bands 3,2,1). "
+            f"Got {given}."
+        )
+    values = image.values[..., [band - 1 for band in chosen]]
+    valid = np.isfinite(values) if values.dtype.kind == "f" else np.ones(values.shape, bool)
+    if image.nodata is not None:
+        valid &= values != image.nodata
+    scaled, note = _to_8_bits(values, valid)
+    notes += [note] if note else []
+    scaled = np.where(valid, scaled, np.uint8(0))
+    return np.repeat(scaled, 3, axis=2) if len(chosen) == 1 else scaled, notes
+
+
+def _to_8_bits(
+    values: Shaped[np.ndarray, "H W C"], valid: Bool[np.ndarray, "H W C"]
+) -> tuple[UInt8[np.ndarray, "H W C"], str]:
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    if kind == "b" or values.dtype == np.uint8:
+        return values.astype(np.uint8) * np.uint8(255 if kind == "b" else 1), ""
+    if kind not in "iuf":
+        raise BandError(f"holds {values.dtype}, which are no brightnesses. Save real numbers.")
+    if not valid.any():
+        return np.zeros(values.shape, np.uint8), "has no pixel with data: it is read as black."
+    low, high = (
+        values.min(where=valid, initial=values[valid][0]),
+        values.max(where=valid, initial=values[valid][0]),
+    )
+    if kind in "iu" and size <= 2:
+        return _upper_bits(values, int(high), 8 * size - (kind == "i"))
+    if kind == "f" and low >= 0 and 0.25 < high <= 1:
+        return np.rint(np.nan_to_num(values) * 255).clip(0, 255).astype(np.uint8), ""
+    if low >= 0 and 64 <= high <= 255:
+        return np.rint(np.nan_to_num(values)).clip(0, 255).astype(np.uint8), ""
+    first, last = np.percentile(values[valid].astype(np.float64), (2, 98))
+    scaled = (np.nan_to_num(values.astype(np.float64)) - first) * (255 / max(last - first, 1e-12))
+    note = f"holds {values.dtype} from {low:.6g} to {high:.6g}: {first:.6g} to {last:.6g} become 0 to 255."
+    return np.rint(scaled).clip(0, 255).astype(np.uint8), note
+
+
+def _upper_bits(
+    values: Shaped[np.ndarray, "H W C"], high: int, bits: int
+) -> tuple[UInt8[np.ndarray, "H W C"], str]:
+    """The upper eight of the used bits of integers with `bits` bits and the largest value `high`."""
+    used = max(8, high.bit_length())
+    note = ""
+    if high > 0 and used <= bits - 2:
+        note = f"uses {used} of its {bits} bits: these are stretched to 8."
+    else:
+        used = max(bits, 8)
+    scaled = (values.clip(0, None).astype(np.int32) >> (used - 8)).clip(0, 255).astype(np.uint8)
+    return scaled, note or dark_note(scaled)
+
+
+def dark_note(pixels: UInt8[np.ndarray, "..."]) -> str:
+    """A note for pixels of more than 8 bits that are nearly black as 8 bits; empty for others."""
+    if pixels.size and pixels.max() > 0 and np.percentile(pixels, 98) < _DARK:
+        return f"is dark: 98 % of its pixels are below {_DARK} of 255. If that is wrong, scale it to 8 bits."
+    return ""
