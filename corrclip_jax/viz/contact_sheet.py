@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from corrclip_jax.viz.fonts import font_for, one_line, plain_font
 
 _PAPER, _INK = (255, 255, 255), (32, 33, 36)
 _GAP = 8  # pixels between images
@@ -27,7 +29,7 @@ def contact_sheet(
     width = width or first.width
     height = round(width * first.height / first.width)
     em = max(13, round(width / 17))
-    font = ImageFont.load_default(em)
+    plain = plain_font(em)
     top = round(1.9 * em)
     key = _key(colours, len(titles) * (width + _GAP) - _GAP, em)
     size = len(titles) * (width + _GAP) + _GAP, top + len(rows) * (height + _GAP)
@@ -36,7 +38,8 @@ def contact_sheet(
     draw = ImageDraw.Draw(canvas)
     for column, title in enumerate(titles):
         x = _GAP + column * (width + _GAP)
-        draw.text((x + width / 2, top / 2), title, _INK, font, anchor="mm")
+        font = font_for(title, em) or plain
+        draw.text((x + width / 2, top / 2), one_line(title), _INK, font, anchor="mm")
         for row, images in enumerate(rows):
             image = images[column].resize((width, height), Image.Resampling.LANCZOS)
             canvas.paste(image, (x, top + row * (height + _GAP)))
@@ -46,10 +49,10 @@ def contact_sheet(
 def _key(colours: Mapping[str, tuple[int, int, int]], width: int, em: int) -> Image.Image:
     """The legend: swatches and names in centred lines, drawn at twice the size for smooth corners."""
     em, width = 2 * em, 2 * width
-    font = ImageFont.load_default(em)
+    fonts = {name: font_for(name, em) or plain_font(em) for name in colours}
     lines: list[list[tuple[str, float]]] = [[]]
     room = float(width)
-    for name in colours:
+    for name, font in fonts.items():
         needed = font.getlength(name) + 2.6 * em
         if needed > room and lines[-1]:
             lines.append([])
@@ -63,6 +66,6 @@ def _key(colours: Mapping[str, tuple[int, int, int]], width: int, em: int) -> Im
         y = (row + 0.7) * 1.6 * em
         for name, needed in line:
             draw.rounded_rectangle((x, y - em / 2, x + em, y + em / 2), em / 5, fill=colours[name])
-            draw.text((x + 1.5 * em, y), name, _INK, font, anchor="lm")
+            draw.text((x + 1.5 * em, y), one_line(name), _INK, fonts[name], anchor="lm")
             x += needed
     return image.reduce(2) if colours else image

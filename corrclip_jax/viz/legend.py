@@ -4,9 +4,10 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from unicodedata import combining, normalize
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from corrclip_jax.viz.fonts import Font, font_for, one_line, plain_font, writable
 
 _PAPER, _INK, _FAINT = (255, 255, 255), (32, 33, 36), (112, 117, 122)
 # Lengths in ems (multiples of the font size).
@@ -16,11 +17,22 @@ _LONGEST_TEXT = 200  # characters; longer names need not be measured
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a legend; `colour` None is an empty swatch, for a class that is not tinted."""
+    """One line of a legend; `colour` None is an empty swatch, for a class that is not tinted.
+
+    A `name` that no font of this machine can write is shown as its number: see `legend_name`.
+    """
 
     name: str
     share: float
     colour: tuple[int, int, int] | None
+
+
+def legend_name(number: int, names: Sequence[str]) -> str:
+    """The first of a class's names (synonyms) that can be written here; "class 3" if there is none.
+
+    The number is the class's label in the label map.
+    """
+    return next((text for name in names if (text := writable(name))), f"class {number}")
 
 
 def percent(share: float) -> str:
@@ -35,13 +47,19 @@ def with_legend(image: Image.Image, entries: Sequence[Entry]) -> Image.Image:
     that is narrower than one column is centred above it.
     """
     em = max(14, round(0.021 * math.sqrt(image.width * image.height)), round(0.006 * max(image.size)))
-    font = ImageFont.load_default(em)
+    font = plain_font(em)
     below = image.width >= image.height
-    names = [_shortened(_printable(e.name[:_LONGEST_TEXT]), font, _LONGEST_NAME * em) for e in entries]
+    fonts = [font_for(e.name, em) or font for e in entries]
+    names = [
+        _shortened(one_line(e.name[:_LONGEST_TEXT]), own, _LONGEST_NAME * em)
+        for e, own in zip(entries, fonts, strict=True)
+    ]
     line, pad, gap = round(_LINE * em), round(_PAD * em), round(_GAP * em)
     cell = round(
         (_SWATCH + 1.6) * em
-        + max([font.getlength(n) for n in names] + [font.getlength("+ 888 more")])
+        + max(
+            [own.getlength(n) for n, own in zip(names, fonts, strict=True)] + [font.getlength("+ 888 more")]
+        )
         + font.getlength("< 0.1 %")
     )
     columns, rows = _grid(len(entries), image, cell + gap, line, pad, below)
@@ -56,14 +74,15 @@ def with_legend(image: Image.Image, entries: Sequence[Entry]) -> Image.Image:
         left, top = image.width + pad, pad
     draw = ImageDraw.Draw(canvas)
     shown = len(entries) if len(entries) <= columns * rows else columns * rows - 1
-    lines = [(n, e.share, e.colour, True) for n, e in zip(names[:shown], entries, strict=False)]
+    lines = [(n, f, e.share, e.colour, True) for n, f, e in zip(names[:shown], fonts, entries, strict=False)]
     if shown < len(entries):
-        lines.append((f"+ {len(entries) - shown} more", sum(e.share for e in entries[shown:]), None, False))
-    for i, (name, share, colour, swatch) in enumerate(lines):
+        rest = sum(e.share for e in entries[shown:])
+        lines.append((f"+ {len(entries) - shown} more", font, rest, None, False))
+    for i, (name, own, share, colour, swatch) in enumerate(lines):
         x, y = left + i // rows * (cell + gap), top + i % rows * line + line // 2
         if swatch:
             canvas.paste(_swatch(em, colour), (x, y - em // 2))
-        draw.text((x + round(1.6 * _SWATCH * em), y), name, _INK if swatch else _FAINT, font, anchor="lm")
+        draw.text((x + round(1.6 * _SWATCH * em), y), name, _INK if swatch else _FAINT, own, anchor="lm")
         draw.text((x + cell, y), percent(share), _FAINT, font, anchor="rm")
     return canvas
 
@@ -95,14 +114,8 @@ def _swatch(em: int, colour: tuple[int, int, int] | None) -> Image.Image:
     return image.reduce(4)
 
 
-def _shortened(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
+def _shortened(name: str, font: Font, width: float) -> str:
     if font.getlength(name) <= width:
         return name
     fits = bisect_right(range(len(name)), width, key=lambda n: font.getlength(name[:n].rstrip() + "…"))
     return name[: max(0, fits - 1)].rstrip() + "…"
-
-
-def _printable(name: str) -> str:
-    """The name in the characters of Pillow's font: without accents, and with "?" for other characters."""
-    plain = "".join(c for c in normalize("NFKD", name) if not combining(c))
-    return "".join(c if " " <= c <= "~" else " " if c.isspace() else "?" for c in plain)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Integer, UInt8
 from PIL import Image
 
-from corrclip_jax.viz.legend import Entry, with_legend
+from corrclip_jax.viz.legend import Entry, legend_name, with_legend
 from corrclip_jax.viz.palette import class_colours, is_background, palette
 
 LONGEST_OVERLAY = 4096
@@ -46,6 +46,7 @@ def overlay(
     *,
     opacity: float = 0.5,
     legend: bool = True,
+    synonyms: Sequence[Sequence[str]] = (),
 ) -> Image.Image:
     """Tint an image with the colours of its classes, outlined in white. A class called "background" stays clear.
 
@@ -56,6 +57,8 @@ def overlay(
       opacity: of the colours, 0..1.
       legend: whether to add a legend of the classes that occur, sorted by share: below a wide image, to the
         right of a tall one (see `with_legend`).
+      synonyms: all names of every class; the legend takes another one where no font here has the first's letters,
+        and the class's number where it has none of them.
 
     Returns:
       The overlay, scaled down if the image is larger than `LONGEST_OVERLAY`.
@@ -76,7 +79,11 @@ def overlay(
         return tinted
     colours = [tuple(colour) for colour in class_colours(class_names).tolist()]
     entries = [
-        Entry(class_names[k], float(shares[k]), None if is_background(class_names[k]) else colours[k])
+        Entry(
+            legend_name(int(k), synonyms[k] if synonyms else [class_names[k]]),
+            float(shares[k]),
+            None if is_background(class_names[k]) else colours[k],
+        )
         for k in np.argsort(-shares, kind="stable")
         if shares[k] > 0
     ]

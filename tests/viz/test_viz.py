@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from corrclip_jax.viz.legend import Entry, percent, with_legend
+from corrclip_jax.viz import fonts
+from corrclip_jax.viz.contact_sheet import contact_sheet
+from corrclip_jax.viz.legend import Entry, legend_name, percent, with_legend
 from corrclip_jax.viz.overlay import class_shares, label_image, overlay
 from corrclip_jax.viz.palette import _oklab, class_colours, palette
 
@@ -126,10 +128,52 @@ def test_legend_cuts_long_names_and_long_lists():
     assert legend.height < 2 * 480
 
 
-def test_legend_shows_odd_letters():
+@pytest.fixture
+def no_fonts(monkeypatch):
+    """A machine with no font but Pillow's own."""
+    fonts._file_for.cache_clear()
+    monkeypatch.setattr(fonts, "_files", lambda: ())
+    yield
+    fonts._file_for.cache_clear()
+
+
+def test_a_name_in_another_script_is_written_where_a_font_has_it():
+    file = fonts._file_for(frozenset("небо"))
+    assert file is not None, "DejaVu comes with matplotlib"
+    assert fonts.writable("небо\n\tи море") == "небо и море"
     photo = Image.new("RGB", (640, 480))
-    plain, accents = (
-        with_legend(photo, [Entry(n, 1.0, (255, 0, 0))]) for n in ("creme brulee", "crème brûlée")
-    )
-    assert plain.tobytes() == accents.tobytes()
-    with_legend(photo, [Entry("猫\n\t", 1.0, None)])
+    shown = {
+        name: with_legend(photo, [Entry(name, 1.0, None)]).tobytes() for name in ("небо", "поле", "????")
+    }
+    assert len(set(shown.values())) == 3
+
+
+def test_a_name_that_no_font_has_becomes_a_synonym_or_the_number(no_fonts):
+    assert legend_name(0, ["草地", "grass"]) == "grass"
+    assert legend_name(7, ["海滩"]) == "class 7"
+    assert legend_name(1, ["sky"]) == "sky"
+    assert legend_name(2, ["crème brûlée"]) in ("crème brûlée", "creme brulee")
+    assert fonts.writable("a\u0000b\n c") == "a b c"
+
+
+def test_names_from_right_to_left_need_raqm(monkeypatch):
+    assert fonts.writable("דשא") == "דשא"
+    monkeypatch.setattr("PIL.features.check", lambda feature: False)
+    assert legend_name(3, ["דשא"]) == "class 3"
+
+
+def test_the_legend_of_an_overlay_tells_such_classes_apart(no_fonts):
+    labels = np.repeat(np.arange(2), 200)[:, None].repeat(500, 1)
+    draw = lambda *names: overlay(grey(400, 500), labels, names, synonyms=[[name] for name in names])  # noqa: E731
+    assert draw("草地", "海滩").tobytes() == draw("class 0", "class 1").tobytes()
+    sheets = [
+        contact_sheet([[Image.new("RGB", (300, 60))]], [title], {title: (1, 2, 3)}) for title in ("a", "b")
+    ]
+    assert sheets[0].tobytes() != sheets[1].tobytes()
+
+
+def test_the_swatches_have_the_colours_that_the_label_map_and_the_description_give():
+    labels = stripes(400, 500, 5)
+    legend = np.asarray(overlay(grey(400, 500), labels, names(5)))[405:]
+    shown = {tuple(colour) for colour in legend.reshape(-1, 3).tolist()}
+    assert {tuple(colour) for colour in class_colours(names(5)).tolist()} <= shown
