@@ -103,7 +103,7 @@ print(CLASSES)
 segmenter = cc.Segmenter((config, params))
 for _ in range(2):
     result = segmenter(scene.image, CLASSES)
-    print(f"{result.seconds:.2f} s", "with compilation" if result.compiled else "")
+    print(f"{result.seconds:.2f} s", "and a compilation" if result.compiled else "")
 display(result.overlay())
 
 # %% [markdown]
@@ -252,7 +252,7 @@ except OSError as error:  # no network, or no such file
 # %%
 for _ in range(2):
     mine = photo_segmenter(photo, classes)
-    print(f"{mine.seconds:.2f} s", "with compilation" if mine.compiled else "")
+    print(f"{mine.seconds:.2f} s", "and a compilation" if mine.compiled else "")
 display(mine.overlay())
 
 # %% [markdown]

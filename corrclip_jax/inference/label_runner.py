@@ -35,7 +35,7 @@ class Request(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """One image's results (see `segment.Result`), its share of the run time, and whether that compiled."""
+    """One image's results (see `segment.Result`), its share of the run time, and whether a program was compiled."""
 
     labels: Int32[np.ndarray, "H W"]
     scores: Float32[np.ndarray, "H W"]

@@ -13,6 +13,7 @@ where `start` puts a batch on the device and returns `programs(key, make, *array
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import jax
@@ -36,8 +37,8 @@ class Piece(NamedTuple):
       batch: the images that ran together.
       items: what was read for them, in the order of `batch.indices`.
       out: what `start` returned, on the host; or the `JaxRuntimeError` of a device that failed.
-      seconds: run time, without what overlapped the piece before it.
-      compiled: whether that includes a compilation.
+      seconds: run time, without compilation and without what overlapped the piece before it.
+      compiled: whether a program was compiled for it.
     """
 
     batch: Batch
@@ -71,6 +72,7 @@ class Programs:
         self._images_per_device = images_per_device
         self._compiled: dict[tuple, Callable] = {}
         self._largest: dict[Bucket, int] = {}
+        self._last: Any = None
 
     @property
     def compile_seconds(self) -> float:
@@ -111,13 +113,20 @@ class Programs:
         """
         full = _full_key(key, arrays, named)
         if full not in self._compiled:
+            with suppress(jax.errors.JaxRuntimeError):  # raised where its results are fetched
+                jax.block_until_ready(self._last)  # so that what runs is timed without the compilation
             self._compiling_since = start = time.perf_counter()
             try:
                 self._compiled[full] = jax.jit(make()).lower(self._params, *arrays, **named).compile()
             finally:
                 self._compiling_since = None
                 self._compiled_seconds += time.perf_counter() - start
-        return self._compiled[full](self._params, *arrays, **named)
+        self._last = self._compiled[full](self._params, *arrays, **named)
+        return self._last
+
+    def _clock(self) -> float:
+        """Seconds, without those of compilation."""
+        return time.perf_counter() - self.compile_seconds
 
     def compiles(self, key: Any, *arrays: Any, **named: Any) -> bool:
         """Whether a call with this key and these arrays would compile."""
@@ -151,7 +160,7 @@ class Programs:
                 yield from split
 
         def timed(batch: Batch, items: list[Any]) -> Any:
-            begin, before = time.perf_counter(), self.count
+            begin, before = self._clock(), self.count
             try:
                 return start(batch, items) if batch.batch_size <= self._most(batch) else _TooLarge()
             finally:
@@ -166,9 +175,9 @@ class Programs:
             if isinstance(out, _TooLarge):
                 known = dict(zip(batch.indices, items, strict=True))
                 finished += next(self.run([batch], known.__getitem__, start))
-                end = time.perf_counter()
+                end = self._clock()
             else:
-                begin, end = max(begin, end), time.perf_counter()
+                begin, end = max(begin, end), self._clock()
                 finished.append(Piece(batch, items, out, end - begin, compiled))
             seen += 1
             if seen == parts_of_batches[0]:

@@ -1,6 +1,5 @@
 """`Segmentation`, the result for one photo: labels, shares of the classes, visualisations, files."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +10,10 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, UInt8
 from PIL import Image
 
-from corrclip_jax.io.files import RESULT_SUFFIXES, atomic_file
+from corrclip_jax.io.files import json_bytes, result_names
+from corrclip_jax.io.own_files import Made, OwnFiles
 from corrclip_jax.viz import overlay as viz
+from corrclip_jax.viz.palette import class_colours
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +26,8 @@ class Segmentation:
       scores: the winning class's probability before the map correction.
       regions: the region map that was used.
       classes: the names of every class, synonyms after the first.
-      seconds: this photo's share of the run time of its batch.
-      compiled: whether that includes a compilation.
+      seconds: this photo's share of the run time of its batch, without compilation.
+      compiled: whether a program was compiled for it.
     """
 
     photo: UInt8[np.ndarray, "H W 3"]
@@ -67,12 +68,15 @@ class Segmentation:
 
     def overlay(self, *, opacity: float = 0.5, legend: bool = True) -> Image.Image:
         """The photo blended with the classes' colours, with a legend."""
-        return viz.overlay(self.photo, self.labels, self.class_names, opacity=opacity, legend=legend)
+        return viz.overlay(
+            self.photo, self.labels, self.class_names, opacity=opacity, legend=legend, synonyms=self.classes
+        )
 
     def summary(self) -> dict[str, Any]:
-        """Size, classes with their shares, and number of regions, as plain JSON types."""
+        """Size, classes with their colours (RGB) and shares, and number of regions, as plain JSON types."""
         height, width = self.labels.shape
         pixels = np.bincount(self.labels.ravel(), minlength=len(self.classes))
+        colours = class_colours(self.class_names).tolist()
         return {
             "width": width,
             "height": height,
@@ -80,6 +84,7 @@ class Segmentation:
                 {
                     "label": k,
                     "names": list(names),
+                    "colour": colours[k],
                     "pixels": int(pixels[k]),
                     "share": pixels[k] / self.labels.size,
                 }
@@ -89,22 +94,37 @@ class Segmentation:
         }
 
     def save(
-        self, folder: str | os.PathLike, stem: str, details: Mapping[str, Any] | None = None
+        self,
+        folder: str | os.PathLike | OwnFiles,
+        stem: str,
+        details: Mapping[str, Any] | None = None,
+        *,
+        made: Made | None = None,
+        overwrite: bool = False,
     ) -> list[Path]:
         """Write `<stem>.png` (labels), `<stem>.overlay.jpg` and `<stem>.json` (`summary` and `details`).
 
-        Files are written atomically and replace existing ones. Returns their paths.
+        All are written, or none. A hidden journal in the folder remembers them (`io.own_files`).
+
+        Args:
+          folder: where; made if it is missing. For many results, `OwnFiles(folder)` reads the journal only once.
+          stem: of the names.
+          details: more for the description, as JSON types.
+          made: for the journal, from what and how the result was made.
+          overwrite: replace files that this program did not write, too.
+
+        Returns:
+          The paths.
 
         Raises:
+          ForeignFileError: if a file that this program did not write would be replaced, and `overwrite` is False.
           OutputError: if a file cannot be written.
         """
-        labels, picture, text = paths = [Path(folder) / f"{stem}{suffix}" for suffix in RESULT_SUFFIXES]
-        with atomic_file(labels) as partial:
-            self.label_image().save(partial, optimize=True)
-        with atomic_file(picture) as partial:
-            self.overlay().save(partial, quality=92, subsampling=0)
-        with atomic_file(text) as partial:
-            partial.write_text(
-                json.dumps({**self.summary(), **(details or {})}, indent=1, ensure_ascii=False) + "\n"
-            )
-        return paths
+        names = result_names(stem)
+        content = {**self.summary(), **(details or {})}
+        own = folder if isinstance(folder, OwnFiles) else OwnFiles(folder)
+        with own.writing(names, made or {}, overwrite=overwrite) as (labels, picture, text):
+            self.label_image().save(labels, optimize=True)
+            self.overlay().save(picture, quality=92, subsampling=0)
+            text.write_bytes(json_bytes(content))
+        return [own.folder / name for name in names]

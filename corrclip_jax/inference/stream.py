@@ -66,6 +66,10 @@ def stream(
             return function(*args)
         except jax.errors.JaxRuntimeError as error:
             return with_advice(error)
+        except MemoryError as error:
+            return with_advice(
+                jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: Out of memory on the host: {error}")
+            )
 
     def fetched(batch: Batch, items: list, out: Any) -> tuple[Batch, list[Any], Any]:
         return batch, items, out if isinstance(out, Exception) else or_failure(jax.device_get, out)

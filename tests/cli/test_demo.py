@@ -15,6 +15,7 @@ from corrclip_jax.cli.runs.demo import Gallery, demo_scene, region_picture
 from corrclip_jax.datasets.scenes.words import CLASSES
 from corrclip_jax.inference.segmentation import Segmentation
 from corrclip_jax.viz.contact_sheet import contact_sheet
+from corrclip_jax.viz.palette import class_colours
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 
@@ -37,7 +38,7 @@ def result(labels: np.ndarray, names: tuple[tuple[str, ...], ...], regions: np.n
 def test_the_demo_writes_its_pictures_and_prints_a_table(tmp_path):
     found = invoke("--model", small_model(tmp_path), "--out", tmp_path / "demo", "--scenes", 1)
     assert found.exit_code == 0, found.output
-    files = {file.name: Image.open(file).size for file in (tmp_path / "demo").iterdir()}
+    files = {file.name: Image.open(file).size for file in (tmp_path / "demo").glob("[!.]*")}
     assert set(files) == {
         "demo.png",
         "scene-1-overlay.png",
@@ -51,6 +52,14 @@ def test_the_demo_writes_its_pictures_and_prints_a_table(tmp_path):
         assert re.search(rf"{name} +\d+\.\d", found.stdout), name
     assert "1 scene in" in found.stderr
     assert str(tmp_path / "demo" / "demo.png") in found.stderr
+
+
+def test_the_demo_replaces_no_foreign_file(tmp_path):
+    (tmp_path / "demo.png").write_bytes(b"mine")
+    found = invoke("--model", tmp_path / "never-read", "--out", tmp_path)
+    assert found.exit_code == 2
+    assert "demo.png was not written by this program" in found.stderr
+    assert (tmp_path / "demo.png").read_bytes() == b"mine"
 
 
 @pytest.mark.slow
@@ -127,6 +136,15 @@ def test_without_truth_the_table_has_shares_and_the_pictures_no_truth(tmp_path):
         gallery_.save(tmp_path)
         width = Image.open(tmp_path / "scene-1-comparison.png").width
         assert columns * 330 < width < (columns + 0.3) * 330
+
+
+def test_the_legend_of_every_sheet_has_the_colours_of_the_classes_as_they_are(tmp_path):
+    known = show_half_right()
+    known.save(tmp_path)
+    wanted = {tuple(colour) for colour in class_colours(known.results[0].class_names)[:2].tolist()}
+    for name in ("demo.png", "scene-1-comparison.png", "scene-1-overlay.png"):
+        pixels = np.asarray(Image.open(tmp_path / name))
+        assert wanted <= {tuple(colour) for colour in pixels.reshape(-1, 3).tolist()}, name
 
 
 def test_regions_have_a_colour_each_and_the_rest_is_clear():

@@ -12,10 +12,12 @@ from command_line import assert_refused, corrclip, plain
 from PIL import Image
 from small_models import small_model
 
+from corrclip_jax.cli.runs.hints import segment_hints
 from corrclip_jax.cli.runs.output_names import plan_jobs
 from corrclip_jax.inference import segmenter as segmenter_module
 from corrclip_jax.inference.label_runner import LabelRunner
 from corrclip_jax.io.region_maps import write_regions
+from corrclip_jax.viz.palette import palette
 
 SIZE = (60, 90)
 
@@ -39,12 +41,17 @@ def segment(*arguments):
     return corrclip("segment", *arguments)
 
 
+def results(folder):
+    """Names of the files in a folder of results, without the hidden journal."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
 def test_a_folder_of_photos(photos, model, tmp_path):
     out = tmp_path / "new" / "out"
     result = segment(photos, "-c", "cat, grass, sky; cloud", "-m", model, "-o", out, "--regions", "none")
     assert result.exit_code == 0, result.output
     names = ["a.json", "a.overlay.jpg", "a.png", "b.json", "b.overlay.jpg", "b.png"]
-    assert sorted(p.name for p in out.iterdir()) == names
+    assert results(out) == names
     labels = Image.open(out / "a.png")
     assert (labels.mode, labels.size) == ("P", SIZE[::-1])
     content = json.loads((out / "a.json").read_text())
@@ -56,7 +63,8 @@ def test_a_folder_of_photos(photos, model, tmp_path):
     assert content["model"]["sources"]["clip"]["licence"] == "Apache-2.0"
     assert content["settings"]["regions"] == "none"
     assert content["versions"]["jax"] == jax.__version__
-    assert {"load", "text", "segment", "segment_includes_compilation"} == set(content["seconds"])
+    assert {"load", "text", "segment"} == set(content["seconds"])
+    assert content["classes"][2]["colour"] == list(palette(3)[2])
     assert content["device"].startswith(jax.devices()[0].platform)
     assert re.search(r"a\.png +90 x 60 +\w+ \d", plain(result.stdout))
     assert "2 of 2 photos segmented" in plain(result.stderr)
@@ -204,11 +212,11 @@ def test_a_disk_that_fills_up_ends_the_work_and_keeps_what_is_there(photos, mode
     written = []
     real = segmenter_module.Segmentation.save
 
-    def save(self, folder, stem, details=None):
+    def save(self, folder, stem, details=None, **options):
         if written:
             resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
         written.append(stem)
-        return real(self, folder, stem, details)
+        return real(self, folder, stem, details, **options)
 
     monkeypatch.setattr(segmenter_module.Segmentation, "save", save)
     out = tmp_path / "out"
@@ -216,7 +224,7 @@ def test_a_disk_that_fills_up_ends_the_work_and_keeps_what_is_there(photos, mode
     assert result.exit_code == 1
     assert re.search(r"Cannot write .*b\.png: .*Stopped there", plain(result.stderr))
     assert "1 of 2 photos segmented" in plain(result.stderr)
-    assert sorted(p.name for p in out.iterdir()) == ["a.json", "a.overlay.jpg", "a.png"]
+    assert results(out) == ["a.json", "a.overlay.jpg", "a.png"]
 
 
 def test_ctrl_c_keeps_what_is_there(photos, model, tmp_path, monkeypatch):
@@ -260,3 +268,48 @@ def test_results_of_photos_with_one_stem_stand_side_by_side():
     assert stems("a/dog.jpg", "a/dog.png") == ["a-dog-jpg", "a-dog-png"]
     assert stems("a/dog.jpg", "a/DOG.jpg") == ["a-dog-jpg", "a-DOG-jpg-2"]
     assert stems("1/a/dog.jpg", "2/a/dog.jpg", "a-dog-jpg.jpg") == ["a-dog-jpg", "a-dog-jpg-2", "a-dog-jpg-3"]
+
+
+def test_a_name_that_would_be_too_long_is_cut():
+    long, other = stems(f"{'x' * 251}.png", f"{'x' * 250}y.png")
+    assert len(f"{long}.overlay.jpg") <= 255
+    assert long != other
+    assert stems(f"{'x' * 251}.png") == [long]
+
+
+# --- hints ---
+
+
+@pytest.mark.parametrize(
+    ("classes", "threshold", "words"),
+    [
+        ([["cat"]], None, "there is one class, 'cat', so every pixel gets it"),
+        ([["cat", "dog"]], None, r"\(a comma separates classes, dog are synonyms\)"),
+        ([["cat"], ["dog"]], None, "none of them is a background"),
+        ([["crack"], ["rust"]], 0.0, "none of them is a background"),
+        ([["cat"], ["dog"]], 0.3, "below the threshold become the first class, 'cat'"),
+    ],
+)
+def test_classes_that_leave_no_background_get_a_hint(classes, threshold, words):
+    [hint] = segment_hints(classes, threshold, "vit-b")
+    assert re.search(words, hint)
+
+
+@pytest.mark.parametrize(
+    ("classes", "threshold"),
+    [
+        ([["cat"], ["grass"]], None),
+        ([["background"], ["cat"]], 0.3),
+        ([["Background"], ["cat"]], None),
+        ([["road"], ["dense forest"]], None),
+    ],
+)
+def test_other_classes_get_none(classes, threshold):
+    assert segment_hints(classes, threshold, "vit-b") == []
+    assert re.search("knows no photographs", *segment_hints(classes, threshold, "tiny"))
+
+
+def test_a_file_of_classes_is_not_taken_for_a_class(photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("names.txt").write_text("cat\n")
+    assert_refused(segment(photos, "-c", "names.txt"), "--classes names.txt is a file")

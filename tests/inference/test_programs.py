@@ -1,5 +1,7 @@
 """Programs: compiled once a key and shape, batches of the size that memory allows, halved where it runs out."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,3 +93,35 @@ def test_the_batch_size_follows_limit_devices_and_count(monkeypatch):
     assert Programs((), limit, devices=3).batch_size(BUCKET, 100) == 15
     assert Programs((), limit, devices=3).batch_size(BUCKET, 4) == 6
     assert Programs((), limit, images_per_device=2).batch_size(BUCKET, 100) == 2
+
+
+def test_seconds_are_without_compilation_also_of_the_batch_that_ran_meanwhile():
+    programs = Programs(jnp.float32(2), BatchLimit(8, 1 << 20))
+
+    def start(batch: Batch, items: list[float]):
+        def make():
+            time.sleep(0.5)
+            return lambda two, x: two * x
+
+        return programs(batch.bucket, make, jnp.zeros(batch.batch_size))
+
+    batches = [Batch(Bucket(side, side, 1), (side,), 1) for side in (4, 5, 5, 6)]
+    pieces = [piece for found in programs.run(batches, float, start) for piece in found]
+    assert [piece.compiled for piece in pieces] == [True, True, False, True]
+    assert programs.compile_seconds > 1.5
+    assert all(0 <= piece.seconds < 0.25 for piece in pieces)
+
+
+def test_want_of_memory_on_the_host_is_that_of_a_batch():
+    programs = Programs(jnp.float32(2), BatchLimit(8, 1 << 20))
+    fits = doubled(programs, 8, [])
+
+    def start(batch: Batch, items: list[float]):
+        if 1 in items:
+            raise MemoryError("cannot allocate")
+        return fits(batch, items)
+
+    [halves] = programs.run([Batch(BUCKET, (0, 1), 2)], float, start)
+    assert halves[0].out.tolist() == [0]
+    assert isinstance(halves[1].out, jax.errors.JaxRuntimeError)
+    assert "RESOURCE_EXHAUSTED" in str(halves[1].out)

@@ -1,6 +1,7 @@
 """Regions for their own sake: what a `Regions` says of a photo, `Segmenter.regions`, `corrclip regions`."""
 
 import json
+import re
 
 import jax
 import numpy as np
@@ -15,8 +16,9 @@ from corrclip_jax.inference.photo_regions import Regions
 from corrclip_jax.inference.region_runner import RegionRunner
 from corrclip_jax.inference.segmenter import Segmenter
 from corrclip_jax.io.coco_rle import decode
+from corrclip_jax.io.own_files import JOURNAL
 from corrclip_jax.io.photos import PhotoError
-from corrclip_jax.io.region_maps import read_regions, write_regions
+from corrclip_jax.io.region_maps import read_regions, region_file, write_regions
 from corrclip_jax.params.structure import init_params
 
 SLIC = with_fields(Config(), regions={"source": "slic", "slic": {"segments": 16}})
@@ -153,13 +155,17 @@ def test_files_are_made_once_and_bad_photos_named(photos, tmp_path, format, suff
     assert result.exit_code == 1
     assert "bad.jpg is not an image" in result.stderr
     assert "2 of 3 photos" in result.stderr
-    assert sorted(path.name for path in out.iterdir()) == [f"a{suffix}", f"b{suffix}"]
+    assert sorted(path.name for path in out.iterdir()) == [JOURNAL, f"a{suffix}", f"b{suffix}"]
     assert 1 < read_regions(out / f"a{suffix}", 60, 90).max() <= 8
     write_regions(out / f"a{suffix}", np.full((60, 90), 3))
     (photos / "bad.jpg").unlink()
     again = run(*command, "--sheet")
     assert again.exit_code == 0
-    assert "2 of 2 files are there already" in again.stderr
+    assert "Regions of 0 of 2 photos, 2 found before" in again.stderr
+    assert (
+        f"Changed since they were written, and kept (--overwrite replaces them): {out / 'a'}{suffix}."
+        in again.stderr
+    )
     assert (read_regions(out / f"a{suffix}", 60, 90) == 3).all()
     with Image.open(out / "contact-sheet.jpg") as sheet:
         assert sheet.width > 900
@@ -172,7 +178,39 @@ def test_what_would_do_harm_is_refused(photos, tmp_path):
     same = run(*command, "--out", photos, "--format", "png")
     assert (same.exit_code, "would replace a photo" in same.stderr) == (2, True)
     Image.fromarray(picture()).save(photos / "a.bmp")
-    double = run(*command, "--out", tmp_path / "maps")
-    assert (double.exit_code, "would both have their regions in" in double.stderr) == (2, True)
     assert run("--images", photos, "--out", tmp_path, "--source", "none").exit_code == 2
-    assert not (tmp_path / "maps").exists()
+    double = run(*command, "--out", tmp_path / "maps")
+    assert double.exit_code == 1
+    assert re.search(r"a\.bmp and .*a\.jpg would both have their regions in", double.stderr)
+    assert "Regions of 1 of 3 photos" in double.stderr
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == [JOURNAL, "b.npz"]
+
+
+def test_maps_of_another_source_are_made_again_and_foreign_ones_kept(photos, tmp_path):
+    out = tmp_path / "maps"
+    out.mkdir()
+    write_regions(out / "b.npz", np.full((60, 90), 3))
+    foreign = (out / "b.npz").read_bytes()
+    command = ["--images", photos, "--out", out, "--source", "slic", "--segments"]
+    result = run(*command, 8)
+    assert result.exit_code == 1
+    assert "b.npz was not written by this program" in result.stderr
+    assert "Regions of 1 of 2 photos" in result.stderr
+    result = run(*command, 16)
+    assert "1 result made before with other segments: made again" in result.stderr
+    assert 8 < read_regions(out / "a.npz", 60, 90).max() <= 16
+    assert (out / "b.npz").read_bytes() == foreign
+    (out / "contact-sheet.jpg").write_bytes(b"mine")
+    result = run("--images", photos / "a.jpg", "--out", out, "--source", "slic", "--segments", 16, "--sheet")
+    assert (result.exit_code, "contact-sheet.jpg was not written by this program" in result.stderr) == (
+        1,
+        True,
+    )
+    assert (out / "contact-sheet.jpg").read_bytes() == b"mine"
+
+
+def test_maps_of_photos_with_long_names_are_found_again(photos, tmp_path):
+    (photos / "a.jpg").rename(photos / f"{'x' * 251}.jpg")
+    result = run("--images", photos, "--out", tmp_path / "maps", "--source", "slic", "--format", "rle")
+    assert result.exit_code == 0, result.output
+    assert region_file(tmp_path / "maps", photos / f"{'x' * 251}.jpg").is_file()

@@ -8,6 +8,8 @@ from PIL import Image
 
 from corrclip_jax.inference.segmentation import Segmentation
 from corrclip_jax.io.files import OutputError
+from corrclip_jax.io.own_files import ForeignFileError
+from corrclip_jax.viz.palette import palette
 
 
 @pytest.fixture
@@ -41,14 +43,26 @@ def test_masks_by_any_name(result):
 def test_files(result, tmp_path):
     paths = result.save(tmp_path, "a.b", {"photo": "a.b.jpg"})
     assert [path.name for path in paths] == ["a.b.png", "a.b.overlay.jpg", "a.b.json"]
-    assert sorted(tmp_path.iterdir()) == sorted(paths)
+    assert sorted(tmp_path.glob("[!.]*")) == sorted(paths)
     assert np.array_equal(np.asarray(Image.open(paths[0])), result.labels)
     assert Image.open(paths[1]).width >= 10
     content = json.loads(paths[2].read_text())
     assert content["photo"] == "a.b.jpg"
     assert (content["width"], content["height"], content["regions"]) == (10, 4, 3)
-    assert content["classes"][2] == {"label": 2, "names": ["sky", "cloud"], "pixels": 20, "share": 0.5}
+    colour = palette(3)[2].tolist()
+    sky = {"label": 2, "names": ["sky", "cloud"], "colour": colour, "pixels": 20, "share": 0.5}
+    assert content["classes"][2] == sky
     assert sum(one["share"] for one in content["classes"]) == pytest.approx(1)
+
+
+def test_only_files_that_this_program_wrote_are_replaced(result, tmp_path):
+    (tmp_path / "a.json").write_text("mine")
+    with pytest.raises(ForeignFileError, match=r"a\.json was not written by this program"):
+        result.save(tmp_path, "a")
+    assert [path.name for path in tmp_path.glob("[!.]*")] == ["a.json"]
+    result.save(tmp_path, "a", overwrite=True)
+    result.save(tmp_path, "a", {"again": True})
+    assert json.loads((tmp_path / "a.json").read_text())["again"]
 
 
 def test_a_place_that_cannot_be_written(result, tmp_path):

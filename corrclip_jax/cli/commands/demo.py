@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from corrclip_jax.cli.shared.console import messages, results
-from corrclip_jax.cli.shared.options import ModelOption, OutOption
+from corrclip_jax.cli.shared.console import messages, result_as_json, results
+from corrclip_jax.cli.shared.interrupts import run_interruptibly
+from corrclip_jax.cli.shared.options import ModelOption, OutOption, OverwriteOption
 from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 
 MOST_SCENES = 8
@@ -42,25 +43,35 @@ def demo(
     scenes: Annotated[
         int, typer.Option("--scenes", "-n", min=1, max=MOST_SCENES, help="Number of scenes.")
     ] = 4,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Segment generated scenes. Users see `HELP`."""
     start = time.perf_counter()
-    console = messages()
-    with console.status("Starting") as status:
-        from corrclip_jax.cli.runs.demo import show
-        from corrclip_jax.io.files import check_writable
-        from corrclip_jax.text.classes import parse_classes
+    from corrclip_jax.cli.shared.progress import Progress
+    from corrclip_jax.io.files import check_writable
+    from corrclip_jax.io.own_files import ForeignFileError, OwnFiles
+    from corrclip_jax.text.classes import parse_classes
 
-        names = None if classes is None else parse_classes(classes)
-        check_writable(out)
+    names = None if classes is None else parse_classes(classes)
+    check_writable(out)
+    with Progress() as progress:
+        progress.phase("Starting")
+        from corrclip_jax.cli.runs.demo import file_names, show
+
+        if not overwrite and (foreign := OwnFiles(out).look(file_names(scenes), {}).foreign):
+            raise ForeignFileError(out, foreign)
         keep_compiled_programs()
-        gallery = show(model, names, scenes, lambda step: status.update(escape(step)))
-        status.update("Writing the images")
-        files = gallery.save(out)
+        gallery = run_interruptibly(lambda stop: show(model, names, scenes, progress, stop))
+        progress.phase("Writing the images")
+        files = gallery.save(out, overwrite=overwrite)
     results().print(gallery.table())
-    warm = [result.seconds for result in gallery.results if not result.compiled]
-    each = f", {sum(warm) / len(warm):.2f} s per scene after compilation" if warm else ""
-    console.print(f"{scenes} scene{'s' * (scenes > 1)} in {time.perf_counter() - start:.1f} s{each}.")
+    result_as_json({"files": files, **gallery.numbers()})
+    console = messages()
+    each = sum(result.seconds for result in gallery.results) / scenes
+    console.print(
+        f"{scenes} scene{'s' * (scenes > 1)} in {time.perf_counter() - start:.1f} s, {each:.2f} s per scene after "
+        "compilation."
+    )
     console.print(
         f"{len(files)} images in {escape(str(out))}; begin with {escape(str(files[0]))}", soft_wrap=True
     )

@@ -1,25 +1,38 @@
 """`corrclip regions`: write region maps of photos to files, to be reused by other commands."""
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
 
-from corrclip_jax.cli.shared.console import FAILED, UsageError, complain, messages
-from corrclip_jax.cli.shared.options import OutOption, PointsOption, source_option
-from corrclip_jax.config import Config, RegionSource, source_family, with_fields
+from corrclip_jax.cli.shared.console import FAILED, UsageError, complain, messages, note, result_as_json
+from corrclip_jax.cli.shared.interrupts import run_interruptibly
+from corrclip_jax.cli.shared.options import (
+    BandsOption,
+    OutOption,
+    PointsOption,
+    RecursiveOption,
+    RemakeOption,
+    parse_bands,
+    source_option,
+)
+from corrclip_jax.config import RegionSource, families, source_family
 from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
+
+if TYPE_CHECKING:
+    from corrclip_jax.cli.runs.regions import RegionWork
 
 HELP = "\n\n".join(
     [
         "Find regions and write them to files, for [bold]--regions DIR[/] of other commands or for other uses.",
         "A file has the name of its photo and a suffix for the format. npz: the array instance_mask, as in the "
         "authors' implementation; png: an index map of 8 or 16 bits; rle: COCO RLE with areas, boxes and "
-        "scores, as written by SAM's automatic mask generator (facebookresearch/segment-anything). Existing"
-        " files are kept, so an interrupted run can be resumed. A photo that cannot be read does not stop "
-        "the others: it is listed at the end, and the exit code is 1.",
+        "scores, as written by SAM's automatic mask generator (facebookresearch/segment-anything). Files that an "
+        "earlier run made in the same way are kept, so an interrupted run can be resumed. A photo that cannot be "
+        "read does not stop the others: it is listed at the end, and the exit code is 1. Files that this program "
+        "did not write are replaced only with --overwrite.",
         "[bold]Examples[/]",
         "  corrclip regions --images photos/ --out maps/",
         "  corrclip regions --images photos/ --out maps/ --source slic --segments 256 --format png",
@@ -60,133 +73,131 @@ def regions(
             "--sheet", help=f"Also draw the first {_MOST_IN_SHEET} photos with their regions: {_SHEET}."
         ),
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    recursive: RecursiveOption = False,
+    bands: BandsOption = None,
+    overwrite: RemakeOption = False,
 ) -> None:
     """Find regions. Users see `HELP`."""
-    from corrclip_jax.cli.shared.progress import progress_bar
+    from corrclip_jax.cli.runs.output_names import Job
+    from corrclip_jax.cli.runs.plan import model_mark, plan_tasks
+    from corrclip_jax.cli.shared.notes import collected_notes
+    from corrclip_jax.cli.shared.progress import Progress
     from corrclip_jax.io.files import check_writable
-    from corrclip_jax.io.photos import find_photos
+    from corrclip_jax.io.photo_files import survey_photos
 
     if source == "none":
         raise UsageError("--source none finds no regions. Choose another source.")
-    photos = find_photos(images)
-    files = plan_files(photos, out, _SUFFIX[format])
+    chosen_bands = None if bands is None else parse_bands(bands)
+    found = survey_photos(images, recursive=recursive, out=out)
+    files, clashes = plan_files(found.photos, out, _SUFFIX[format])
     check_writable(out)
-    todo = {photo: file for photo, file in files.items() if overwrite or not file.is_file()}
-    console = messages()
-    if len(todo) < len(files):
-        console.print(
-            f"{len(files) - len(todo)} of {len(files)} files are there already; --overwrite replaces them."
+    if found.left_out:
+        note(found.left_out)
+    made = {
+        "source": source,
+        "model": model_mark(model) if source_family(source) in families("regions") else None,
+        "points": points,
+        "segments": segments,
+        "bands": bands,
+    }
+    failed, work = [*found.problems, *clashes], None
+    with Progress() as progress, collected_notes() as notes:
+        progress.phase("Looking for what is done")
+        jobs = [Job(photo, file.stem) for photo, file in files.items()]
+        plan = plan_tasks(
+            jobs,
+            out,
+            made,
+            names=lambda job: [files[job.photo].name],
+            bands=chosen_bands,
+            overwrite=overwrite,
         )
-    failed: list[str] = []
-    if todo:
-        keep_compiled_programs()
-        with progress_bar() as progress:
-            task = progress.add_task(f"Regions by {source}", total=len(todo))
-            config, params = _model(model, source, points, segments)
-            failed = _work(config, params, todo, on_done=lambda: progress.advance(task))
-    done = len(todo) - len(failed)
-    console.print(f"Regions of {done} of {len(todo)} photos -> {escape(str(out))}", soft_wrap=True)
-    if sheet and (drawn := _draw_contact_sheet(files, out / _SHEET)):
-        console.print(f"{drawn} of them in {escape(str(out / _SHEET))}", soft_wrap=True)
-    for line in failed:
-        complain(line)
-    if failed:
+        for line in plan.notes:
+            note(line)
+        failed += plan.failed
+        try:
+            if plan.tasks:
+                work = _work(files, source, model, points, segments, overwrite)
+                run_interruptibly(partial(work.run, plan.tasks, len(found.photos), progress))
+        except BaseException as error:
+            progress.stop()
+            if isinstance(error, KeyboardInterrupt) or (work is not None and work.written):
+                _report(work, files, len(found.photos), plan.done, out, failed)
+            raise
+    _report(work, files, len(found.photos), plan.done, out, failed)
+    notes.show()
+    if sheet:
+        from corrclip_jax.cli.runs.regions import draw_contact_sheet
+        from corrclip_jax.io.files import OutputError
+
+        try:
+            drawn = draw_contact_sheet(files, out / _SHEET, _MOST_IN_SHEET, overwrite=overwrite)
+            messages().print(f"{drawn} of them in {escape(str(out / _SHEET))}", soft_wrap=True)
+        except OutputError as error:
+            failed.append(str(error))
+            complain(error)
+    if failed or (work is not None and work.failed):
         raise typer.Exit(FAILED)
 
 
-def plan_files(photos: list[Path], out: Path, suffix: str) -> dict[Path, Path]:
+def _work(
+    files: dict[Path, Path],
+    source: RegionSource,
+    model: str,
+    points: int | None,
+    segments: int | None,
+    overwrite: bool,
+) -> "RegionWork":
+    """What will find the regions; imports JAX."""
+    from corrclip_jax.cli.runs.regions import RegionWork
+
+    keep_compiled_programs()
+    changes: dict[str, Any] = {} if points is None else {"points_per_side": points}
+    if segments is not None:
+        changes["slic"] = {"segments": segments}
+    return RegionWork(files, source, model, changes, overwrite)
+
+
+def _report(
+    work: "RegionWork | None", files: dict[Path, Path], total: int, before: int, out: Path, failed: list[str]
+) -> None:
+    """Print what was done and what was not."""
+    written = [] if work is None else work.written
+    earlier = f", {before} found before" if before else ""
+    where = f" -> {escape(str(out))}" if written or before else ""
+    messages().print(f"Regions of {len(written)} of {total} photos{earlier}{where}", soft_wrap=True)
+    failed = [*failed, *([] if work is None else work.failed)]
+    for line in failed:
+        complain(line)
+    photos = [{"photo": photo, "regions": files[photo]} for photo in written]
+    result_as_json({"photos": photos, "done_before": before, "failed": failed, "out": out})
+
+
+def plan_files(photos: list[Path], out: Path, suffix: str) -> tuple[dict[Path, Path], list[str]]:
     """The file for the regions of each photo, which has the photo's stem: other commands find it by that.
 
+    Returns:
+      The files by photo, and messages about photos of equal stems, which get no file: one would be taken for all.
+
     Raises:
-      UsageError: if two photos have the same stem, or a file would replace a photo.
+      UsageError: if a file would replace a photo.
     """
-    files: dict[Path, Path] = {}
-    taken: dict[str, Path] = {}
+    from corrclip_jax.io.region_maps import region_file_name
+
+    same: dict[str, list[Path]] = {}
     originals = {photo.resolve() for photo in photos}
     for photo in photos:
-        file = out / f"{photo.stem}{suffix}"
-        if (other := taken.setdefault(photo.stem.lower(), photo)) != photo:
-            raise UsageError(
-                f"{other} and {photo} would both have their regions in {file}. Rename one, or use two folders."
-            )
+        file = out / region_file_name(photo, suffix)
         if file.resolve() in originals:
             raise UsageError(
                 f"{file} would replace a photo. Choose another folder with --out, or another --format."
             )
-        files[photo] = file
-    return files
-
-
-def _model(
-    model: str, source: RegionSource, points: int | None, segments: int | None
-) -> tuple[Config, dict[str, Any]]:
-    from corrclip_jax.hub.presets import load
-    from corrclip_jax.regions.sources import network_to_load
-    from corrclip_jax.runtime.environment import start_backend
-
-    start_backend()
-    network = network_to_load(source)
-    config, params = (Config(), {}) if network is None else load(model, region_network=network)
-    changes: dict[str, Any] = {"source": source_family(source)}
-    if points is not None:
-        changes["points_per_side"] = points
-    if segments is not None:
-        changes["slic"] = {"segments": segments}
-    return with_fields(config, regions=changes), params
-
-
-def _work(
-    config: Config, params: dict[str, Any], todo: dict[Path, Path], on_done: Callable[[], object]
-) -> list[str]:
-    """Write the regions of every photo; messages about those that failed. `on_done` is called after each."""
-    from corrclip_jax.inference.photo_regions import Regions
-    from corrclip_jax.inference.region_runner import RegionRunner
-    from corrclip_jax.io.photos import PhotoError
-    from corrclip_jax.io.region_maps import RegionError
-    from corrclip_jax.runtime.memory import exhausted
-
-    photos = list(todo)
-    failures: dict[int, str] = {}
-    for index, found in RegionRunner(config, params).stream(photos):
-        try:
-            if isinstance(found, Regions):
-                found.save(todo[photos[index]])
-            elif isinstance(found, PhotoError):
-                failures[index] = str(found)
-            elif exhausted(found):
-                failures[index] = f"{photos[index]} is too large for the memory. Scale it down."
-            else:
-                raise found
-        except RegionError as error:
-            failures[index] = f"{photos[index]}: {error}"
-        on_done()
-    return [failures[index] for index in sorted(failures)]
-
-
-def _draw_contact_sheet(files: dict[Path, Path], out: Path) -> int:
-    """Draw the first photos that have a file, with their regions; the number of photos drawn."""
-    from PIL import Image, ImageOps
-
-    from corrclip_jax.inference.photo_regions import Regions
-    from corrclip_jax.io.files import atomic_file
-    from corrclip_jax.io.photos import PhotoError, read_photo
-    from corrclip_jax.io.region_maps import RegionError, read_regions
-    from corrclip_jax.viz.contact_sheet import contact_sheet
-
-    rows: list[list[Image.Image]] = []
-    for photo, file in files.items():
-        if len(rows) == _MOST_IN_SHEET or not file.is_file():
-            continue
-        try:
-            pixels = read_photo(photo)
-            found = Regions(pixels, read_regions(file, *pixels.shape[:2]))
-        except (PhotoError, RegionError) as error:
-            complain(error)
-            continue
-        images = Image.fromarray(pixels), found.picture()
-        rows.append([ImageOps.pad(image, (480, 360), color="white") for image in images])
-    if rows:
-        with atomic_file(out) as partial:
-            contact_sheet(rows, ["photo", "regions"], {}).save(partial, quality=90)
-    return len(rows)
+        same.setdefault(file.name.lower(), []).append(photo)
+    files = {one[0]: out / region_file_name(one[0], suffix) for one in same.values() if len(one) == 1}
+    clashes = [
+        f"{' and '.join(map(str, several))} would both have their regions in {out / name}. Rename one, or use two "
+        "folders."
+        for name, several in same.items()
+        if len(several) > 1
+    ]
+    return files, clashes

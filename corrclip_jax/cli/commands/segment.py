@@ -1,43 +1,60 @@
 """`corrclip segment`: label maps, overlays and descriptions from photos and class names."""
 
-import time
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from corrclip_jax.cli.shared.console import UsageError, complain, messages, results
+from corrclip_jax.cli.shared.console import (
+    FAILED,
+    UsageError,
+    complain,
+    messages,
+    note,
+    result_as_json,
+    results,
+)
+from corrclip_jax.cli.shared.interrupts import run_interruptibly
 from corrclip_jax.cli.shared.options import (
     SOURCES,
+    BandsOption,
     ClassesFileOption,
     ClassesOption,
     ModelOption,
     OptionalDtypeOption,
     OutOption,
     PointsOption,
+    RecursiveOption,
     RegionsOption,
+    RemakeOption,
     class_names,
     is_source,
+    parse_bands,
     threshold_option,
 )
 from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 
 if TYPE_CHECKING:
     from corrclip_jax.cli.runs.output_names import Job
+    from corrclip_jax.cli.runs.segment import Work
+    from corrclip_jax.cli.shared.notes import Notes
 
 HELP = "\n\n".join(
     [
         "Label every pixel of photos with one of the classes you name.",
         "For each photo a label map (PNG: 8 bits with a palette, 16 bits above 255 classes), an overlay with a "
         "legend (JPEG) and a description (JSON: classes and their shares, timings, model, versions) are written to "
-        "the folder --out. A photo that cannot be read does not stop the others: it is listed at the end, and the "
-        "exit code is 1.",
+        "the folder --out. Results that an earlier run made in the same way are kept, so an interrupted run can be "
+        "resumed. A photo that cannot be read does not stop the others: it is listed at the end, and the exit code "
+        "is 1. Files that this program did not write are replaced only with --overwrite.",
         "[bold]Examples[/]",
         '  corrclip segment photo.jpg --classes "cat, grass, sky; cloud"',
-        "  corrclip segment holiday/ --classes-file classes.txt --out labelled",
+        "  corrclip segment holiday/ --recursive --classes-file classes.txt --out labelled",
         '  corrclip segment *.jpg -c "background, car, road" --background-threshold 0.3 --points 32',
         '  corrclip segment photos/ -c "tree, house" --regions my-region-maps/ --model vit-l',
+        '  corrclip segment survey.tif -c "field, forest, road" --bands 4,3,2',
     ]
 )
 
@@ -55,6 +72,9 @@ def segment(
     points: PointsOption = None,
     background_threshold: Annotated[float | None, threshold_option("the model's, 0")] = None,
     dtype: OptionalDtypeOption = None,
+    recursive: RecursiveOption = False,
+    bands: BandsOption = None,
+    overwrite: RemakeOption = False,
 ) -> None:
     """Segment photos. Users see `HELP`."""
     source = regions if is_source(regions) else None
@@ -63,64 +83,96 @@ def segment(
         raise UsageError(
             f"--regions must be one of {', '.join(SOURCES)}, or a folder of region maps. {regions!r} is no folder."
         )
-    jobs = _prepare(photos, out)
+    chosen_bands = None if bands is None else parse_bands(bands)
     names = class_names(classes, classes_file)
+    jobs, problems, hints = _jobs(photos, out, recursive)
 
-    from corrclip_jax.cli.runs.segment import Work, describe, summary_table
-    from corrclip_jax.cli.shared.progress import progress_bar
-    from corrclip_jax.inference.segmenter import Segmenter
-    from corrclip_jax.viz.palette import is_background
+    from corrclip_jax.cli.runs.plan import model_mark, plan_tasks
+    from corrclip_jax.cli.shared.notes import collected_notes
+    from corrclip_jax.cli.shared.progress import Progress
+    from corrclip_jax.io.own_files import value_digest
 
-    if background_threshold and not is_background(names[0][0]):
-        messages().print(
-            f"[yellow]Note:[/] pixels below the threshold become the first class, {escape(repr(names[0][0]))}."
-            " To keep them apart from it, make background the first class."
-        )
+    options = {
+        "dtype": None if dtype is None else dtype.value,
+        "points": points,
+        "background_threshold": background_threshold,
+    }
+    made = {
+        "classes": value_digest(names),
+        "model": model_mark(model),
+        "regions": regions if region_maps is None else "given",
+        "bands": bands,
+        **{name.replace("_", " "): value for name, value in options.items()},
+    }
+    with Progress() as progress, collected_notes() as notes:
+        progress.phase("Looking for what is done")
+        plan = plan_tasks(jobs, out, made, region_maps=region_maps, bands=chosen_bands, overwrite=overwrite)
+        hints += plan.notes
+        work: Work | None = None
+        try:
+            if plan.tasks:
+                work = _work(names, out, notes, overwrite, (model, regions, options), hints)
+                run_interruptibly(partial(work.run, plan.tasks, len(jobs), progress))
+        except BaseException as error:
+            progress.stop()
+            if isinstance(error, KeyboardInterrupt) or (work is not None and work.outcomes):
+                _report(work, len(jobs), plan.done, out, [*problems, *plan.failed])
+            raise
+    for hint in hints if work is None else ():
+        note(hint)
+    _report(work, len(jobs), plan.done, out, [*problems, *plan.failed])
+    notes.show()
+    if problems or plan.failed or (work is not None and work.failed):
+        raise typer.Exit(FAILED)
+
+
+def _work(
+    names: list[list[str]],
+    out: Path,
+    notes: "Notes",
+    overwrite: bool,
+    model: tuple[str, str, dict[str, Any]],
+    hints: list[str],
+) -> "Work":
+    """What will label the photos; imports JAX."""
+    from corrclip_jax.cli.runs.hints import segment_hints
+    from corrclip_jax.cli.runs.segment import Work
+
     keep_compiled_programs()
-    with progress_bar() as progress:
-        task = progress.add_task(f"Loading {escape(model)}", total=None)
-        start = time.perf_counter()
-        segmenter = Segmenter(
-            model,
-            dtype=None if dtype is None else dtype.value,
-            regions=source or "none",
-            points=points,
-            background_threshold=background_threshold,
-        )
-        loaded = time.perf_counter()
-        progress.update(task, description=f"Encoding {len(names)} class names")
-        segmenter.embed(names)
-        timings = {"load": loaded - start, "text": time.perf_counter() - loaded}
-        details = describe(segmenter, regions)
-        work = Work(segmenter, names, out, region_maps, details, timings)
-        progress.update(task, total=len(jobs))
-
-        def on_start(job: "Job", compiles: bool) -> None:
-            note = " (compiling for its size)" if compiles else ""
-            progress.update(task, description=escape(f"{job.photo.name}{note}"))
-
-        work.run(jobs, on_start=on_start, on_done=lambda: progress.advance(task))
-    if work.done:
-        results().print(summary_table(work.done))
-    where = f" -> {escape(str(out))}" if work.done else ""
-    messages().print(f"{len(work.done)} of {len(jobs)} photos segmented{where}", soft_wrap=True)
-    for line in work.failed:
-        complain(line)
-    if work.exit_code:
-        raise typer.Exit(work.exit_code)
+    hints += segment_hints(names, model[2]["background_threshold"], model[0])
+    return Work(names, out, *model, notes=notes, hints=hints, overwrite=overwrite)
 
 
-def _prepare(photos: list[Path], out: Path) -> list["Job"]:
-    """Check all that needs no JAX: the photos exist, and the results overwrite none of them."""
+def _jobs(photos: list[Path], out: Path, recursive: bool) -> tuple[list["Job"], list[str], list[str]]:
+    """What to do, what cannot be found, and what is left out; checks all that needs no JAX."""
     from corrclip_jax.cli.runs.output_names import plan_jobs
     from corrclip_jax.io.files import check_writable
-    from corrclip_jax.io.photos import find_photos
+    from corrclip_jax.io.photo_files import survey_photos
 
     if any(photo.is_dir() and photo.resolve() == out.resolve() for photo in photos):
         raise UsageError(
             f"{out} holds the photos; the next run would take the results in it for photos. Choose another "
             "folder with --out."
         )
-    jobs = plan_jobs(find_photos(photos), out)
+    found = survey_photos(photos, recursive=recursive, out=out)
+    jobs = plan_jobs(found.photos, out)
     check_writable(out)
-    return jobs
+    return jobs, found.problems, [found.left_out] if found.left_out else []
+
+
+def _report(work: "Work | None", total: int, before: int, out: Path, failed: list[str]) -> None:
+    """Print what was done and what was not."""
+    done = [] if work is None else work.done
+    if done:
+        from corrclip_jax.cli.runs.segment import summary_table
+
+        results().print(summary_table(done))
+    where = f" -> {escape(str(out))}" if done or before else ""
+    earlier = f", {before} done before" if before else ""
+    messages().print(f"{len(done)} of {total} photos segmented{earlier}{where}", soft_wrap=True)
+    failed = [*failed, *([] if work is None else work.failed)]
+    for line in failed:
+        complain(line)
+    result_as_json(
+        {"photos": [one._asdict() for one in done], "done_before": before, "failed": failed, "out": str(out)}
+    )

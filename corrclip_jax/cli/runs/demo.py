@@ -1,9 +1,11 @@
 """The work of `corrclip demo`: generated scenes labelled by plain CLIP and by the whole method, as images."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,15 +14,17 @@ from PIL import Image
 from rich.markup import escape
 from rich.table import Table
 
+from corrclip_jax.cli.shared.progress import Progress
 from corrclip_jax.cli.shared.tables import add_numbers, plain_table
 from corrclip_jax.config import PartsConfig, with_fields
 from corrclip_jax.datasets.scenes.generate import Scene, draw
 from corrclip_jax.datasets.scenes.words import CLASSES
 from corrclip_jax.evaluation import metrics
 from corrclip_jax.hub.presets import load
-from corrclip_jax.inference.segmenter import Classes, Segmentation, Segmenter
-from corrclip_jax.io.files import atomic_file
+from corrclip_jax.inference.segmenter import Segmentation, Segmenter
+from corrclip_jax.io.own_files import OwnFiles
 from corrclip_jax.viz.contact_sheet import contact_sheet
+from corrclip_jax.viz.legend import legend_name
 from corrclip_jax.viz.overlay import class_shares, overlay
 from corrclip_jax.viz.palette import class_colours
 
@@ -47,20 +51,34 @@ def own_classes() -> tuple[list[tuple[str, ...]], Int[np.ndarray, " K"]]:
     return [CLASSES[order.index(index)] for index in range(len(order))], np.asarray(order, np.int32)
 
 
-def show(model: str, classes: Classes | None, scenes: int, progress: Callable[[str], object]) -> "Gallery":
+def file_names(scenes: int) -> list[str]:
+    """The names of the images of so many scenes, the contact sheet last."""
+    kinds = ("overlay", "regions", "comparison")
+    return [*(f"scene-{index + 1}-{kind}.png" for index in range(scenes) for kind in kinds), "demo.png"]
+
+
+def show(
+    model: str,
+    classes: Sequence[Sequence[str]] | None,
+    scenes: int,
+    progress: Progress,
+    stop: Event,
+) -> "Gallery":
     """Label scenes with plain CLIP and with the whole method.
 
     Args:
       model: a name or a folder, as for `load`.
       classes: class names, or None for those of the scenes.
       scenes: number of scenes.
-      progress: called with a description of each step as it begins.
+      progress: shows each step.
+      stop: ends the run before the next scene.
 
     Raises:
+      KeyboardInterrupt: if it was stopped.
       ValueError: for a model without SAM 2, and as in `load`.
       FileNotFoundError: if the weights are missing and cannot be downloaded.
     """
-    progress(f"Loading the model {model}")
+    progress.phase(f"Loading {model}")
     config, params = load(model)
     parts = PartsConfig(**dict.fromkeys((field.name for field in dataclasses.fields(PartsConfig)), False))
     ways = {
@@ -71,10 +89,14 @@ def show(model: str, classes: Classes | None, scenes: int, progress: Callable[[s
     own, order = own_classes()
     found: dict[str, list[Segmentation]] = {name: [] for name in ways}
     for name, segmenter in ways.items():
+        progress.phase(name, total=scenes)
         for number, scene in enumerate(drawn, 1):
             note = " (compiling, except in later runs)" if number == 1 else ""
-            progress(f"{name}: scene {number} of {scenes}{note}")
+            progress.show(f"scene {number}{note}")
+            if stop.is_set():
+                raise KeyboardInterrupt
             found[name].append(segmenter(scene.image, own if classes is None else classes))
+            progress.advance()
     truth = [order[scene.labels] for scene in drawn]
     return Gallery(found, truth if classes is None else None)
 
@@ -91,28 +113,32 @@ class Gallery:
         """Results of the whole method."""
         return self.ways["CorrCLIP"]
 
-    def save(self, out: Path) -> list[Path]:
+    def save(self, out: Path, *, overwrite: bool = False) -> list[Path]:
         """Write the images.
+
+        Args:
+          out: the folder.
+          overwrite: replace files that this program did not write, too.
 
         Returns:
           Their paths, the contact sheet first.
 
         Raises:
-          OutputError: if a file cannot be written.
+          OutputError: if a file cannot be written, or must not be replaced.
         """
         everything = range(len(self.results))
         rows = [self._row(index) for index in everything]
-        overview = contact_sheet(rows, self._titles(everything), self._key(everything), width=_SHEET_WIDTH)
-        # With a palette the file is a third of the size, and looks the same.
-        files = [_write(overview.quantize(256, kmeans=2), out / "demo.png")]
+        images = []
         for index, result in enumerate(self.results):
             comparison = contact_sheet([rows[index]], self._titles([index]), self._key([index]))
-            files += [
-                _write(result.overlay(), out / f"scene-{index + 1}-overlay.png"),
-                _write(region_picture(result), out / f"scene-{index + 1}-regions.png"),
-                _write(comparison, out / f"scene-{index + 1}-comparison.png"),
-            ]
-        return files
+            images += [result.overlay(), region_picture(result), comparison]
+        titles, key = self._titles(everything), self._key(everything)
+        images.append(contact_sheet(rows, titles, key, width=_SHEET_WIDTH))
+        names = file_names(len(self.results))
+        with OwnFiles(out).writing(names, {}, overwrite=overwrite) as partials:
+            for image, partial in zip(images, partials, strict=True):
+                image.save(partial, optimize=True)
+        return [out / name for name in [names[-1], *names[:-1]]]
 
     def table(self) -> Table:
         """One line per class: its IoU if the ground truth is known, otherwise its share of the pixels."""
@@ -128,6 +154,13 @@ class Gallery:
         if self.truth is not None:
             table.add_row("mean", *(f"{100 * np.nanmean(column):.1f}" for column in columns), style="bold")
         return table
+
+    def numbers(self) -> dict[str, Any]:
+        """The numbers of `table` as JSON types: by way and class, None for classes that do not occur."""
+        names = self.results[0].class_names
+        columns = {way: [None if np.isnan(v) else float(v) for v in self._by_class(way)] for way in self.ways}
+        found = {way: dict(zip(names, column, strict=True)) for way, column in columns.items()}
+        return {"share" if self.truth is None else "iou": found}
 
     def _by_class(self, way: str) -> Float[np.ndarray, " K"]:
         if self.truth is not None:
@@ -163,9 +196,9 @@ class Gallery:
         maps = [found[index].labels for found in self.ways.values() for index in scenes]
         maps += [] if self.truth is None else [self.truth[index] for index in scenes]
         shown = sorted({int(label) for labels in maps for label in np.unique(labels)})
-        names = self.results[0].class_names
-        colours = class_colours(names).tolist()
-        return {names[label]: tuple(colours[label]) for label in shown}
+        classes = self.results[0].classes
+        colours = class_colours(self.results[0].class_names).tolist()
+        return {legend_name(label, classes[label]): tuple(colours[label]) for label in shown}
 
 
 def region_picture(result: Segmentation) -> Image.Image:
@@ -180,9 +213,3 @@ def faint(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
     """The image in pale grey, so that its own colours are not mistaken for those of classes."""
     grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)
     return np.repeat((110 + 0.5 * grey).astype(np.uint8)[..., None], 3, axis=2)
-
-
-def _write(image: Image.Image, path: Path) -> Path:
-    with atomic_file(path) as partial:
-        image.save(partial, optimize=True)
-    return path

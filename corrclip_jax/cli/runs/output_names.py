@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from corrclip_jax.cli.shared.console import UsageError
-from corrclip_jax.io.files import RESULT_SUFFIXES
+from corrclip_jax.io.files import RESULT_SUFFIXES, fitting_stem, result_names
 
 
 class Job(NamedTuple):
@@ -15,12 +15,18 @@ class Job(NamedTuple):
     photo: Path
     stem: str
 
+    @property
+    def names(self) -> list[str]:
+        """The names of its results."""
+        return result_names(self.stem)
+
 
 def plan_jobs(photos: Sequence[Path], out: Path) -> list[Job]:
     """Jobs for photos whose results go to the folder `out`.
 
     Results have the stem of their photo. Where several photos have the same stem, the name of the folder is put
-    before it; if that is not enough, the suffix after it, and finally a number.
+    before it; if that is not enough, the suffix after it, and finally a number. A name that would be too long
+    is cut.
 
     Raises:
       UsageError: if a result would replace a photo.
@@ -28,8 +34,8 @@ def plan_jobs(photos: Sequence[Path], out: Path) -> list[Job]:
     jobs = [Job(photo, stem) for photo, stem in zip(photos, _distinct(photos), strict=True)]
     originals = {photo.resolve() for photo in photos}
     for job in jobs:
-        for suffix in RESULT_SUFFIXES:
-            if (result := (out / f"{job.stem}{suffix}")).resolve() in originals:
+        for name in job.names:
+            if (result := out / name).resolve() in originals:
                 raise UsageError(
                     f"The result {result} would replace a photo of the same name. Choose another folder with --out."
                 )
@@ -50,8 +56,9 @@ def _distinct(photos: Sequence[Path]) -> list[str]:
             stem if counts[stem.lower()] == 1 else name(photo)
             for stem, photo in zip(stems, photos, strict=True)
         ]
+    longest = max(RESULT_SUFFIXES, key=len)
     taken: set[str] = set()
-    for index, stem in enumerate(stems):
+    for index, stem in enumerate(fitting_stem(stem, f"-99999{longest}") for stem in stems):
         distinct, number = stem, 1
         while distinct.lower() in taken:
             number += 1

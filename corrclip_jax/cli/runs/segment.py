@@ -1,22 +1,28 @@
-"""The work of `corrclip segment`: label all photos, and record which were done and which failed."""
+"""The work of `corrclip segment`: label photos, and record which were done and which failed."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple
 
 import jax
 from rich.markup import escape
 from rich.table import Table
 
-from corrclip_jax.cli.runs.output_names import Job
-from corrclip_jax.cli.shared.console import FAILED, INTERRUPTED
+from corrclip_jax.cli.runs.plan import Task
+from corrclip_jax.cli.shared.console import note
+from corrclip_jax.cli.shared.options import is_source
+from corrclip_jax.cli.shared.progress import Progress
 from corrclip_jax.cli.shared.tables import add_numbers, plain_table
+from corrclip_jax.config import source_family
 from corrclip_jax.inference.segmentation import Segmentation
 from corrclip_jax.inference.segmenter import Failure, Segmenter
-from corrclip_jax.io.files import OutputError
+from corrclip_jax.io.files import OutputError, check_writable
+from corrclip_jax.io.own_files import OwnFiles
 from corrclip_jax.io.photos import PhotoError
-from corrclip_jax.io.region_maps import RegionError, region_file
+from corrclip_jax.io.region_maps import RegionError
 from corrclip_jax.params.model_folder import sources_of
 from corrclip_jax.runtime.environment import versions
 from corrclip_jax.runtime.memory import exhausted
@@ -37,122 +43,148 @@ class Done(NamedTuple):
 
 @dataclass
 class Work:
-    """Segments photos and records the outcomes.
+    """Segments photos and records the outcomes, which another thread may read meanwhile.
 
     Attributes:
-      segmenter: the model.
       classes: class names, each with its synonyms.
       out: folder for the results.
-      region_maps: a folder of region maps, or None if the model finds the regions.
-      details: go into the description of every photo.
-      timings: seconds of what was done once, also in every description.
-      done: photos with a result.
-      failed: messages about the others.
-      exit_code: of the program.
+      model: a name or a folder.
+      regions: a source of regions, or a folder of region maps.
+      options: more keyword arguments of `Segmenter`.
+      notes: what was noted while a photo was read, by its path.
+      hints: printed once the model is loaded.
+      overwrite: replace files that this program did not write.
+      outcomes: by the position of a task: its result, or the reason why there is none.
     """
 
-    segmenter: Segmenter
     classes: Sequence[Sequence[str]]
     out: Path
-    region_maps: Path | None
-    details: dict[str, Any]
-    timings: dict[str, float]
-    done: list[Done] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    exit_code: int = 0
+    model: str
+    regions: str
+    options: Mapping[str, Any]
+    notes: Mapping[str, list[str]] = field(default_factory=dict)
+    hints: Sequence[str] = ()
+    overwrite: bool = False
+    outcomes: dict[int, Done | str] = field(default_factory=dict)
 
-    def run(
-        self, jobs: Sequence[Job], on_start: Callable[[Job, bool], None], on_done: Callable[[], None]
-    ) -> None:
-        """Do all jobs, those of similar sizes together.
+    def __post_init__(self) -> None:
+        self._own = OwnFiles(self.out)
 
-        A photo or region map that cannot be used, or a photo that is too large for the memory, is recorded as
-        failed, and the others continue. A result that cannot be written, or Ctrl-C, stops the run; results that
-        are written already are kept.
+    @property
+    def done(self) -> list[Done]:
+        """The photos with a result, in order."""
+        return [one for _, one in sorted(self.outcomes.items()) if isinstance(one, Done)]
+
+    @property
+    def failed(self) -> list[str]:
+        """Messages about the others, in order."""
+        return [one for _, one in sorted(self.outcomes.items()) if isinstance(one, str)]
+
+    def run(self, tasks: Sequence[Task], total: int, progress: Progress, stop: Event) -> None:
+        """Load the model and do all tasks, those of similar sizes together.
+
+        A photo or region map that cannot be used, a photo that is too large for the memory, or a result that cannot
+        be written is recorded as failed, and the others continue. If nothing can be written at all, the run ends.
 
         Args:
-          jobs: photos and the names of their results.
-          on_start: called with each job as it starts, and whether a program has to be compiled first.
-          on_done: called at the end of each job.
+          tasks: photos, their region maps and the names of their results.
+          total: how many photos there are, those included that were done before.
+          progress: shows what is done and counts.
+          stop: ends the run before the next photo.
         """
-        outcomes: dict[int, Done | str] = {}
-        try:
-            self._work(jobs, outcomes, on_start, on_done)
-        except OutputError as error:
-            outcomes[len(jobs)] = f"{error} Stopped there."
-        except KeyboardInterrupt:
-            outcomes[len(jobs)] = "Stopped by Ctrl-C."
-            self.exit_code = INTERRUPTED
-        for index in sorted(outcomes):
-            outcome = outcomes[index]
-            if isinstance(outcome, Done):
-                self.done.append(outcome)
-            else:
-                self.failed.append(outcome)
-        self.exit_code = self.exit_code or (FAILED if self.failed else 0)
-
-    def _work(
-        self,
-        jobs: Sequence[Job],
-        outcomes: dict[int, "Done | str"],
-        on_start: Callable[[Job, bool], None],
-        on_done: Callable[[], None],
-    ) -> None:
-        """Fill `outcomes`, by the index of the job: a result, or the reason why there is none."""
-        maps: dict[int, Path | None] = {}
-        for index, job in enumerate(jobs):
-            try:
-                maps[index] = None if self.region_maps is None else region_file(self.region_maps, job.photo)
-            except RegionError as error:
-                outcomes[index] = str(error)
-                on_done()
-        usable = list(maps)
+        segmenter, timings = self._load(progress)
+        details = describe(segmenter, self.regions)
+        progress.phase("Photos", total=total, done=total - len(tasks))
 
         def start(positions: Sequence[int], compiles: bool) -> None:
-            for position in positions:
-                on_start(jobs[usable[position]], compiles)
+            while_compiling = " (compiling for its size)" if compiles else ""
+            progress.show(f"{tasks[positions[0]].job.photo.name}{while_compiling}")
 
-        photos = [jobs[index].photo for index in usable]
-        results = self.segmenter.stream(photos, self.classes, regions=list(maps.values()), on_start=start)
-        for position, result in results:
-            index = usable[position]
-            if isinstance(result, Segmentation):
-                outcomes[index] = self._save(jobs[index], result)
-            else:
-                outcomes[index] = _reason(jobs[index], result)
-            on_done()
+        sources = [task.source for task in tasks]
+        maps = [task.region_map for task in tasks]
+        for position, result in segmenter.stream(sources, self.classes, regions=maps, on_start=start):
+            self.outcomes[position] = self._outcome(tasks[position], result, details, timings)
+            progress.advance()
+            if stop.is_set() or not self._can_continue(position):
+                return
 
-    def _save(self, job: Job, result: Segmentation) -> Done:
-        rounded = {
-            name: round(seconds, 4) for name, seconds in {**self.timings, "segment": result.seconds}.items()
+    def _load(self, progress: Progress) -> tuple[Segmenter, dict[str, float]]:
+        """The model with the embedded class names, and the seconds that both took."""
+        progress.phase(f"Loading {self.model}")
+        start = time.perf_counter()
+        source = self.regions if is_source(self.regions) else "none"
+        segmenter = Segmenter(self.model, regions=source, **self.options)
+        loaded = time.perf_counter()
+        for hint in self.hints:
+            note(hint)
+        progress.phase(f"Encoding {len(self.classes)} class names")
+        segmenter.embed(self.classes)
+        return segmenter, {"load": loaded - start, "text": time.perf_counter() - loaded}
+
+    def _outcome(
+        self,
+        task: Task,
+        result: Segmentation | Failure,
+        details: dict[str, Any],
+        timings: dict[str, float],
+    ) -> Done | str:
+        if not isinstance(result, Segmentation):
+            return _reason(task, result)
+        seconds = {**timings, "segment": result.seconds}
+        content = {
+            "photo": str(task.job.photo),
+            "seconds": {name: round(value, 4) for name, value in seconds.items()},
+            **details,
         }
-        details = {
-            "photo": str(job.photo),
-            "seconds": rounded | {"segment_includes_compilation": result.compiled},
-            **self.details,
-        }
-        result.save(self.out, job.stem, details)
+        if notes := self.notes.get(str(task.job.photo)):
+            content["notes"] = list(notes)
+        try:
+            result.save(self._own, task.job.stem, content, made=task.made, overwrite=self.overwrite)
+        except OutputError as error:
+            return _Unwritten(str(error))
+        except MemoryError:
+            return _too_large(task)
         height, width = result.labels.shape
-        return Done(job.photo, width, height, result.shares, result.seconds)
+        return Done(task.job.photo, width, height, result.shares, result.seconds)
+
+    def _can_continue(self, position: int) -> bool:
+        """Whether results can still be written, after one could not."""
+        outcome = self.outcomes[position]
+        if isinstance(outcome, _Unwritten):
+            try:
+                check_writable(self.out)
+            except OutputError:
+                self.outcomes[position] = f"{outcome} Stopped there."
+                return False
+        return True
 
 
-def _reason(job: Job, failure: Failure) -> str:
+class _Unwritten(str):
+    """Why a result could not be written."""
+
+
+def _reason(task: Task, failure: Failure) -> str:
     if isinstance(failure, PhotoError | RegionError):
         return str(failure)
     if not exhausted(failure):
         raise failure
-    return f"{job.photo} is too large for the memory. Scale it down."
+    return _too_large(task)
+
+
+def _too_large(task: Task) -> str:
+    return f"{task.job.photo} is too large for the memory. Scale it down."
 
 
 def describe(segmenter: Segmenter, regions: str) -> dict[str, Any]:
     """How a result was made, as plain JSON types: name and sources of the model, settings, device, versions."""
     config = segmenter.config
     device = jax.devices()[0]
+    has_points = is_source(regions) and source_family(regions) in ("sam1", "sam2")
     return {
         "model": {"name": config.name, "sources": sources_of(config)},
         "settings": {
             "regions": regions,
-            "points_per_side": config.regions.points_per_side if regions == "sam2" else None,
+            "points_per_side": config.regions.points_per_side if has_points else None,
             "background_threshold": config.method.background_threshold,
             "dtype": config.dtype,
             "resize_short": config.method.resize_short,
@@ -174,5 +206,6 @@ def summary_table(done: Sequence[Done]) -> Table:
         top = ", ".join(f"{name} {percent(share)}" for name, share in list(one.shares.items())[:_TOP_CLASSES])
         more = f", {len(one.shares) - _TOP_CLASSES} more" if len(one.shares) > _TOP_CLASSES else ""
         size = f"{one.width} x {one.height}"
-        table.add_row(escape(str(one.photo)), size, escape(top + more), f"{one.seconds:.1f}")
+        photo = str(one.photo).encode("utf-8", "backslashreplace").decode()
+        table.add_row(escape(photo), size, escape(top + more), f"{one.seconds:.1f}")
     return table

@@ -1,5 +1,6 @@
 """Options that several commands share, and how their values are parsed."""
 
+import os
 import re
 from enum import StrEnum
 from pathlib import Path
@@ -84,7 +85,8 @@ ClassesOption = Annotated[
 ClassesFileOption = Annotated[
     Path | None,
     typer.Option(
-        help="Text file with one class per line; a semicolon separates synonyms.", show_default=False
+        help="File with one class per line, a semicolon separates synonyms; or a list in .json, .yaml, .csv, .tsv.",
+        show_default=False,
     ),
 ]
 MODELS = (
@@ -148,6 +150,24 @@ OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace files in --out that this program did not write.")
 ]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; created if missing.")]
+RemakeOption = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Make everything again, and replace files that this program did not write or that were changed.",
+    ),
+]
+RecursiveOption = Annotated[
+    bool, typer.Option("--recursive", "-r", help="Take the photos in folders of folders, too.")
+]
+BandsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Bands of the photos for red, green and blue, or one band, counted from 1: 4,3,2. "
+        "[dim]\\[default: the first three][/]",
+        show_default=False,
+    ),
+]
 
 
 def threshold_option(default: str) -> Any:
@@ -174,6 +194,18 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def parse_bands(text: str) -> tuple[int, ...]:
+    """The numbers of "3,2,1".
+
+    Raises:
+      UsageError: if these are not one or three numbers from 1 on.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) not in (1, 3) or not all(re.fullmatch(r"[1-9]\d*", part, re.ASCII) for part in parts):
+        raise UsageError(f"--bands must be one number or three, counted from 1, as in 3,2,1. Got {text!r}.")
+    return tuple(map(int, parts))
+
+
 def class_names(classes: str | None, classes_file: Path | None) -> list[list[str]]:
     """Class names with their synonyms, from --classes or --classes-file.
 
@@ -188,4 +220,16 @@ def class_names(classes: str | None, classes_file: Path | None) -> list[list[str
         raise UsageError(
             'Name the classes: either --classes "cat, grass, sky; cloud", or --classes-file FILE.'
         )
-    return read_classes(classes_file) if classes_file is not None else parse_classes(classes or "")
+    if classes_file is not None:
+        return read_classes(classes_file)
+    if re.fullmatch(r"[^,;]+\.\w{3,4}", text := _as_utf8(classes or "")) and Path(text).is_file():
+        raise UsageError(f"--classes {text} is a file. Give it as --classes-file {text}.")
+    return parse_classes(text)
+
+
+def _as_utf8(argument: str) -> str:
+    """An argument as UTF-8 text, also where the locale makes Python read its bytes in another way."""
+    try:
+        return os.fsencode(argument).decode("utf-8")
+    except UnicodeError:
+        return argument

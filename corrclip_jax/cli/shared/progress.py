@@ -129,11 +129,3 @@ def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
-
-
-def progress_bar() -> rich_progress.Progress:
-    """A bar on stderr with a description, a count and the time left; shows nothing if stderr is no terminal."""
-    console = messages()
-    bar = _bar(console)
-    bar.disable = not console.is_terminal
-    return bar

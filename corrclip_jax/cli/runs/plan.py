@@ -1,0 +1,152 @@
+"""Plan of a run over photos: what is done already, what is to be made again and why, and what cannot be done.
+
+The commands `segment` and `regions` share it. No JAX: a run that has nothing to do ends at once.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from corrclip_jax.cli.runs.output_names import Job
+from corrclip_jax.io.own_files import ForeignFileError, OwnFiles, Standing, file_digest, value_digest
+from corrclip_jax.io.photos import BandsOf
+from corrclip_jax.io.region_maps import RegionError, region_file
+
+
+class Task(NamedTuple):
+    """A photo to work on.
+
+    Attributes:
+      job: the photo and the names of its results.
+      source: what is read: the photo, or some of its bands.
+      region_map: the file of its region map, or None.
+      made: from what and how the results will be made, for the journal of own files.
+    """
+
+    job: Job
+    source: Path | BandsOf
+    region_map: Path | None
+    made: dict[str, Any]
+
+
+@dataclass
+class Plan:
+    """What a run has to do.
+
+    Attributes:
+      tasks: photos to work on.
+      done: how many were done before, in the same way.
+      edited: files of those that were changed since, which are kept.
+      again: photos whose results were made in another way and are made again, by what differs.
+      failed: messages about photos that cannot be worked on.
+    """
+
+    tasks: list[Task] = field(default_factory=list)
+    done: int = 0
+    edited: list[Path] = field(default_factory=list)
+    again: Counter[str] = field(default_factory=Counter)
+    failed: list[str] = field(default_factory=list)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know before the work begins."""
+        notes = [
+            f"{number} result{'s' * (number != 1)} made before with other {what}: made again."
+            for what, number in self.again.items()
+        ]
+        if self.edited:
+            shown = ", ".join(map(str, self.edited[:3])) + (", ..." if len(self.edited) > 3 else "")
+            notes.append(f"Changed since they were written, and kept (--overwrite replaces them): {shown}.")
+        return notes
+
+
+def plan_tasks(
+    jobs: Sequence[Job],
+    out: Path,
+    made: Mapping[str, Any],
+    *,
+    names: Callable[[Job], Sequence[str]] = lambda job: job.names,
+    region_maps: Path | None = None,
+    bands: tuple[int, ...] | None = None,
+    overwrite: bool = False,
+) -> Plan:
+    """Compare what is there with what is to be made.
+
+    Args:
+      jobs: all photos.
+      out: the folder of the results.
+      made: settings and inputs that all photos share.
+      names: the files of a job, the last of which is written last.
+      region_maps: a folder with a region map for each photo, or None.
+      bands: the bands of the photos to read, or None.
+      overwrite: make everything again.
+    """
+    own, plan = OwnFiles(out), Plan()
+
+    def look(job: Job) -> tuple[Task, Standing] | str:
+        try:
+            region_map = None if region_maps is None else region_file(region_maps, job.photo)
+            inputs = {"photo": _digest(job.photo), "_path": os.path.realpath(job.photo)}
+            if region_map is not None:
+                inputs["region map"] = _digest(region_map)
+            source = job.photo if bands is None else BandsOf(job.photo, bands)
+            task = Task(job, source, region_map, {**made, **inputs})
+            return task, Standing(False) if overwrite else own.look(names(job), task.made)
+        except (RegionError, OSError) as error:
+            return str(error)
+
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(look, jobs))
+    for one in found:
+        if isinstance(one, str):
+            plan.failed.append(one)
+            continue
+        task, standing = one
+        if standing.done:
+            plan.done += 1
+            plan.edited += [out / name for name in standing.edited]
+        elif standing.foreign:
+            plan.failed.append(f"{task.job.photo}: {ForeignFileError(out, standing.foreign)}")
+        elif other := _other_photo(task, standing):
+            plan.failed.append(
+                f"{task.job.photo}: {out / names(task.job)[0]} is the result of another photo, {other}. Choose "
+                "another folder with --out, or replace it with --overwrite."
+            )
+        else:
+            plan.again.update([", ".join(standing.changed)] if standing.changed else [])
+            plan.tasks.append(task)
+    return plan
+
+
+def _digest(path: Path) -> str | None:
+    """The digest of an input; None if it cannot be read, which is found out later."""
+    with suppress(OSError):
+        return file_digest(path)
+    return None
+
+
+def _other_photo(task: Task, standing: Standing) -> str | None:
+    """The photo that the existing results belong to, if it is another one, which is still there."""
+    before = standing.made.get("_path")
+    if "photo" not in standing.changed or before in (None, task.made["_path"]) or not Path(before).exists():
+        return None
+    return before
+
+
+def model_mark(model: str) -> str:
+    """What stands for a model in the journal of own files: its name, for a folder also what is in it."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return model
+    description = folder / "corrclip.json"
+    if description.is_file():
+        return f"{folder.resolve().name} {file_digest(description)[:16]}"
+    files = sorted(
+        (str(path.relative_to(folder)), path.stat().st_size) for path in folder.rglob("*") if path.is_file()
+    )
+    return f"{folder.resolve().name} {value_digest(files)}"
