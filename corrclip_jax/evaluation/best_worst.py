@@ -11,6 +11,7 @@ from corrclip_jax.datasets.dataset import Dataset
 from corrclip_jax.evaluation.batch_counts import BatchCounts
 from corrclip_jax.evaluation.scorer import Scorer
 from corrclip_jax.viz.contact_sheet import contact_sheet
+from corrclip_jax.viz.legend import legend_name
 from corrclip_jax.viz.overlay import overlay
 from corrclip_jax.viz.palette import class_colours
 
@@ -78,7 +79,8 @@ def sheet(shown: Sequence[LabelledImage], class_names: Sequence[str]) -> Image.I
     """A contact sheet with one row for each image, and the legend of the classes in them."""
     colours = class_colours(class_names).tolist()
     present = sorted({label for one in shown for label in one.classes})
-    key = {class_names[label]: (colours[label][0], colours[label][1], colours[label][2]) for label in present}
+    names = {label: legend_name(label, [class_names[label]]) for label in present}
+    key = {names[label]: (colours[label][0], colours[label][1], colours[label][2]) for label in present}
     return contact_sheet([one.pictures for one in shown], TITLES, key)
 
 

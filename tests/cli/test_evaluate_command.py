@@ -288,3 +288,12 @@ def test_what_cannot_be_is_refused(invoke, arguments, message, tmp_path, monkeyp
     found = invoke(*arguments)
     assert found.exit_code == 2
     assert message in found.stderr
+
+
+def test_tiny_on_photographs_says_once_that_it_knows_none(invoke, tmp_path, monkeypatch):
+    def stop(*arguments, **options):
+        raise ValueError("enough")
+
+    monkeypatch.setattr(evaluate, "run_evaluation", stop)
+    assert invoke(*write_own(tmp_path, 1), "--model", "tiny").stderr.count("knows no photographs") == 1
+    assert "knows no photographs" not in invoke("scenes", "--model", "tiny").stderr

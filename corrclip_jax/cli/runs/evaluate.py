@@ -8,15 +8,17 @@ from pathlib import Path
 import jax
 from rich.markup import escape
 
-from corrclip_jax.cli.runs import evaluate_tables
-from corrclip_jax.cli.shared.console import FAILED, complain, messages, result_as_json, results
+from corrclip_jax.cli.runs import evaluate_tables, hints
+from corrclip_jax.cli.shared.console import FAILED, complain, messages, note, result_as_json, results
 from corrclip_jax.cli.shared.interrupts import run_interruptibly
+from corrclip_jax.cli.shared.notes import collected_notes
 from corrclip_jax.cli.shared.progress import Progress
 from corrclip_jax.datasets.scenes.dataset import SCENES
 from corrclip_jax.evaluation import metrics, report
 from corrclip_jax.evaluation.options import EvaluateOptions
 from corrclip_jax.evaluation.pipeline import Evaluation, run_evaluation
 from corrclip_jax.evaluation.resumable import ResumableEvaluation, Stopped
+from corrclip_jax.hub.presets import EMBEDDED
 from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 
 
@@ -28,8 +30,10 @@ def run(options: EvaluateOptions) -> int:
       KeyboardInterrupt: if it was stopped before its first image, or after its last.
     """
     keep_compiled_programs()
+    if options.model == EMBEDDED and options.dataset != SCENES:
+        note(hints.TINY)
     try:
-        with Progress() as shown:
+        with Progress() as shown, collected_notes() as notes:
             display = Display(shown)
             found = run_evaluation(
                 options,
@@ -49,6 +53,7 @@ def run(options: EvaluateOptions) -> int:
         return 128 + stopped.number
     if jax.process_index() == 0:
         _print(found)
+        notes.show()
     return FAILED if found.unreadable or found.report["mean_iou"] is None else 0
 
 
