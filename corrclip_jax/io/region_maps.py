@@ -6,6 +6,7 @@
 """
 
 import json
+import math
 import os
 import zipfile
 import zlib
@@ -70,7 +71,7 @@ def read_regions(path: str | os.PathLike, height: int, width: int) -> Int32[np.n
             case ".json":
                 regions = _read_json(path, height, width)
             case _:
-                regions = _read_npz(path)
+                regions = _read_npz(path, height * width)
     except FileNotFoundError:
         raise RegionError(f"The region map {path} does not exist.") from None
     except RegionError:
@@ -95,7 +96,7 @@ def read_masks(
     if path.suffix.lower() in (".png", ".json"):
         return read_regions(path, height, width)
     try:
-        found = _read_npz(path)
+        found = _read_npz(path, height * width)
     except FileNotFoundError:
         raise RegionError(f"The region map {path} does not exist.") from None
     if found.dtype != bool or found.ndim != 3:
@@ -222,13 +223,14 @@ def from_annotations(annotations: Any, height: int, width: int) -> Int32[np.ndar
         raise RegionError('expected a list of masks, each with a "segmentation".')
     masks = []
     for index, one in enumerate(annotations):
+        segmentation = one.get("segmentation")
+        size = segmentation.get("size") if isinstance(segmentation, dict) else None
+        if isinstance(size, list) and size != [height, width]:  # before memory is taken for it
+            raise RegionError(f"mask {index} has the size {tuple(size)}, expected {(height, width)}.")
         try:
-            mask = coco_rle.decode(one.get("segmentation"))
+            masks.append(coco_rle.decode(segmentation))
         except coco_rle.RLEError as error:
             raise RegionError(f"mask {index}: {error}") from error
-        if mask.shape != (height, width):
-            raise RegionError(f"mask {index} has the size {mask.shape}, expected {(height, width)}.")
-        masks.append(mask)
     regions = np.zeros((height, width), np.int32)
     known = [one.get(_REGION) for one in annotations]
     if all(isinstance(id, int) and 0 < id < 1 << 31 for id in known):
@@ -240,7 +242,7 @@ def from_annotations(annotations: Any, height: int, width: int) -> Int32[np.ndar
     return regions
 
 
-def _read_npz(path: Path) -> np.ndarray:
+def _read_npz(path: Path, pixels: int) -> np.ndarray:
     try:
         content = np.load(path, allow_pickle=False)
     except FileNotFoundError:
@@ -255,9 +257,19 @@ def _read_npz(path: Path) -> np.ndarray:
         if KEY not in content:
             raise RegionError(f"{path} has no array {KEY!r}. It has: {', '.join(content) or 'nothing'}.")
         try:
-            return content[KEY]
+            with content.zip.open(f"{KEY}.npy") as file:
+                shape = _shape(file)
+            if math.prod(shape) <= 4 * pixels:  # else no memory is taken for it
+                return content[KEY]
         except _DAMAGED as e:
             raise RegionError(f"{path} is damaged or cut short: {e}.") from e
+        raise RegionError(f"{path} must have the photo's size. Got {shape}.")
+
+
+def _shape(file: zipfile.ZipExtFile) -> tuple[int, ...]:
+    """The shape of an array in a .npy file, from its header."""
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    return read[np.lib.format.read_magic(file)](file)[0]
 
 
 def _read_png(path: Path) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Region maps in files: what is written is read again, and every wrong file is named with its fault."""
 
+import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -163,3 +165,24 @@ def test_a_photo_is_no_index_map(tmp_path):
         read_regions(tmp_path / "a.png", 3, 4)
     with pytest.raises(RegionError, match=r"gone\.json does not exist"):
         read_regions(tmp_path / "gone.json", 3, 4)
+
+
+def damaged_maps(folder):
+    """Files that say they hold much more than the photo has, or that decoders fail on in their own ways."""
+    header = io.BytesIO()
+    described = {"descr": "<i8", "fortran_order": False, "shape": (10**7, 10**7)}
+    np.lib.format.write_array_header_1_0(header, described)
+    with zipfile.ZipFile(folder / "huge.npz", "w") as archive:
+        archive.writestr("instance_mask.npy", header.getvalue())
+    Image.new("1", (30_000, 30_000)).save(folder / "bomb.png")
+    mask = {"segmentation": {"size": [10**6, 10**6], "counts": [0, 10**12]}}
+    (folder / "huge.json").write_text(json.dumps([mask]))
+    (folder / "deep.json").write_text("[" * 100_000)
+    (folder / "folder.npz").mkdir()
+    return ["huge.npz", "bomb.png", "huge.json", "deep.json", "folder.npz"]
+
+
+def test_a_damaged_map_is_an_error_of_the_map_whatever_the_decoder_does(tmp_path):
+    for name in damaged_maps(tmp_path):
+        with pytest.raises(RegionError, match=rf"{name}"):
+            read_regions(tmp_path / name, 3, 4)
