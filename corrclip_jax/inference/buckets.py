@@ -1,4 +1,4 @@
-"""Buckets of image sizes and batches planned from them: few compiled programs, hardly a window computed in vain.
+"""Buckets of image sizes and batches planned from them: few compiled programs, little padding.
 
     buckets = plan_buckets(sizes, config.method, most=4)              # sizes: (height, width) of every image
     batches = plan_batches(sizes, buckets, config.method, 8)          # which images run together

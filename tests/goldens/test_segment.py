@@ -11,19 +11,21 @@ from tests_shared import GOLDENS
 from corrclip_jax.config import with_fields
 from corrclip_jax.method import labels, windows
 from corrclip_jax.method.branches import window_step
-from corrclip_jax.method.segment import image_features, make_segment
+from corrclip_jax.method.segment import image_features, label_images, make_segment
 from corrclip_jax.method.sliding_windows import sliding_windows
 from corrclip_jax.ops import resize
 from corrclip_jax.text.embedding import TextEmbedding
 
 RUNS = sorted(path.stem for path in GOLDENS.glob("*_*_*_[0-9]*.npz"))
 assert RUNS
+CAP = 64  # ids of a window
 TOLERANCE = 2e-5  # of the largest magnitude; what is asked for is 2e-4
 AT_TIES = 1e-2  # where a similarity ties with the mean, and this CPU may put it on the other side
 
 
 @pytest.fixture(scope="module", params=RUNS)
 def run(request):
+    """A golden, the configuration with its settings, and the parameters of its model."""
     golden = np.load(GOLDENS / f"{request.param}.npz")
     config, params = golden_model(str(golden["model"]))
     method = {
@@ -74,14 +76,21 @@ def test_first_window(run):
     assert error(features, wanted) < AT_TIES
 
 
-def test_logits(run):
+@pytest.fixture(scope="module")
+def features(run):
+    """Unit-length features of all windows, [1, ny, nx, gh, gw, D]."""
     golden, config, params = run
+    layout = sliding_windows(golden["image"].shape[:2], None, config)
+    find = jax.jit(lambda *args: image_features(config, params, *args, CAP, layout))
+    return find(jnp.asarray(golden["image"])[None], jnp.asarray(golden["regions"], jnp.int32)[None])
+
+
+def test_logits(run, features):
+    golden, config, _ = run
     plan = windows.plan_windows(*golden["image"].shape[:2], config.method)
 
     @jax.jit
-    def logits(image, regions):
-        layout = sliding_windows(image.shape[:2], None, config)
-        features = image_features(config, params, image[None], regions[None], 64, layout)[0]
+    def logits(features):
         grid = labels.logit_grid(features, jnp.asarray(golden["queries"]))
         rows, columns = (
             windows.stitch_matrix(axis, size)[::6]
@@ -89,7 +98,7 @@ def test_logits(run):
         )
         return labels.upsample(grid, rows, columns).transpose(1, 0, 2)
 
-    ours = logits(jnp.asarray(golden["image"]), jnp.asarray(golden["regions"], jnp.int32))
+    ours = logits(features[0])
     wanted = golden["logits"]
     errors = np.abs(np.asarray(ours) - wanted) / np.abs(wanted).max()
     assert np.quantile(errors, 0.98) < TOLERANCE
@@ -97,13 +106,21 @@ def test_logits(run):
 
 
 @pytest.mark.parametrize(("threshold", "name"), [(0.0, "labels"), (0.3, "labels_thr03")])
-def test_labels(run, threshold, name):
-    golden, config, params = run
-    config = with_fields(config, method={"background_threshold": threshold, "max_regions": 32})
-    result = jax.jit(make_segment(config))(
-        params,
-        jnp.asarray(golden["image"])[None],
-        text_of(golden),
-        regions=jnp.asarray(golden["regions"])[None],
-    )
+def test_labels(run, features, threshold, name):
+    golden, config, _ = run
+    config = with_fields(config, method={"background_threshold": threshold})
+    layout = sliding_windows(golden["image"].shape[:2], None, config)
+    label = jax.jit(lambda *args: label_images(config, *args, CAP, layout))
+    result = label(features, text_of(golden), jnp.asarray(golden["regions"], jnp.int32)[None])
     assert (np.asarray(result.labels[0]) == golden[name]).mean() >= 0.999
+
+
+def test_the_whole_function():
+    """`make_segment` on the smallest run."""
+    golden = np.load(min(GOLDENS.glob("*_*_*_[0-9]*.npz"), key=lambda path: np.load(path)["image"].size))
+    config, params = golden_model(str(golden["model"]))
+    method = {"window": int(golden["crop"]), "stride": int(golden["stride"])}
+    config = with_fields(config, method=method | {"resize_short": int(golden["short"]), "max_regions": 32})
+    image, regions = jnp.asarray(golden["image"])[None], jnp.asarray(golden["regions"])[None]
+    result = jax.jit(make_segment(config))(params, image, text_of(golden), regions=regions)
+    assert (np.asarray(result.labels[0]) == golden["labels"]).mean() >= 0.999

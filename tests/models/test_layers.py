@@ -26,7 +26,7 @@ def test_attention_equals_torch(shape, masked):
     mask = np.random.default_rng(3).random((batch, tokens, tokens)) < 0.7 if masked else None
     ours = jax.jit(attention.attention)(q, k, v, mask)
     wanted = F.scaled_dot_product_attention(
-        *(torch.from_numpy(np.asarray(x)).transpose(1, 2) for x in (q, k, v)),
+        *(torch.from_numpy(np.array(x)).transpose(1, 2) for x in (q, k, v)),
         attn_mask=None if mask is None else torch.from_numpy(mask)[:, None],
     ).transpose(1, 2)
     np.testing.assert_allclose(ours, wanted.numpy(), atol=2e-6)
