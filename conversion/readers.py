@@ -169,7 +169,7 @@ def _open_safetensors(path: Path) -> Checkpoint:
     except (SafetensorError, OSError) as error:
         raise ConversionError(f"{path} is cut short or damaged ({error}). {_AGAIN}") from error
 
-    def read(name: str):
+    def read(name: str) -> Any:
         # Opened anew for each tensor: one that stays open keeps every page that was read in memory.
         with safe_open(path, framework="np") as file:
             return file.get_tensor(name)
@@ -184,7 +184,7 @@ def _open_pickle(path: Path, zipped: bool) -> Checkpoint:
     # A mapped file would stay in memory beside what is made of it; loaded tensors go one by one as they are read.
     waiting: dict[str, Any] = {} if zipped else tensors
 
-    def read(name: str):
+    def read(name: str) -> Any:
         if name not in waiting:
             waiting.update(_load_pickle(path, mmap=False))
         return waiting.pop(name)

@@ -45,7 +45,7 @@ def _conv(array: np.ndarray) -> np.ndarray:
 def _split(change: Callable[[np.ndarray], np.ndarray]) -> Transform:
     """The transform of tensors stacked along the first axis: equal parts, each changed by `change`."""
 
-    def transform(array, shapes):
+    def transform(array: np.ndarray, shapes: Sequence[Shape | None]) -> list[np.ndarray]:
         parts = np.split(array, len(shapes))
         return [_split_axes(change(part), shape) for part, shape in zip(parts, shapes, strict=True)]
 

@@ -56,7 +56,7 @@ class Config:
     dtype: Dtype = "float32"
     vocabulary: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.dtype not in get_args(Dtype):
             raise ValueError(f"dtype must be one of {', '.join(get_args(Dtype))}. Got {self.dtype!r}.")
         if self.similarity not in (known := families("similarity")):

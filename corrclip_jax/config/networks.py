@@ -80,7 +80,7 @@ class SAM2Config(NetworkConfig):
     decoder_mlp_width: int = 2048
     mask_channels: int = 16
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.stages) != 4 or len(self.window_sizes) != 4:
             raise ValueError(
                 "SAM 2 has four stages: stages and window_sizes must have four entries each. "
@@ -125,7 +125,7 @@ class SAM1Config(NetworkConfig):
     decoder_mlp_width: int = 2048
     mask_channels: int = 16
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_vit(self)
 
     @property
@@ -155,7 +155,7 @@ class EoMTConfig(NetworkConfig):
     upscale_blocks: int = 2
     labels: int = 133
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_vit(self)
         if not 0 < self.query_blocks <= self.layers:
             raise ValueError(f"query_blocks must be 1 to {self.layers}, the layers. Got {self.query_blocks}.")
@@ -194,7 +194,7 @@ class Mask2FormerConfig(NetworkConfig):
     queries: int = 200
     labels: int = 133
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.depths) != 4 or len(self.heads) != 4:
             raise ValueError(
                 "Swin has four stages: depths and heads must have four entries each. "

@@ -39,7 +39,7 @@ class SLICConfig:
     compactness: float = 10.0
     iterations: int = 10
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.segments < 1 or self.iterations < 0 or not self.compactness > 0:
             wanted = "segments of 1 or more, iterations of 0 or more and a compactness above 0"
             raise ValueError(
@@ -113,7 +113,7 @@ class RegionConfig:
     slic: SLICConfig = SLICConfig()
     panoptic: PanopticConfig = PanopticConfig()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.source not in region_sources():
             known = ", ".join(region_sources())
             raise ValueError(f"regions.source must be one of {known}. Got {self.source!r}.")

@@ -54,7 +54,7 @@ def boundary_areas(
     found = scored & near_change(labels, distance)
     both = real & found & (labels == truth)
 
-    def count(classes, mask):
+    def count(classes: Array, mask: Array) -> Array:
         where = jnp.where(mask & (classes >= 0), classes, num_classes)
         return jnp.zeros(num_classes, jnp.uint32).at[where].add(1, mode="drop")
 

@@ -83,7 +83,7 @@ class ResumableEvaluation:
     total: int = field(init=False)
     kept: KeptLabels | None = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         data = self.scorer.dataset
         empty = Counts.empty(data.count, len(self.scorer.variants), len(data.classes))
         state = None if self.output is None else self.output.folder / STATE

@@ -215,20 +215,29 @@ class _Outcome(NamedTuple):
     labels: jax.Array | None
 
 
-def _find(config: Config, params, text, images, sizes):
+def _find(config: Config, params: Any, text: Any, images: jax.Array, sizes: jax.Array) -> jax.Array:
     with jax.default_matmul_precision("highest"):
         return find_regions(config, params, images, sizes)[0]
 
 
 def _step(
-    segment: Callable, num_classes: int, whole: bool, params, text, images, truth, regions, sizes, distances
+    segment: Callable,
+    num_classes: int,
+    whole: bool,
+    params: Any,
+    text: Any,
+    images: jax.Array,
+    truth: jax.Array,
+    regions: jax.Array | None,
+    sizes: jax.Array,
+    distances: jax.Array | None,
 ) -> _Outcome:
     labels = segment(params, images, text, sizes=sizes, regions=regions).labels
     count = partial(metrics.confusion, num_classes=num_classes)
     if not whole:
         return _Outcome(count(labels, truth)[None], None, None, None)
 
-    def one(image):
+    def one(image: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         labels, truth, distance = image
         matrix = count(labels, truth)
         return matrix, metrics.areas(matrix), metrics.boundary_areas(labels, truth, num_classes, distance)

@@ -227,7 +227,13 @@ def _lower(
 ) -> jax.export.Exported:
     segment, classes = make_segment(config), text.num_classes
 
-    def program(params, images, features, query_to_class, regions=None):
+    def program(
+        params: Mapping[str, Any],
+        images: jax.Array,
+        features: jax.Array,
+        query_to_class: jax.Array,
+        regions: jax.Array | None = None,
+    ) -> tuple[jax.Array, ...]:
         return tuple(
             segment(params, images, TextEmbedding(features, query_to_class, classes), regions=regions)
         )

@@ -82,7 +82,7 @@ def init_params(config: Config, seed: int = 0) -> Params:
     """
     rng = np.random.default_rng(seed)
 
-    def draw(path, leaf):
+    def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
         name, parent = (str(part.key) for part in (path[-1], path[-2]))
         if name in _CONSTANTS:
             return jnp.asarray(
