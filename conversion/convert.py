@@ -81,9 +81,11 @@ def convert(
         raise ConversionError(f"No family {', '.join(unknown)}. There are: {', '.join(FAMILIES)}.")
     backbones = families("similarity")
     if "clip" not in checkpoints or not any(name in checkpoints for name in backbones):
-        needed = " or ".join(FAMILIES[name].title for name in backbones)
+        needed = ", ".join(FAMILIES[name].title for name in backbones)
         given = ", ".join(checkpoints) or "none"
-        raise ConversionError(f"Name a checkpoint of CLIP and one of {needed}. Got: {given}.")
+        raise ConversionError(
+            f"Name a checkpoint of CLIP and one of a backbone for similarities ({needed}). Got: {given}."
+        )
     found = _find_each(checkpoints)
     if vocabulary is None:
         vocabulary = find_vocabulary(found["clip"].path.parent)
@@ -179,6 +181,8 @@ def _convert(
     nothing = dict.fromkeys(families("similarity") + families("regions"))
     config = with_fields(Config(name=name or out.name), **(nothing | networks))
     config = with_fields(config, similarity=next(name for name in families("similarity") if name in networks))
+    if config.similarity != "dino":  # CorrCLIPv2: features of the whole image, regions as they are
+        config = with_fields(config, method={"similarity_of": "image"}, parts={"merging": False})
     if finders := [family for family in families("regions") if family in networks]:
         config = with_fields(config, regions={"source": finders[0]})
     config = with_fields(config, method={"spatial_layers": _spatial_layers(config)})

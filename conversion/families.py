@@ -13,8 +13,6 @@ from corrclip_jax.params.trees import collapse
 # Relatives that would pass for one of ours at a glance; a name in them, and what to say.
 _RELATIVES = {
     "norm_pre.weight": "timm's image tower of a CLIP, which lacks the text tower",
-    "blocks.0.ls1.gamma": "DINOv2, of which the method knows nothing",
-    "encoder.layer.0.layer_scale1.lambda1": "DINOv2, of which the method knows nothing",
     "text_model.head.weight": "SigLIP, which is no CLIP",
     "network.encoder.backbone.blocks.0.gamma_1": "EoMT on DINOv3, whose files hold only what differs from DINOv3. "
     "Take one on DINOv2, such as tue-mps/coco_panoptic_eomt_large_640",
@@ -34,8 +32,9 @@ def detect(names: Iterable[str]) -> tuple[str, str] | None:
     names = set(names)
     if any(relative in names for relative in _RELATIVES) or any(map(_ADAPTER.search, names)):
         return None
-    # A network of regions may hold a backbone, with the backbone's names: it is looked for first.
-    for family in families("regions") + families("clip") + families("similarity"):
+    # A network of regions may hold a backbone, with the backbone's names: it is looked for first. So is a younger
+    # backbone before an older one, whose names it kept.
+    for family in families("regions") + families("clip") + families("similarity")[::-1]:
         for layout, signature in FAMILIES[family].conversion_table().SIGNATURES.items():
             if signature in names:
                 return family, layout
@@ -89,6 +88,8 @@ def convert_state_dict(
     if layout is None:
         layout = layout_of(family, state_dict, "The state dict")
     table = FAMILIES[family].conversion_table().table(config, layout)
+    if (realised := getattr(FAMILIES[family].conversion_table(), "realised", None)) is not None:
+        state_dict = realised(state_dict)
     found = detect(state_dict)
     hint = "" if found in ((family, layout), None) else f"The file looks like {describe(state_dict)}."
     return apply_table(table, state_dict, expected_network(config), hint)

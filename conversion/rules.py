@@ -281,6 +281,10 @@ class Sizes:
             )
         return shape
 
+    def shape_or_none(self, target: str) -> Shape | None:
+        """The source's shape of a place that not all models have."""
+        return self._placed.get(target)
+
     def count(self, pattern: str) -> int:
         """How many of the places `pattern.format(0)`, `pattern.format(1)` ... there are without a gap."""
         return next(n for n in itertools.count() if pattern.format(n) not in self._placed)

@@ -42,6 +42,13 @@ def _conv(array: np.ndarray) -> np.ndarray:
     return array.transpose(2, 3, 1, 0)
 
 
+def _patches(array: np.ndarray, shapes: Sequence[Shape | None]) -> list[np.ndarray]:
+    """Rows over flattened patches in the order (channel, row, column), as the convolution that they are."""
+    shape = shapes[0]
+    assert shape is not None
+    return [_conv(array.reshape(len(array), shape[2], *shape[:2]))]
+
+
 def _split(change: Callable[[np.ndarray], np.ndarray]) -> Transform:
     """The transform of tensors stacked along the first axis: equal parts, each changed by `change`."""
 
@@ -65,6 +72,8 @@ TRANSFORMS: dict[str, Transform] = {
     "linear": _one(_linear),
     # torch's (out, in, h, w) -> (h, w, in, out)
     "conv": _one(_conv),
+    # torch's (out, in h w), a linear layer over patches -> (h, w, in, out)
+    "patches": _patches,
     # torch's (in, out, h, w) -> (h, w, out, in), for nn.ConvTranspose(transpose_kernel=True)
     "conv_transpose": _one(_conv),
     # a fused projection (n out, in) -> n kernels; its bias -> n biases

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from small_models import small_config, write_vocabulary
+from small_models import small_bank, small_config, small_v2, write_vocabulary
 
 from corrclip_jax import Segmenter, embed_text, make_segment, with_fields
 from corrclip_jax.inference.buckets import Batch, Bucket
@@ -95,6 +95,7 @@ def one_process():
         raise AssertionError("a batch of three was divided by eight")
 
     bank_over(mesh)
+    support_over(mesh, plain, text)
     both = [Segmenter((plain, params), mesh=use, shard_params=use is not None) for use in (mesh, None)]
     for ours, alone in zip(*(segmenter(photos, CLASSES) for segmenter in both), strict=True):
         np.testing.assert_array_equal(ours.labels, alone.labels)
@@ -129,6 +130,23 @@ def bank_over(mesh):
         ours, wanted = jax.jit(divided)(shared, put_batch(queries, mesh)), jax.jit(both)(bank, queries)
         np.testing.assert_array_equal(ours[0], wanted[0])
         np.testing.assert_allclose(ours[1], wanted[1], atol=1e-6)
+
+
+def support_over(mesh, config, text):
+    """Images and bank divided over devices give the labels and the neighbours of one device."""
+    config = small_v2(with_fields(config, sam2=None))
+    params, bank = init_params(config), small_bank(config, 50)
+    _, images, sizes = pictures(6, 8)
+    regions = np.arange(images.size // 3).reshape(images.shape[:3]) // 700 % 5
+    inputs = {"sizes": sizes, "regions": regions.astype(np.int32)}
+    wanted = jax.device_get(tuple(jax.jit(make_segment(config))(params, images, text, bank=bank, **inputs)))
+    assert (wanted[3] >= 0).any()
+    ours = jax.jit(make_segment(config, mesh=mesh))(
+        put_params(params, mesh), put_batch(images, mesh), text, bank=put_bank(bank, mesh), **inputs
+    )
+    assert_equal([fetch_batch(array) for array in ours], wanted)
+    np.testing.assert_array_equal(ours.neighbours, wanted[3])
+    np.testing.assert_allclose(ours.support, wanted[5], atol=1e-5)
 
 
 def two_processes(process, port):

@@ -178,4 +178,8 @@ def _as_published(transform: str, path: str, shape: tuple[int, ...]) -> tuple[in
             return shape[::-1]
         case "conv" | "conv_transpose":
             return shape[3], shape[2], shape[0], shape[1]
+        case "patches":
+            return shape[3], shape[2] * shape[0] * shape[1]
+        case "squeeze" if leaf == "pos_embed":
+            return 1, *shape
     return shape

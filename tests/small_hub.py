@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 from published import published_shapes, random_tensors
 from safetensors.numpy import save
-from small_models import EOMT, MASK2FORMER, SAM1, small_config
+from small_models import BACKBONES, EOMT, MASK2FORMER, SAM1, small_config
 
 from corrclip_jax.conversion.published import published_models, vocabulary_repository
 
 SMALL = small_config()
 NETWORKS = {
     "clip": SMALL.clip, "dino": SMALL.dino, "sam2": SMALL.sam2, "sam1": SAM1, "eomt": EOMT,
-    "mask2former": MASK2FORMER,
+    "mask2former": MASK2FORMER, **BACKBONES,
 }  # fmt: skip
 # What tensors do not show, as transformers writes it.
 _SAM2_JSON = {
@@ -34,6 +34,10 @@ _JSON = {
     "sam1": {"model_type": "sam", "mask_decoder_config": {"num_attention_heads": SAM1.decoder_heads}},
     "eomt": {"model_type": "eomt", "num_attention_heads": EOMT.heads},
     "mask2former": {"model_type": "mask2former"},
+    **{
+        family: {"model_type": kind, "num_attention_heads": BACKBONES[family].heads}
+        for family, kind in (("radio", "radio"), ("dinov2", "dinov2"), ("dinov3", "dinov3_vit"))
+    },
 }
 # Repositories without a .safetensors file, as their public lists have it.
 PICKLES_ONLY = (
@@ -59,6 +63,8 @@ def layout_of(family: str, file: str) -> str:
     """The layout that a published file of this name has."""
     if family == "clip" and file.startswith("open_clip"):
         return "open_clip"
+    if family == "radio":
+        return "hub"
     return "original" if file.endswith(".pt") else "transformers"
 
 

@@ -17,6 +17,7 @@ from corrclip_jax.method.correlation import normalise
 from corrclip_jax.method.segment import label_images
 from corrclip_jax.method.similarity import patch_features
 from corrclip_jax.method.sliding_windows import sliding_windows
+from corrclip_jax.method.whole_image import whole_images
 from corrclip_jax.regions.sources import find_regions
 from corrclip_jax.runtime.memory import device_bytes, windows_at_once
 from corrclip_jax.text.embedding import TextEmbedding
@@ -40,7 +41,7 @@ class Stage(NamedTuple):
 
 
 def split_stages(config: Config, params: dict, images: jax.Array, text: TextEmbedding) -> list[Stage]:
-    """Split the method into its stages, in order: regions, DINO, correlation, CLIP, labels.
+    """Split the method into its stages, in order: regions, backbone, correlation, CLIP, labels.
 
     The inputs of each stage are computed from the images by the stages before it; those of the window stages
     are the first chunk. Cutting windows is not a stage: it is only in the whole program.
@@ -61,22 +62,33 @@ def split_stages(config: Config, params: dict, images: jax.Array, text: TextEmbe
     chunk = min(count, windows_at_once(config, device_bytes()))
     pixels, ids = _first_windows(plan, images, regions, chunk)
 
+    layout: Any = sliding_windows(images.shape[1:3], None, config)
+    of_images = config.method.similarity_of == "image"
+
     def similarity(params: Any, pixels: jax.Array) -> Any:
+        if of_images:
+            return whole_images(config, params, pixels, None, layout.resized(len(pixels)))
         return patch_features(config, params, pixels)
 
+    def on_grid(similar: Any) -> Any:
+        return (
+            layout.cells(similar, *jnp.divmod(jnp.arange(chunk), grid[0] * grid[1])) if of_images else similar
+        )
+
     def correlation(similar: Any, ids: jax.Array) -> Any:
-        return branches.correlate(config, similar, ids, cap + 1)
+        return branches.correlate(config, on_grid(similar), ids, cap + 1)
 
     def clip(params: Any, pixels: jax.Array, similar: Any, merged: Any, attention: Any) -> jax.Array:
         return normalise(branches.clip_features(config, params, pixels, similar, merged, attention, cap + 1))
 
     def labels(features: jax.Array, text: TextEmbedding, regions: jax.Array) -> Any:
-        layout = sliding_windows(images.shape[1:3], None, config)
         return label_images(config, features, text, regions, cap, layout)
 
     backbone = {config.similarity: params[config.similarity]}
-    cells = jax.jit(exactly(similarity))(backbone, pixels)
-    correlated = jax.jit(exactly(correlation))(cells, ids)
+    seen, looks = (images, 1.0) if of_images else (pixels, count / chunk)
+    similar = jax.jit(exactly(similarity))(backbone, seen)
+    correlated = jax.jit(exactly(correlation))(similar, ids)
+    cells = jax.jit(exactly(on_grid))(similar)
     some = jax.jit(exactly(clip))(params["clip"], pixels, cells, *correlated)
     # The time for labels does not depend on the features: those of the first window are used for all.
     features = jnp.broadcast_to(
@@ -84,8 +96,8 @@ def split_stages(config: Config, params: dict, images: jax.Array, text: TextEmbe
     )
     times = count / chunk
     stages = [
-        Stage(FAMILIES[config.similarity].title, exactly(similarity), (backbone, pixels), times),
-        Stage("correlation", exactly(correlation), (cells, ids), times),
+        Stage(FAMILIES[config.similarity].title, exactly(similarity), (backbone, seen), looks),
+        Stage("correlation", exactly(correlation), (similar, ids), times),
         Stage("CLIP", exactly(clip), (params["clip"], pixels, cells, *correlated), times),
         Stage("labels", exactly(labels), (features, text, regions), 1.0),
     ]

@@ -9,9 +9,13 @@ from corrclip_jax.config.method import MethodConfig, PartsConfig
 from corrclip_jax.config.networks import (
     CLIPConfig,
     DINOConfig,
+    DINOv2Config,
+    DINOv3Config,
     EoMTConfig,
     Mask2FormerConfig,
     NetworkConfig,
+    PEConfig,
+    RadioConfig,
     SAM1Config,
     SAM2Config,
 )
@@ -31,7 +35,7 @@ class Config:
       name: the model's name.
       clip: CLIP's two towers.
       similarity: the family whose patch features are the similarities; `dino` by default.
-      dino: a backbone for similarities.
+      dino, radio, dinov2, dinov3, pe: backbones for similarities.
       sam2, sam1, eomt, mask2former: networks that find regions; `regions.source` says which is used.
       regions: where regions come from.
       method: the numbers of the method.
@@ -45,6 +49,10 @@ class Config:
     name: str = "custom"
     clip: CLIPConfig = field(default_factory=CLIPConfig)
     dino: DINOConfig | None = field(default_factory=DINOConfig)
+    radio: RadioConfig | None = None
+    dinov2: DINOv2Config | None = None
+    dinov3: DINOv3Config | None = None
+    pe: PEConfig | None = None
     sam2: SAM2Config | None = field(default_factory=SAM2Config)
     sam1: SAM1Config | None = None
     eomt: EoMTConfig | None = None

@@ -13,9 +13,13 @@ from typing import Any, Literal, NamedTuple
 from corrclip_jax.config.networks import (
     CLIPConfig,
     DINOConfig,
+    DINOv2Config,
+    DINOv3Config,
     EoMTConfig,
     Mask2FormerConfig,
     NetworkConfig,
+    PEConfig,
+    RadioConfig,
     SAM1Config,
     SAM2Config,
 )
@@ -69,6 +73,21 @@ _ROWS = (
     Family(
         "dino", "DINO", "similarity", DINOConfig, f"{_MODELS}.dino:DINO", f"{_TABLES}.dino",
         frozenset({"vit"}), "original or transformers",
+    ),
+    Family(
+        "dinov2", "DINOv2", "similarity", DINOv2Config, f"{_MODELS}.dinov2:DINOv2", f"{_TABLES}.dinov2",
+        frozenset({"dinov2", "dinov2_with_registers"}), "original or transformers",
+    ),
+    Family(
+        "dinov3", "DINOv3", "similarity", DINOv3Config, f"{_MODELS}.dinov3:DINOv3", f"{_TABLES}.dinov3",
+        frozenset({"dinov3_vit"}), "original or transformers",
+    ),
+    Family(
+        "radio", "RADIO", "similarity", RadioConfig, f"{_MODELS}.radio:Radio", f"{_TABLES}.radio",
+        frozenset({"radio"}), "original or transformers",
+    ),
+    Family(
+        "pe", "PE-Spatial", "similarity", PEConfig, f"{_MODELS}.pe:PE", f"{_TABLES}.pe", frozenset(), "original",
     ),
     Family(
         "sam2", "SAM 2", "regions", SAM2Config, f"{_MODELS}.sam.sam2:SAM2", f"{_TABLES}.sam2",

@@ -59,6 +59,73 @@ class DINOConfig(NetworkConfig):
 
 
 @dataclass(frozen=True)
+class ViTConfig(NetworkConfig):
+    """A plain ViT whose patches are features.
+
+    `image_size` is the native one: that of the grid of position embeddings, where there is one. `swiglu` is True
+    for a gated MLP, two thirds as wide as `mlp_ratio` says.
+    """
+
+    image_size: int
+    patch_size: int
+    width: int = 1024
+    layers: int = 24
+    heads: int = 16
+    mlp_ratio: float = 4.0
+    swiglu: bool = False
+
+    def __post_init__(self) -> None:
+        _check_vit(self)
+
+    @property
+    def grid(self) -> int:
+        """Patches a side at the native size."""
+        return self.image_size // self.patch_size
+
+
+@dataclass(frozen=True)
+class RadioConfig(ViTConfig):
+    """RADIO. `prefix_tokens` are class and register tokens; the defaults are those of C-RADIOv3-L.
+
+    `layer_scale`, `final_norm` and `feature_normalizer` are True for a checkpoint that has these parts.
+    """
+
+    image_size: int = 2048
+    patch_size: int = 16
+    prefix_tokens: int = 8
+    layer_scale: bool = False
+    final_norm: bool = False
+    feature_normalizer: bool = False
+
+
+@dataclass(frozen=True)
+class DINOv2Config(ViTConfig):
+    """DINOv2, with registers or (0) without. The defaults are those of ViT-L with registers."""
+
+    image_size: int = 518
+    patch_size: int = 14
+    registers: int = 4
+
+
+@dataclass(frozen=True)
+class DINOv3Config(ViTConfig):
+    """DINOv3, whose rotary positions have periods up to `rope_base`. The defaults are those of ViT-L."""
+
+    image_size: int = 224
+    patch_size: int = 16
+    registers: int = 4
+    rope_base: float = 100.0
+
+
+@dataclass(frozen=True)
+class PEConfig(ViTConfig):
+    """PE-Spatial of the Perception Encoder. The defaults are those of ViT-L/14."""
+
+    image_size: int = 448
+    patch_size: int = 14
+
+
+@dataclass(frozen=True)
 class SAM2Config(NetworkConfig):
     """SAM 2 or 2.1 for images: Hiera trunk, FPN neck, prompt encoder, two-way mask decoder.
 
@@ -214,7 +281,7 @@ class Mask2FormerConfig(NetworkConfig):
             raise ValueError(f"image_size must be a multiple of 32. Got {self.image_size}.")
 
 
-def _check_vit(config: SAM1Config | EoMTConfig) -> None:
+def _check_vit(config: SAM1Config | EoMTConfig | ViTConfig) -> None:
     """Refuse a ViT whose patches do not fill its image, or whose heads do not fill its width."""
     if config.image_size % config.patch_size:
         raise ValueError(

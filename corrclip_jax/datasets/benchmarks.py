@@ -52,13 +52,33 @@ def benchmarks() -> dict[str, Benchmark]:
     return found
 
 
-def published_miou(benchmark: str, model: str, regions: str, points_per_side: int | None) -> float | None:
-    """The paper's mIoU, in percent, of a model with regions of a source; None where it prints none."""
-    wanted = {"model": model, "regions": regions, "points_per_side": points_per_side}
+def published_miou(
+    benchmark: str, model: str, regions: str, points_per_side: int | None, bank: str | None = None
+) -> float | None:
+    """The published mIoU, in percent, of a model with regions of a source; None where there is none.
+
+    Args:
+      benchmark: its name.
+      model: a preset.
+      regions: the source of regions; "files" for region maps from files, which the scores of CorrCLIPv2 are with.
+      points_per_side: of SAM's points; None for other sources.
+      bank: the images of the bank ("COCO"); None without a bank.
+    """
+    wanted = {"model": model, "regions": regions, "points_per_side": points_per_side, "bank": bank}
     for row in _table()["published"]:
         if all(row.get(key) == value for key, value in wanted.items()):
             return row["miou"].get(benchmark)
     return None
+
+
+def in_version_two(data: Dataset) -> Dataset:
+    """A benchmark with the settings and names of CorrCLIPv2, where they are others; other data as it is."""
+    changes = _table()["v2"].get(data.name)
+    if changes is None or data.classes != benchmarks()[data.name].classes:
+        return data
+    renamed = changes["names"]
+    classes = tuple(tuple(renamed.get(one, one) for one in names) for names in data.classes)
+    return dataclasses.replace(data, classes=classes, method={**data.method, **changes["method"]})
 
 
 def open_benchmark(name: str, root: str | Path) -> Dataset:

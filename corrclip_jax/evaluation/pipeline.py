@@ -16,7 +16,7 @@ from jaxtyping import Int
 
 from corrclip_jax.config import Config, PartsConfig, source_family, with_fields
 from corrclip_jax.config.assignments import with_assignments
-from corrclip_jax.datasets.benchmarks import published_miou
+from corrclip_jax.datasets.benchmarks import in_version_two, published_miou
 from corrclip_jax.datasets.dataset import Dataset
 from corrclip_jax.evaluation import provenance, report
 from corrclip_jax.evaluation.ablation import ablation
@@ -137,6 +137,8 @@ def _output(options: EvaluateOptions, data: Dataset) -> Output:
 
 def _scorer(options: EvaluateOptions, data: Dataset, config: Config, params: Mapping[str, Any]) -> Scorer:
     """The scorer of a model with the settings of the data set and the user."""
+    if config.method.similarity_of == "image":
+        data = in_version_two(data)
     config = with_settings(
         with_fields(config, method=dict(data.method)),
         dtype=options.dtype,
@@ -194,7 +196,8 @@ def _content(options: EvaluateOptions, run: ResumableEvaluation, counts: Counts)
     """The content of the report."""
     scorer, settings = run.scorer, run.provenance.settings
     config, regions = scorer.config, settings["regions"]
-    published = published_miou(scorer.dataset.name, config.name, regions, config.regions.points_per_side)
+    points = config.regions.points_per_side if regions.startswith("sam") else None
+    published = published_miou(scorer.dataset.name, config.name, regions, points)
     rows = [row for rows in ablation() for row in rows.items()] if options.ablation else []
     details = {
         "regions": str(Path(options.regions).resolve()) if regions == FILES else regions,

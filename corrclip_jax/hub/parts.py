@@ -35,6 +35,9 @@ from corrclip_jax.params.model_folder import (
 
 Report = Callable[[str], None]
 
+# Families whose files say more than a preset: RADIO has as many prefix tokens as its training had teachers.
+_TOLD_BY_FILES = ("radio",)
+
 
 def is_complete(folder: Path) -> bool:
     """Whether a folder is a converted model whose parts are all there; other damage shows when it is read."""
@@ -64,7 +67,8 @@ def assemble(
       ConversionError: a file that cannot be converted, or is of another size than the configuration says.
       OSError: a disk that is full.
     """
-    configs = {family: getattr(config, family) for family in parts if family != region_part}
+    read_off = [family for family in parts if family in (region_part, *_TOLD_BY_FILES)]
+    configs = {family: getattr(config, family) for family in parts if family not in read_off}
     made = {family: part for family, one in parts.items() if (part := _made(one, configs.get(family)))}
     missing = {family: one for family, one in parts.items() if family not in made}
     for family, offer in _fetch_all(config.name, missing, report).items():
@@ -76,8 +80,8 @@ def assemble(
             vocabulary=_vocabulary(config.name, offer) if family == "clip" else None,
             report=report,
         )
+    config = with_fields(config, **{family: made[family].config for family in read_off})
     if region_part is not None:
-        config = with_fields(config, **{region_part: made[region_part].config})
         config = with_fields(config, regions={"source": region_part})
     config = with_fields(config, vocabulary=str(made["clip"].folder / VOCABULARY))
     return _compose(folder, config, made)

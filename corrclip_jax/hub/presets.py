@@ -11,7 +11,10 @@ from corrclip_jax.config import (
     CLIPVisionConfig,
     Config,
     DINOConfig,
+    DINOv2Config,
     Dtype,
+    EoMTConfig,
+    RadioConfig,
     SAM2Config,
     families,
     networks_of,
@@ -54,6 +57,21 @@ _HIERA_T = SAM2Config(
     width=96, heads=1, stages=(1, 2, 7, 2), global_blocks=(5, 7, 9), window_sizes=(8, 4, 14, 7)
 )
 
+# CorrCLIPv2 with the published backbone. Its paper's regions are EntitySeg's, whose weights are not open.
+_V2 = with_fields(
+    Config(dino=None, sam2=None, radio=RadioConfig(), eomt=EoMTConfig(), similarity="radio"),
+    regions={"source": "eomt"},
+    method={"similarity_of": "image"},
+    parts={"merging": False},
+)
+_V2_OPEN = {
+    "radio": None,
+    "eomt": None,
+    "dinov2": DINOv2Config(),
+    "sam2": SAM2Config(),
+    "similarity": "dinov2",
+}
+
 # DINO B/8 and SAM 2 Hiera-L are the defaults. The registry says where each network comes from.
 PRESETS: dict[str, Config] = {
     "vit-b": Config(name="vit-b"),
@@ -61,6 +79,9 @@ PRESETS: dict[str, Config] = {
     "vit-h": Config(name="vit-h", clip=_H14),
     "open-b": Config(name="open-b", clip=_OPEN_B16),
     "fast-b": Config(name="fast-b", clip=_OPEN_B16, dino=_DINO_S8, sam2=_HIERA_T),
+    "v2-b": with_fields(_V2, name="v2-b"),
+    "v2-l": with_fields(_V2, name="v2-l", clip=_L14),
+    "v2-open": with_fields(_V2, name="v2-open", clip=_OPEN_B16, regions={"source": "sam2"}, **_V2_OPEN),
 }
 
 

@@ -13,8 +13,10 @@ from corrclip_jax.config import Config, with_fields
 from corrclip_jax.inference import buckets
 from corrclip_jax.inference.buckets import Batch, Bucket, Size
 from corrclip_jax.inference.programs import BatchLimit, Piece, Programs
+from corrclip_jax.inference.segmentation import RegionSupport
 from corrclip_jax.inference.stream import padded_batch, sizes_of
 from corrclip_jax.io.region_maps import count_regions
+from corrclip_jax.method.bank import Bank
 from corrclip_jax.method.segment import make_segment
 from corrclip_jax.runtime.sharding import over_images
 from corrclip_jax.text.embedding import TextEmbedding
@@ -35,23 +37,30 @@ class Request(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """One image's results (see `segment.Result`), its share of the run time, and whether a program was compiled."""
+    """One image's results (see `segment.Result`), its share of the run time, and whether a program was compiled.
+
+    `support` is what a bank said about its regions; None without a bank.
+    """
 
     labels: Int32[np.ndarray, "H W"]
     scores: Float32[np.ndarray, "H W"]
     regions: Int32[np.ndarray, "H W"]
     seconds: float
     compiled: bool
+    support: RegionSupport | None
 
 
 class LabelRunner:
     """A model with its compiled programs, one for each bucket of sizes.
 
-    The devices of a `mesh` share the images.
+    The devices of a `mesh` share the images and the rows of the bank.
     """
 
-    def __init__(self, config: Config, params: Mapping[str, Any], mesh: Mesh | None = None):
+    def __init__(
+        self, config: Config, params: Mapping[str, Any], mesh: Mesh | None = None, bank: Bank | None = None
+    ):
         self.config = config
+        self._bank = {} if bank is None else {"bank": bank}
         self.programs = Programs(params, _LIMIT, devices=1 if mesh is None else mesh.size)
         self._mesh = mesh
         self._buckets: list[Bucket] = []
@@ -90,7 +99,7 @@ class LabelRunner:
             key = cap, batch.bucket.windows
             host = padded_batch(photos, batch), sizes_of(photos, batch), regions
             images, true_sizes, regions = jax.device_put(host, self._mesh and over_images(self._mesh))
-            named = {"sizes": true_sizes, "regions": regions}
+            named = {"sizes": true_sizes, "regions": regions, **self._bank}
             on_start(batch.indices, self.programs.compiles(key, images, text, **named))
             return self.programs(key, partial(self._program, *key), images, text, **named)
 
@@ -149,7 +158,10 @@ def _outcomes(piece: Piece) -> Iterator[tuple[int, Any, Outcome | Exception]]:
             yield index, item, item if isinstance(item, Exception) else piece.out
             continue
         height, width = item.photo.shape[:2]
-        labels, scores, regions = (array[row, :height, :width].copy() for array in piece.out)
+        labels, scores, regions = (array[row, :height, :width].copy() for array in piece.out[:3])
+        support = (
+            RegionSupport.of(regions, *(array[row] for array in piece.out[3:])) if piece.out[3:] else None
+        )
         seconds = piece.seconds / len(piece.items)
-        yield index, item, Outcome(labels, scores, regions, seconds, piece.compiled)
+        yield index, item, Outcome(labels, scores, regions, seconds, piece.compiled, support)
         row += 1

@@ -17,6 +17,29 @@ from corrclip_jax.viz.palette import class_colours
 
 
 @dataclass(frozen=True, eq=False)
+class RegionSupport:
+    """What a bank said about the R regions of one photo.
+
+    Attributes:
+      regions: the ids of the regions, ascending; the first may be the unsegmented pixels.
+      neighbours: the entries of the bank that are nearest to each region, nearest first; -1 where there are fewer.
+      similarities: of the neighbours, larger is nearer (see `method.bank.search`).
+      logits: of every query, by the neighbours' values.
+    """
+
+    regions: Int32[np.ndarray, " R"]
+    neighbours: Int32[np.ndarray, "R k"]
+    similarities: Float32[np.ndarray, "R k"]
+    logits: Float32[np.ndarray, "R Q"]
+
+    @classmethod
+    def of(cls, regions: Int32[np.ndarray, "H W"], *rows: np.ndarray) -> "RegionSupport":
+        """The support of a photo with a region map, from rows of `method.segment.SupportedResult`."""
+        ids = np.unique(regions)
+        return cls(ids, *(array[: len(ids)].copy() for array in rows))
+
+
+@dataclass(frozen=True, eq=False)
 class Segmentation:
     """Labels of one photo, at the photo's own size [H, W].
 
@@ -28,6 +51,7 @@ class Segmentation:
       classes: the names of every class, synonyms after the first.
       seconds: this photo's share of the run time of its batch, without compilation.
       compiled: whether a program was compiled for it.
+      support: what a bank said about the regions; None without a bank.
     """
 
     photo: UInt8[np.ndarray, "H W 3"]
@@ -37,6 +61,7 @@ class Segmentation:
     classes: tuple[tuple[str, ...], ...]
     seconds: float
     compiled: bool
+    support: RegionSupport | None = None
 
     @property
     def class_names(self) -> list[str]:

@@ -7,6 +7,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
@@ -18,13 +19,16 @@ from PIL import Image
 from corrclip_jax.config import Config, Dtype, RegionSource, source_family, with_fields
 from corrclip_jax.hub.presets import load
 from corrclip_jax.inference import photo_reading
-from corrclip_jax.inference.label_runner import LabelRunner, OnStart, Request
+from corrclip_jax.inference.label_runner import LabelRunner, OnStart, Outcome, Request
 from corrclip_jax.inference.photo_regions import Regions
 from corrclip_jax.inference.region_runner import RegionRunner
 from corrclip_jax.inference.segmentation import Segmentation
 from corrclip_jax.inference.settings import check_settings, with_settings
 from corrclip_jax.io.photos import PhotoError, read_photo
 from corrclip_jax.io.region_maps import RegionError
+from corrclip_jax.method.bank import Bank
+from corrclip_jax.method.bank_arrays import put_bank
+from corrclip_jax.method.checks import check_bank
 from corrclip_jax.regions.sources import SOURCES, can_find, network_to_load
 from corrclip_jax.runtime.sharding import put_params
 from corrclip_jax.text.classes import normalise_classes
@@ -57,6 +61,7 @@ class Segmenter:
         regions: RegionSource | None = None,
         points: int | None = None,
         background_threshold: float | None = None,
+        bank: Bank | None = None,
         mesh: Mesh | None = None,
         shard_params: bool = False,
     ):
@@ -70,11 +75,13 @@ class Segmenter:
             source does not need are not loaded; region maps can be given all the same.
           points: n for SAM's n x n grid of points (`points_per_side`).
           background_threshold: pixels whose class is less probable get class 0.
-          mesh: devices of this process, which share the photos of a list.
+          bank: a bank of unlabelled images, made with the same backbone and CLIP, for a model of CorrCLIPv2.
+          mesh: devices of this process, which share the photos of a list, and the bank.
           shard_params: each of these devices holds a part of the parameters instead of all.
 
         Raises:
-          ValueError: for settings out of range, a model without the source's network, and whatever `load` refuses.
+          ValueError: for settings out of range, a model without the source's network, a bank that does not fit the
+            model, and whatever `load` refuses.
           FileNotFoundError: if a model's weights are missing and cannot be downloaded.
         """
         check_settings(dtype, points, background_threshold)
@@ -97,7 +104,10 @@ class Segmenter:
             else put_params(dict(params), mesh, shard=shard_params)
         )
         self._texts: OrderedDict[tuple, TextEmbedding] = OrderedDict()
-        self._runner = LabelRunner(config, self._params, mesh)
+        if bank is not None:
+            check_bank(config, bank)
+            bank = jax.device_put(bank) if mesh is None else put_bank(bank, mesh)
+        self._runner = LabelRunner(config, self._params, mesh, bank)
         self._region_runner: RegionRunner | None = None
 
     def embed(self, classes: Classes) -> TextEmbedding:
@@ -161,7 +171,7 @@ class Segmenter:
         ):
             if isinstance(found, Exception):
                 raise found
-            results[index] = Segmentation(item.photo, *found[:3], names, *found[3:])
+            results[index] = _segmentation(item.photo, names, found)
         return results[0] if single else [results[index] for index in range(len(listed))]
 
     def stream(
@@ -207,7 +217,7 @@ class Segmenter:
             if isinstance(found, Exception):
                 yield indices[position], found
             else:
-                yield indices[position], Segmentation(item.photo, *found[:3], names, *found[3:])
+                yield indices[position], _segmentation(item.photo, names, found)
 
     @overload
     def regions(self, photos: Photo) -> Regions: ...
@@ -236,6 +246,13 @@ class Segmenter:
 
     def _request(self, photo: np.ndarray, regions: Any) -> Request:
         return Request(photo, photo_reading.read_region_map(regions, photo, self.config.method.max_regions))
+
+
+def _segmentation(photo: np.ndarray, names: tuple[tuple[str, ...], ...], found: Outcome) -> Segmentation:
+    support = found.support
+    if support is not None:  # without the queries that fill up a bucket
+        support = replace(support, logits=support.logits[:, : sum(map(len, names))])
+    return Segmentation(photo, *found[:3], names, found.seconds, found.compiled, support)
 
 
 def _is_one(photos: Any) -> bool:

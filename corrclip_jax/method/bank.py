@@ -133,8 +133,7 @@ def support(
     total, _ = jax.lax.scan(add, total, (rows.T, here.T))
     if axes is not None:
         total = jax.lax.psum_scatter(total, axes, tiled=True)
-    count = jnp.maximum(supported[:, None], 1)
-    return normalise(total / count), supported
+    return normalise(total), supported
 
 
 # --- exact keys ---
@@ -154,9 +153,9 @@ def _nearest_keys(
         start = jnp.minimum(index * block, total - block)  # the last block overlaps the one before
         part = jax.lax.dynamic_slice_in_dim(keys, start, block).astype(jnp.float32)
         length = jnp.sqrt((part * part).sum(axis=1))
-        scores = jnp.matmul(queries, part.T, precision="highest") / (length + _EPSILON)
+        scores = jnp.matmul(queries, part.T, precision="highest") / (length + _EPSILON)[None]
         entries = (length > 0) & (start + jnp.arange(block) >= index * block)
-        scores = jnp.where(entries & ~jnp.isnan(scores), scores, -jnp.inf)
+        scores = jnp.where(entries[None] & ~jnp.isnan(scores), scores, -jnp.inf)
         rows, scores = _promising(scores, k)
         ids = jnp.concatenate([best[0], first + start + rows], axis=1)
         return _largest(ids, jnp.concatenate([best[1], scores], axis=1), k), None
@@ -171,7 +170,7 @@ def _promising(
     scores = jnp.pad(scores, ((0, 0), (0, -scores.shape[1] % _GROUP)), constant_values=-jnp.inf)
     groups = scores.reshape(len(scores), -1, _GROUP)
     chosen = jnp.sort(jax.lax.top_k(groups.max(axis=2), min(k, groups.shape[1]))[1], axis=1)
-    columns = chosen[:, :, None] * _GROUP + jnp.arange(_GROUP)
+    columns = chosen[:, :, None] * _GROUP + jnp.arange(_GROUP)[None, None]
     candidates = jnp.take_along_axis(groups, chosen[:, :, None], axis=1)
     return columns.reshape(len(scores), -1), candidates.reshape(len(scores), -1)
 
@@ -203,7 +202,7 @@ def _nearest_codes(
             position = index * _CODES + jnp.arange(_CODES)
             number = jnp.minimum(jnp.searchsorted(upto, position, side="right"), len(upto) - 1)
             row = jnp.clip(ends[number] - (upto[number] - position), 0, len(keys.codes) - 1)
-            words = table[jnp.arange(parts), keys.codes[row].astype(jnp.int32)].sum(axis=1)
+            words = table[jnp.arange(parts)[None], keys.codes[row].astype(jnp.int32)].sum(axis=1)
             scores = 2 * (centroids[number] + words) - keys.squares[row] - square
             scores = jnp.where((position < upto[-1]) & ~jnp.isnan(scores), scores, -jnp.inf)
             ids = jnp.concatenate([best[0], keys.ids[row]])

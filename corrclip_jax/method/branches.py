@@ -53,7 +53,12 @@ def spatial_layers(config: Config) -> int:
 
 
 def window_step(
-    config: Config, params: dict, pixels: Float[Array, "N h w 3"], regions: Int[Array, "N h w"], cap: int
+    config: Config,
+    params: dict,
+    pixels: Float[Array, "N h w 3"],
+    regions: Int[Array, "N h w"],
+    cap: int,
+    similar: Float[Array, "N gh gw C"] | None = None,
 ) -> WindowStages:
     """All of the method that happens within a window.
 
@@ -63,8 +68,10 @@ def window_step(
       pixels: CLIP-normalised windows.
       regions: their region maps, any ids.
       cap: at least the number of distinct ids in any one window.
+      similar: unit-length features on the similarity grid; by default those of the backbone on the windows.
     """
-    similar = patch_features(config, params, pixels)
+    if similar is None:
+        similar = patch_features(config, params, pixels)
     merged, attention = correlate(config, similar, regions, cap)
     features = clip_features(config, params["clip"], pixels, similar, merged, attention, cap)
     return WindowStages(similar, merged, attention, features)

@@ -4,14 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from corrclip_jax.config import Config
+from corrclip_jax.config import FAMILIES, Config, similarity_network
 from corrclip_jax.method import windows_padded
+from corrclip_jax.method.bank import Bank
 from corrclip_jax.params.structure import check_params
 from corrclip_jax.regions.sources import SOURCES, can_find
 from corrclip_jax.text.embedding import TextEmbedding
 
 
-def check_inputs(config: Config, params, images, text: TextEmbedding, sizes, regions) -> None:
+def check_inputs(config: Config, params, images, text: TextEmbedding, sizes, regions, bank=None) -> None:
     """Check what `segment` is called with; the arguments are its own, with `text` as a `TextEmbedding`.
 
     Raises:
@@ -39,6 +40,49 @@ def check_inputs(config: Config, params, images, text: TextEmbedding, sizes, reg
         _check_sizes(config, images, sizes)
     if regions is not None:
         _check_regions(config, images, regions, sizes)
+    if bank is not None:
+        check_bank(config, bank)
+        _check_text_of(text, bank)
+
+
+def check_bank(config: Config, bank: Bank) -> None:
+    """Check that a bank's keys and main values are those of a model.
+
+    Raises:
+      ValueError: for a model that does without a bank, and for a bank of another backbone or CLIP.
+    """
+    if config.method.similarity_of != "image":
+        raise ValueError(
+            "a bank needs features of whole images: load a model of CorrCLIPv2, or set config.method.similarity_of "
+            "to 'image'."
+        )
+    name, network = similarity_network(config)
+    if bank.width != network.width:
+        raise ValueError(
+            f"the bank's keys are {bank.width} wide and the features of the model's {FAMILIES[name].title} "
+            f"{network.width}. Give a bank that was built with the same backbone."
+        )
+    if "main" not in bank.values or bank.values["main"].shape[1] != config.clip.embed_dim:
+        widths = {name: values.shape[1] for name, values in bank.values.items()}
+        raise ValueError(
+            f"the bank must have values 'main' of the model's CLIP, {config.clip.embed_dim} wide. It has {widths}. "
+            "Give a bank that was built with the same CLIP."
+        )
+
+
+def _check_text_of(text: TextEmbedding, bank: Bank) -> None:
+    if (others := set(bank.values) - {"main"}) != set(text.others):
+        raise ValueError(
+            f"text_emb must hold the queries in each other CLIP of the bank, {sorted(others) or 'none'}. It holds "
+            f"{sorted(text.others) or 'none'}: embed the class names with those CLIPs, or leave their values out "
+            "of the bank."
+        )
+    for other, features in text.others.items():
+        if features.shape[1] != bank.values[other].shape[1]:
+            raise ValueError(
+                f"the queries in the CLIP {other!r} are {features.shape[1]} wide and the bank's values of it "
+                f"{bank.values[other].shape[1]}. Give those of one CLIP."
+            )
 
 
 def _check_sizes(config: Config, images, sizes) -> None:

@@ -5,6 +5,8 @@ up-sampled, decided and dropped before the next one.
 Shapes: (ny, nx) windows, (gh, gw) grid of a window, D joint width, Q queries, K classes, (H0, W0) image.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,15 +52,21 @@ def classify(
     columns: Float[Array, "W0 *n cells_x"] | Float[np.ndarray, "W0 *n cells_x"],
     text: TextEmbedding,
     method: MethodConfig,
+    fuse: Callable[[Array, Array], Array] | None = None,
 ) -> tuple[Int[Array, "H0 W0"], Float[Array, "H0 W0"]]:
     """The best class of every pixel and its probability.
 
     A class's probability is that of its best query, and the softmax keeps the order of the logits, so that the
-    best query alone decides; its probability needs one sum over the queries.
+    best query alone decides; its probability needs one sum over the queries. `fuse` may change the logits
+    [h, Q, W0] of some of the image's rows, given their numbers [h].
     """
 
-    def decide(rows):
-        logits = method.logit_scale * upsample(grid, rows, columns)
+    def decide(block):
+        rows, numbers = block
+        logits = upsample(grid, rows, columns)
+        if fuse is not None:
+            logits = fuse(logits, numbers)
+        logits = method.logit_scale * logits
         logits = jnp.where(text.query_to_class[:, None] < 0, -jnp.inf, logits)
         best = logits.argmax(axis=1)
         highest = logits.max(axis=1)
@@ -72,7 +80,8 @@ def classify(
     blocks = jnp.pad(rows, ((0, -height % size), *[(0, 0)] * (rows.ndim - 1))).reshape(
         -1, size, *rows.shape[1:]
     )
-    labels, scores = jax.lax.map(decide, blocks)
+    numbers = jnp.arange(len(blocks) * size).reshape(-1, size)
+    labels, scores = jax.lax.map(decide, (blocks, jnp.minimum(numbers, height - 1)))
     return labels.reshape(-1, width)[:height], scores.reshape(-1, width)[:height]
 
 

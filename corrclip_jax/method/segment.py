@@ -5,7 +5,8 @@ shape. Shapes: B images [H0, W0], N windows [h, w] on a grid [gh, gw], D joint w
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +15,38 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from corrclip_jax.config import Config
 from corrclip_jax.method import labels
+from corrclip_jax.method.bank_arrays import bank_specs
 from corrclip_jax.method.branches import spatial_layers, window_step
 from corrclip_jax.method.checks import check_inputs
 from corrclip_jax.method.correlation import compact, normalise
 from corrclip_jax.method.sliding_windows import ImageWindows, SlidingWindows, sliding_windows
+from corrclip_jax.method.support import Support, SupportMap, region_support
+from corrclip_jax.method.whole_image import WholeImages, whole_images
 from corrclip_jax.regions.sources import find_regions
 from corrclip_jax.runtime.sharding import explicit_mesh, sharded
 from corrclip_jax.text.embedding import TextEmbedding, as_text_embedding
+
+
+class SupportedResult(NamedTuple):
+    """A `Result`, and what a bank said about each region.
+
+    Rows of the last three are the regions of an image by ascending id, as `numpy.unique(regions)` lists them; the
+    first may be the unsegmented pixels. Rows without a region, and of ids lost in the resized image, have no
+    neighbours.
+
+    Attributes:
+      labels, scores, regions: as in `Result`.
+      neighbours: ids of the nearest entries of the bank, nearest first; -1 where there are fewer.
+      similarities: of the neighbours, larger is nearer (see `bank.search`).
+      support: logits of the queries by the neighbours' values.
+    """
+
+    labels: Int[Array, "B H0 W0"]
+    scores: Float[Array, "B H0 W0"]
+    regions: Int[Array, "B H0 W0"]
+    neighbours: Int[Array, "B R k"]
+    similarities: Float[Array, "B R k"]
+    support: Float[Array, "B R Q"]
 
 
 class Result(NamedTuple):
@@ -40,10 +66,10 @@ class Result(NamedTuple):
     regions: Int[Array, "B H0 W0"]
 
 
-def make_segment(config: Config, *, mesh: Mesh | None = None) -> Callable[..., Result]:
+def make_segment(config: Config, *, mesh: Mesh | None = None) -> Callable[..., Any]:
     """The segmentation function of a configuration.
 
-    It is called as `segment(params, images, text_emb, *, sizes=None, regions=None)`:
+    It is called as `segment(params, images, text_emb, *, sizes=None, regions=None, bank=None)`:
 
     - `params`: the tree of `load`: "clip", the backbone of the similarities ("dino") and, where regions are to be
       found, the network of the configured source ("sam2").
@@ -55,6 +81,8 @@ def make_segment(config: Config, *, mesh: Mesh | None = None) -> Callable[..., R
       `config.method.max_windows` of an image. An image of size 0 fills up a batch.
     - `regions`: integer [B, H0, W0], region maps to use in place of found ones. Ids are 0 and above; the smallest
       id of an image stands for unsegmented pixels, at most `config.method.max_regions` others are regions.
+    - `bank`: a `Bank` of unlabelled images, made with the same backbone and CLIP. `text_emb` must hold the queries
+      in every CLIP that the bank has values of. With a mesh it is divided over its devices (`put_bank`).
 
     A call that does not fit into the device's memory ends in XLA's `RESOURCE_EXHAUSTED`: give fewer images a call,
     or less at once (`method.windows_per_chunk`, `method.rows_per_chunk`, `regions.points_per_chunk`). `Segmenter`
@@ -66,29 +94,41 @@ def make_segment(config: Config, *, mesh: Mesh | None = None) -> Callable[..., R
         explicit axes, that mesh.
 
     Returns:
-      The function, which returns a `Result`.
+      The function, which returns a `Result`, with a bank a `SupportedResult`.
 
     Raises:
       ValueError: by either function, for a configuration, parameters or arrays that do not fit, at trace time.
     """
     spatial_layers(config)
 
-    def run(params, text, images, sizes, regions) -> Result:
+    def run(axes, params, text, bank, images, sizes, regions) -> Result | SupportedResult:
         with jax.default_matmul_precision("highest"):
             windows = sliding_windows(images.shape[1:3], sizes, config)
             if regions is None:
                 regions, cap = find_regions(config, params, images, sizes)
             else:
                 regions, cap = regions.astype(jnp.int32), config.method.max_regions + 1
-            features = image_features(config, params, images, regions, cap, windows)
-            return label_images(config, features, text, regions, cap, windows)
+            if config.method.similarity_of == "window":
+                features = image_features(config, params, images, regions, cap, windows)
+                return label_images(config, features, text, regions, cap, windows)
+            whole = whole_images(config, params, images, sizes, windows.resized(len(images)))
+            features = image_features(config, params, images, regions, cap, windows, whole)
+            support = None
+            if bank is not None:
+                inside = windows.fill_outside(regions)
+                support = region_support(whole, inside, cap, bank, text, config.method, axes)
+            return label_images(config, features, text, regions, cap, windows, support)
 
-    def segment(params, images, text_emb, *, sizes=None, regions=None) -> Result:
+    def segment(params, images, text_emb, *, sizes=None, regions=None, bank=None) -> Result | SupportedResult:
         text = as_text_embedding(text_emb)
-        check_inputs(config, params, images, text, sizes, regions)
+        check_inputs(config, params, images, text, sizes, regions, bank)
         sizes = None if sizes is None else jnp.asarray(sizes, jnp.int32)
         devices = explicit_mesh(images) if mesh is None else mesh
-        return (run if devices is None else sharded(run, devices))(params, text, images, sizes, regions)
+        spread: Callable[..., Any] = partial(run, None)
+        if devices is not None:
+            divided = None if bank is None else bank_specs(bank, devices.axis_names)
+            spread = sharded(partial(run, devices.axis_names), devices, divided)
+        return spread(params, text, bank, images, sizes, regions)
 
     return segment
 
@@ -100,17 +140,19 @@ def image_features(
     regions: Int[Array, "B H0 W0"],
     cap: int,
     windows: SlidingWindows,
+    whole: WholeImages | None = None,
 ) -> Float[Array, "B ny nx gh gw D"] | Float[Array, "B n gh gw D"]:
     """Unit-length features of every window's cells; the windows of all images are one batch for the networks.
 
-    Of padded images the windows are one axis of `windows_padded.most_windows`, an image's own first.
+    Of padded images the windows are one axis of `windows_padded.most_windows`, an image's own first. Similarities
+    are those of the features of `whole` images, where these are given.
     """
 
-    def step(pixels, regions):
+    def step(pixels, regions, similar):
         # A padded window holds one id more than its image.
-        return normalise(window_step(config, params, pixels, regions, cap + 1).features)
+        return normalise(window_step(config, params, pixels, regions, cap + 1, similar).features)
 
-    return windows.map(step, images, regions)
+    return windows.map(step, images, regions, whole)
 
 
 def label_images(
@@ -120,15 +162,17 @@ def label_images(
     regions: Int[Array, "B H0 W0"],
     cap: int,
     windows: SlidingWindows,
-) -> Result:
-    """Features to labels at the images' own size, corrected by region."""
+    support: Support | None = None,
+) -> Result | SupportedResult:
+    """Features to labels at the images' own size, corrected by region; joined with the support of regions."""
 
-    def one_image(image: ImageWindows, features, regions) -> Result:
+    def one_image(image: ImageWindows, features, regions, support) -> Result:
         # Pixels outside of the image take a region id that is there anyway.
         regions = jnp.where(image.inside, regions, regions[0, 0])
-        grid = image.logits(features, text.features)
-        found, scores = labels.classify(grid, image.rows, image.columns, text, config.method)
         ids = compact(regions, cap)
+        grid = image.logits(features, text.features)
+        fuse = None if support is None else SupportMap(support, ids, image.size, image.resized).fuse
+        found, scores = labels.classify(grid, image.rows, image.columns, text, config.method, fuse)
         if config.parts.correction:
             found = labels.correct_by_region(found, jnp.where(image.inside, ids, cap), cap, text.num_classes)
         valid = image.inside & (ids.max() < cap) & (regions.min() >= 0) & image.fits
@@ -138,4 +182,7 @@ def label_images(
             jnp.where(image.inside, regions, -1),
         )
 
-    return windows.map_images(one_image, features, regions)
+    result = Result(*windows.map_images(one_image, features, regions, support))
+    if support is None:
+        return result
+    return SupportedResult(*result, *support.said())

@@ -135,8 +135,3 @@ def stitch_matrix(axis: Axis, grid: int) -> Float[np.ndarray, "length cells"]:
         count[start : start + axis.window] += 1
     average = placed.reshape(axis.resized, -1) / count[:, None]
     return resize.bilinear_matrix(axis.resized, axis.length) @ average
-
-
-def grid_of(plan: WindowPlan, patch_size: int) -> tuple[int, int]:
-    """The patch grid of a padded window; pixels beyond the last whole patch have none."""
-    return plan.y.padded // patch_size, plan.x.padded // patch_size

@@ -142,7 +142,7 @@ def _rounded_otherwise(shorter: int, longer: int, method: MethodConfig) -> Int[n
 
 
 def map_windows(
-    function: Callable[[Float[Array, "N h w 3"], Int[Array, "N h w"]], Float[Array, "N ..."]],
+    function: Callable[..., Float[Array, "N ..."]],
     images: UInt8[Array, "B Hp Wp 3"],
     regions: Int[Array, "B Hp Wp"],
     plan: PaddedPlan,
@@ -150,6 +150,9 @@ def map_windows(
     size: int,
 ) -> Float[Array, "B n ..."]:
     """Apply a function to the windows of all images, up to `size` at a time.
+
+    It is called with the windows' pixels and region ids, and with the number of each window's image, the image's
+    plan and the window's number in it.
 
     How many chunks there are is data: first whole chunks of `size`, then smaller ones (see `chunk_sizes`), so that
     no window is computed that no image has, except for the rest of the last chunk. Windows beyond an image's number
@@ -166,7 +169,7 @@ def map_windows(
         index = place - first[image]
         one = jax.tree.map(lambda x: x[image], plan)
         cut = jax.vmap(lambda image, ids, one, i: cut_window(image, ids, one, i, window, method))
-        return function(*cut(images[image], regions[image], one, index))
+        return function(*cut(images[image], regions[image], one, index), image, one, index)
 
     large, small = chunk_sizes(len(images), most, size)
     out = jax.eval_shape(lambda start: chunk(start, small), jax.ShapeDtypeStruct((), jnp.int32))

@@ -4,14 +4,18 @@ Parameter names are the published ones (`blocks.0` is `blocks_0`), query, key an
 Shapes: B batch, (h, w) grid, T = 1 + h w tokens, C width.
 """
 
+import math
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from corrclip_jax.config import DINOConfig
 from corrclip_jax.models.layers import (
     MLP,
+    ROUNDING_GUARD,
     LayerNorm,
     PatchEmbed,
     Projection,
@@ -19,7 +23,9 @@ from corrclip_jax.models.layers import (
     gelu,
     interpolate_positions,
 )
+from corrclip_jax.models.vit import resized_positions, visible_tokens
 from corrclip_jax.ops.attention import attention
+from corrclip_jax.ops.resize import bicubic_rows
 
 _EPSILON = 1e-6
 
@@ -32,14 +38,18 @@ class Attention(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
-        """Attend, then project."""
+    def __call__(
+        self, x: Float[Array, "B T C"], visible: Bool[Array, "B 1 T"] | None = None
+    ) -> Float[Array, "B T C"]:
+        """Attend to the tokens that are visible, then project."""
         heads = (*x.shape[:2], self.heads, self.width // self.heads)
         q, k, v = (
             nn.Dense(self.width, dtype=self.dtype, name=name)(x).reshape(heads)
             for name in ("query", "key", "value")
         )
-        return nn.Dense(self.width, dtype=self.dtype, name="proj")(attention(q, k, v).reshape(x.shape))
+        return nn.Dense(self.width, dtype=self.dtype, name="proj")(
+            attention(q, k, v, visible).reshape(x.shape)
+        )
 
 
 class QueryPlusKey(nn.Module):
@@ -63,11 +73,13 @@ class Block(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+    def __call__(
+        self, x: Float[Array, "B T C"], visible: Bool[Array, "B 1 T"] | None = None
+    ) -> Float[Array, "B T C"]:
         """Residual attention, residual MLP."""
         config = self.config
         normed = LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm1")(x)
-        x = x + Attention(config.width, config.heads, self.dtype, name="attn")(normed)
+        x = x + Attention(config.width, config.heads, self.dtype, name="attn")(normed, visible)
         normed = LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm2")(x)
         return x + MLP(int(config.width * config.mlp_ratio), gelu, dtype=self.dtype, name="mlp")(normed)
 
@@ -92,8 +104,13 @@ class DINO(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
-        """Features [B, H // p, W // p, C], not normalised, of ImageNet-normalised images [B, H, W, 3]."""
+    def __call__(
+        self, images: Float[Array, "B H W 3"], grids: Int[Array, "B 2"] | None = None
+    ) -> Float[Array, "B h w C"]:
+        """Features [B, H // p, W // p, C], not normalised, of ImageNet-normalised images [B, H, W, 3].
+
+        `grids` as in `models.vit`.
+        """
         config = self.config
         native = config.image_size // config.patch_size
         patches = PatchEmbed(config.width, config.patch_size, dtype=self.dtype, name="patch_embed")(images)
@@ -101,13 +118,29 @@ class DINO(nn.Module):
         pos_embed = self.param("pos_embed", nn.initializers.normal(0.02), (1, 1 + native**2, config.width))
 
         batch, h, w, width = patches.shape
-        positions = pos_embed[0, 1:]
-        if (h, w) != (native, native):
-            positions = interpolate_positions(positions, h, w)
-        x = patches.reshape(batch, h * w, width) + positions.astype(self.dtype)[None]
+        positions = pos_embed[:, 1:]
+        if grids is not None:
+            positions = jax.vmap(lambda own: grid_positions(pos_embed[0, 1:], (h, w), own))(grids)
+        elif (h, w) != (native, native):
+            positions = interpolate_positions(pos_embed[0, 1:], h, w)[None]
+        x = patches.reshape(batch, h * w, width) + positions.astype(self.dtype)
         class_token = jnp.broadcast_to(cls_token + pos_embed[:, :1], (batch, 1, width))
         x = jnp.concatenate([class_token.astype(self.dtype), x], axis=1)
+        visible = visible_tokens(grids, 1, (h, w))
         for index in range(config.layers - 1):
-            x = Block(config, self.dtype, name=f"blocks_{index}")(x)
+            x = Block(config, self.dtype, name=f"blocks_{index}")(x, visible)
         x = LastBlock(config, self.dtype, name=f"blocks_{config.layers - 1}")(x)
         return x[:, 1:].reshape(batch, h, w, width)
+
+
+def grid_positions(
+    embedding: Float[Array, "N C"], grid: tuple[int, int], own: Int[Array, "2"]
+) -> Float[Array, "{grid[0]}*{grid[1]} C"]:
+    """`interpolate_positions` for `own` rows and columns, which may be traced, of a larger grid."""
+    native = math.isqrt(len(embedding))
+    unchanged = (own[0] == native) & (own[1] == native)
+    rows, columns = (
+        jnp.where(unchanged, jnp.eye(side, native), bicubic_rows(side, native, own[axis], ROUNDING_GUARD))
+        for axis, side in enumerate(grid)
+    )
+    return resized_positions(embedding, rows, columns).reshape(grid[0] * grid[1], -1)

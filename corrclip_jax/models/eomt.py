@@ -7,16 +7,15 @@ registers, patches. M = G * 2 ** upscale blocks is the side of the masks.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from corrclip_jax.config import EoMTConfig
-from corrclip_jax.models.layers import MLP, LayerNorm, PatchEmbed, Upscale, gelu
+from corrclip_jax.models.layers import LayerNorm, PatchEmbed, Upscale, gelu
+from corrclip_jax.models.vit import Block
 from corrclip_jax.ops import resize
-from corrclip_jax.ops.attention import attention
 
 _EPSILON = 1e-6
 
@@ -41,74 +40,6 @@ class Embeddings(nn.Module):
         prefix = jnp.concatenate([self.cls_token, self.register_tokens], axis=1).astype(self.dtype)
         prefix = jnp.broadcast_to(prefix, (len(images), *prefix.shape[1:]))
         return jnp.concatenate([prefix, patches + self.position_embeddings.astype(self.dtype)[None]], axis=1)
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention; a token sees those where `visible` is True."""
-
-    width: int
-    heads: int
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "B T C"], visible: Bool[Array, "B T T"] | None = None
-    ) -> Float[Array, "B T C"]:
-        """Attend, then project."""
-        heads = (*x.shape[:2], self.heads, self.width // self.heads)
-        q, k, v = (
-            nn.Dense(self.width, dtype=self.dtype, name=name)(x).reshape(heads)
-            for name in ("q_proj", "k_proj", "v_proj")
-        )
-        out = attention(q, k, v, visible).reshape(x.shape)
-        return nn.Dense(self.width, dtype=self.dtype, name="out_proj")(out)
-
-
-class GatedMLP(nn.Module):
-    """SwiGLU, two thirds as wide as an MLP would be, rounded up to a multiple of eight."""
-
-    width: int
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
-        """Project down what the gate lets through."""
-        gate, up = (nn.Dense(self.width, dtype=self.dtype, name=name)(x) for name in ("gate_proj", "up_proj"))
-        return nn.Dense(x.shape[-1], dtype=self.dtype, name="down_proj")(jax.nn.silu(gate) * up)
-
-
-class LayerScale(nn.Module):
-    """A factor a channel."""
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
-        """Scale."""
-        factors = self.param("lambda1", nn.initializers.ones, x.shape[-1:])
-        return x * factors.astype(x.dtype)[None, None]
-
-
-class Block(nn.Module):
-    """A pre-LN transformer block with layer scale."""
-
-    config: EoMTConfig
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "B T C"], visible: Bool[Array, "B T T"] | None = None
-    ) -> Float[Array, "B T C"]:
-        """Residual attention, residual MLP."""
-        config = self.config
-        normed = LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm1")(x)
-        mixed = Attention(config.width, config.heads, self.dtype, name="attention")(normed, visible)
-        x = x + LayerScale(name="layer_scale1")(mixed)
-        normed = LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm2")(x)
-        hidden = int(config.width * config.mlp_ratio)
-        if config.swiglu:
-            mlp: nn.Module = GatedMLP((int(hidden * 2 / 3) + 7) // 8 * 8, self.dtype, name="mlp")
-        else:
-            mlp = MLP(hidden, gelu, dtype=self.dtype, name="mlp")
-        return x + LayerScale(name="layer_scale2")(mlp(normed))
 
 
 class ByChannel(nn.Module):

@@ -155,6 +155,10 @@ class PatchEmbed(nn.Module):
         return out
 
 
+ROUNDING_GUARD = 0.1
+"""What the DINO and CLIP programs add to a grid before they divide it by the native one."""
+
+
 def interpolate_positions(
     embedding: Float[Array, "N C"], height: int, width: int
 ) -> Float[Array, "{height}*{width} C"]:
@@ -165,8 +169,8 @@ def interpolate_positions(
     """
     native = math.isqrt(embedding.shape[0])
     grid = embedding.reshape(native, native, -1)
-    rows = resize.bicubic_matrix(native, height, (height + 0.1) / native)
-    columns = resize.bicubic_matrix(native, width, (width + 0.1) / native)
+    rows = resize.bicubic_matrix(native, height, (height + ROUNDING_GUARD) / native)
+    columns = resize.bicubic_matrix(native, width, (width + ROUNDING_GUARD) / native)
     return resize.separable(grid, rows, columns).reshape(height * width, -1)
 
 

@@ -12,18 +12,22 @@ def attention(
     q: Float[Array, "B T H D"],
     k: Float[Array, "B S H D"],
     v: Float[Array, "B S H V"],
-    mask: Bool[Array, "#B T S"] | None = None,
+    mask: Bool[Array, "#B #T S"] | None = None,
 ) -> Float[Array, "B T H V"]:
     """Scaled dot-product attention; the softmax is float32 whatever the inputs are. V is at most D.
 
-    A query sees the keys where `mask` is True. The implementation is chosen for the platform that the program
-    is lowered for: on CPU plain matrix products by head (XLA's batched products of long sequences are several
-    times slower there); on NVIDIA GPUs cuDNN's flash attention where it takes the operands (bfloat16, see
-    `flash`); elsewhere `jax.nn.dot_product_attention`, which XLA fuses.
+    A query sees the keys where `mask` is True; a mask of one row holds for all queries. The implementation is
+    chosen for the platform that the program is lowered for: on CPU plain matrix products by head (XLA's batched
+    products of long sequences are several times slower there); on NVIDIA GPUs cuDNN's flash attention where it
+    takes the operands (bfloat16, see `flash`); elsewhere `jax.nn.dot_product_attention`, which XLA fuses.
     """
     operands = (q, k, v) if mask is None else (q, k, v, jnp.broadcast_to(mask, (q.shape[0], *mask.shape[1:])))
-    own = {"cuda": flash_attention} if can_flash(q, k) else {}
+    own = {"cuda": _attention_flash} if can_flash(q, k) else {}
     return jax.lax.platform_dependent(*operands, cpu=_attention_by_head, **own, default=_attention_fused)
+
+
+def _attention_flash(q: Array, k: Array, v: Array, *mask: Array) -> Array:
+    return flash_attention(q, k, v, *(jnp.broadcast_to(m, (len(q), q.shape[1], k.shape[1])) for m in mask))
 
 
 def _attention_fused(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
@@ -58,7 +62,9 @@ def _attention_by_head(q: Array, k: Array, v: Array, mask: Array | None = None) 
     def one_head(q: Array, k: Array, v: Array, *mask: Array) -> Array:
         if queries * keys <= _IN_BLOCKS:
             return attend(q, k, v, *mask)
-        return map_rows(lambda q, *mask: attend(q, k, v, *mask), _ROWS, q, *mask)[:, : v.shape[-1]]
+        shared = [m for m in mask if len(m) == 1]  # one row, of all queries
+        own = [m for m in mask if len(m) > 1]
+        return map_rows(lambda q, *own: attend(q, k, v, *shared, *own), _ROWS, q, *own)[:, : v.shape[-1]]
 
     def one_example(example: tuple[Array, ...]) -> Array:
         heads, mask = example[:3], [x[0] for x in example[3:]]

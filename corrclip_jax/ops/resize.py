@@ -51,10 +51,14 @@ def bilinear_matrix(size: int, out: int) -> Float[np.ndarray, "out size"]:
     return bilinear_rows(np.arange(out), size, out)
 
 
-def bilinear_rows(index: Axis1, size: int, out: Length) -> Any:
-    """The rows `index` [n, size] of `bilinear_matrix`; `index` and `out` may be traced."""
+def bilinear_rows(index: Axis1, size: Length, out: Length, padded: int | None = None) -> Any:
+    """The rows `index` [n, size] of `bilinear_matrix`; all may be traced.
+
+    Where `size` is traced, `padded` is the static number of columns, those beyond `size` being zero.
+    """
     low, high, weight = linear_taps(index, size, out)
-    at_low, at_high = ((tap[:, None] == np.arange(size)[None]).astype(np.float32) for tap in (low, high))
+    cells = np.arange(int(size) if padded is None else padded)[None]
+    at_low, at_high = ((tap[:, None] == cells).astype(np.float32) for tap in (low, high))
     return at_low * (1 - weight)[:, None] + at_high * weight[:, None]
 
 
@@ -102,6 +106,39 @@ def bicubic_matrix(size: int, out: int, scale: float) -> Float[np.ndarray, "out 
     return matrix.astype(np.float32)
 
 
+def bicubic_rows(rows: int, size: int, out: Length, more: float = 0.0) -> Any:
+    """Rows [rows, size] of torch's bicubic resize (a = -0.75, clamped edges) by the sizes; `out` may be traced.
+
+    With `more` the scale factor is (out + more) / size, as some programs have it.
+    """
+    xp = _module(out)
+    half = np.float32(0.5)
+    step = np.float32(size) / (xp.asarray(out, np.float32) + np.float32(more)) if more else _ratio(size, out)
+    position = step * (np.arange(rows, dtype=np.float32) + half) - half
+    taps = xp.floor(position).astype(np.int32)[:, None] + np.arange(-1, 3, dtype=np.int32)[None]
+    weights = _keys(abs(position[:, None] - taps.astype(np.float32)), xp=xp)
+    return _gather_taps(xp.clip(taps, 0, size - 1), weights, size)
+
+
+def bicubic_antialias_rows(rows: int, size: int, out: Length) -> Any:
+    """Rows [rows, size] of torch's bicubic resize with antialias (a = -0.5); `out` may be traced.
+
+    A source pixel weighs by the distance of the centres in steps of the coarser grid; weights sum to one.
+    """
+    xp = _module(out)
+    centre = (np.arange(rows, dtype=np.float32) + np.float32(0.5)) * _ratio(size, out)
+    distance = abs(centre[:, None] - np.arange(size, dtype=np.float32)[None] - np.float32(0.5))
+    weights = _keys(distance / xp.maximum(_ratio(size, out), np.float32(1)), np.float32(-0.5), xp)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _gather_taps(taps: Any, weights: Any, size: int) -> Any:
+    """The matrix [n, size] with each row's `weights` [n, k] at its columns `taps` [n, k], summed where equal."""
+    return ((taps[..., None] == np.arange(size)[None, None]).astype(np.float32) * weights[..., None]).sum(
+        axis=1
+    )
+
+
 def separable(
     x: Float[Array, "*batch H W C"],
     rows: Float[np.ndarray, "h H"] | Float[Array, "h H"],
@@ -115,6 +152,13 @@ def separable(
 def bilinear(x: Float[Array, "*batch H W C"], height: int, width: int) -> Float[Array, "*batch h w C"]:
     """Bilinear resize of channel-last maps, half-pixel centres, no antialias."""
     return separable(x, bilinear_matrix(x.shape[-3], height), bilinear_matrix(x.shape[-2], width))
+
+
+def bilinear_at(x: Float[Array, "H W C"], rows: tuple, columns: tuple) -> Float[Array, "h w C"]:
+    """The samples of `bilinear` at the given rows and columns, which are results of `linear_taps`."""
+    (top, bottom, lower), (first, second, right) = rows, columns
+    x = x[:, first] * (1 - right)[None, :, None] + x[:, second] * right[None, :, None]
+    return x[top] * (1 - lower)[:, None, None] + x[bottom] * lower[:, None, None]
 
 
 def photo(x: UInt8[Array, "*batch H W C"], height: int, width: int) -> UInt8[Array, "*batch h w C"]:
@@ -235,8 +279,8 @@ def _module(*values: Any) -> ModuleType:
     return jnp if any(isinstance(value, jax.Array) for value in values) else np
 
 
-def _keys(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
-    """Keys' cubic convolution kernel at distances of at most 2."""
+def _keys(distance: Any, a: float | np.float32 = -0.75, xp: ModuleType = np) -> Any:
+    """Keys' cubic convolution kernel."""
     near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
     far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
-    return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
+    return xp.where(distance <= 1, near, xp.where(distance < 2, far, np.float32(0)))

@@ -28,13 +28,30 @@ def windows_at_once(config: Config, memory: int | None) -> int:
     if config.method.windows_per_chunk is not None:
         return config.method.windows_per_chunk
     _, backbone = similarity_network(config)
-    cells = (config.method.window // backbone.patch_size) ** 2
+    network, cells = backbone, (config.method.window // backbone.patch_size) ** 2
+    if config.method.similarity_of == "image":
+        network = config.clip.vision
+        cells = (2 * (config.method.window // network.patch_size)) ** 2
     if memory is None:
         return max(1, _CPU_CELLS // cells)
     # The correlations' matrices, those of attention where it is not fused, and a block's activations.
-    matrices = 4 if config.dtype == "bfloat16" else 4 + 2 * backbone.heads
-    activations = (backbone.mlp_ratio + 8) * backbone.width
+    matrices = 4 if config.dtype == "bfloat16" else 4 + 2 * network.heads
+    activations = (network.mlp_ratio + 8) * network.width
+    if network is not backbone:
+        activations += 6 * backbone.width  # the features at two pixels per cell and axis
     return _fitting(memory * _WINDOWS_SHARE, _FLOAT * cells * (matrices * cells + activations), _MOST_WINDOWS)
+
+
+def images_at_once(config: Config, patches: int, memory: int | None) -> int:
+    """Whole images of so many `patches` that go through the backbone of the similarities together."""
+    _, backbone = similarity_network(config)
+    if memory is None:
+        return max(1, _CPU_CELLS // patches)
+    matrices = 1 if config.dtype == "bfloat16" else 2 * backbone.heads
+    activations = (backbone.mlp_ratio + 8) * backbone.width
+    return _fitting(
+        memory * _WINDOWS_SHARE, _FLOAT * patches * (matrices * patches + activations), _MOST_WINDOWS
+    )
 
 
 def points_at_once(config: Config, memory: int | None) -> int:

@@ -38,24 +38,28 @@ def explicit_mesh(array: Any) -> Mesh | AbstractMesh | None:
     return sharding.mesh if isinstance(array, jax.core.Tracer) else array.sharding.mesh
 
 
-def sharded(function: Callable[..., Tree], mesh: Mesh | AbstractMesh) -> Callable[..., Tree]:
-    """`function(params, text, *batched)` with the batched arguments divided among the devices.
+def sharded(
+    function: Callable[..., Tree], mesh: Mesh | AbstractMesh, bank: Any = None
+) -> Callable[..., Tree]:
+    """`function(params, text, bank, *batched)` with the batched arguments divided among the devices.
 
-    Parameters and text may arrive divided in any way; each device gets all of them.
+    Parameters and text may arrive divided in any way; each device gets all of them. `bank` has the specs of
+    the bank.
 
     Raises:
       ValueError: by the function, where the batch cannot be divided evenly.
     """
     divided_spec = P(mesh.axis_names)
 
-    def call(params: Any, text: Any, *batched: Any) -> Tree:
+    def call(params: Any, text: Any, entries: Any, *batched: Any) -> Tree:
         count = len(jax.tree.leaves(batched)[0])
         if count % mesh.size:
             raise ValueError(
                 f"the batch must be divisible by the mesh's {mesh.size} devices. Got {count} images: fill it up "
                 "with images of size 0 (sizes=)."
             )
-        arguments, specs = (params, text, *batched), (P(), P(), *(divided_spec for _ in batched))
+        arguments = (params, text, entries, *batched)
+        specs = (P(), P(), bank, *(divided_spec for _ in batched))
         if AxisType.Explicit in mesh.axis_types:  # such arrays are never moved implicitly
             arguments = tuple(_reshard(*pair, mesh) for pair in zip(arguments, specs, strict=True))
         # Replicated values stay replicated; the check cannot see that through loops of different lengths.

@@ -16,12 +16,18 @@ class TextEmbedding:
     """Unit vectors of the queries and the class that each belongs to.
 
     `query_to_class` is -1 for a padding query, whose features are zero. `num_classes` is K or, after
-    `pad_queries`, an upper bound of it; it is static, so another number compiles anew.
+    `pad_queries`, an upper bound of it; it is static, so another number compiles anew. `others` are the same
+    queries in other CLIPs, by the name that a bank gives those, each with a width D of its own.
     """
 
     features: Float[Array, "Q D"]
     query_to_class: Int[Array, " Q"]
     num_classes: int = flax.struct.field(pytree_node=False)
+    others: dict[str, Float[Array, "Q _"]] = flax.struct.field(default_factory=dict)
+
+    def of(self, clip: str) -> Float[Array, "Q _"]:
+        """The queries in a CLIP: "main", the segmenting one, or one of `others`."""
+        return self.features if clip == "main" else self.others[clip]
 
 
 def as_text_embedding(
@@ -49,7 +55,14 @@ def as_text_embedding(
             f"query_to_class must hold one integer for each of the {queries} queries. Got {owner.dtype} of "
             f"shape {owner.shape}."
         )
-    return TextEmbedding(features, jnp.asarray(owner, jnp.int32), text_emb.num_classes)
+    for name, other in text_emb.others.items():
+        if other.ndim != 2 or len(other) != queries or not jnp.issubdtype(other.dtype, jnp.floating):
+            raise ValueError(
+                f"the text embeddings of the CLIP {name!r} must be floating-point, one row for each of the "
+                f"{queries} queries. Got {other.dtype} of shape {other.shape}."
+            )
+    others = {name: jnp.asarray(other, jnp.float32) for name, other in text_emb.others.items()}
+    return TextEmbedding(features, jnp.asarray(owner, jnp.int32), text_emb.num_classes, others)
 
 
 def query_bucket(queries: int) -> int:
@@ -72,8 +85,10 @@ def pad_queries(text_emb: TextEmbedding, size: int) -> TextEmbedding:
         raise ValueError(
             f"size must be at least {queries} (queries) and {text_emb.num_classes} (classes). Got {size}."
         )
+    more = ((0, size - queries), (0, 0))
     return TextEmbedding(
-        jnp.pad(text_emb.features, ((0, size - queries), (0, 0))),
-        jnp.pad(text_emb.query_to_class, (0, size - queries), constant_values=_PADDING),
+        jnp.pad(text_emb.features, more),
+        jnp.pad(text_emb.query_to_class, more[0], constant_values=_PADDING),
         size,
+        {name: jnp.pad(other, more) for name, other in text_emb.others.items()},
     )

@@ -105,8 +105,11 @@ def test_completion_can_be_installed():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--out", "x"), "--clip and --dino missing"),
-        (("--clip", "c.safetensors", "--out", "x"), "--dino missing"),
+        (
+            ("--out", "x"),
+            r"--clip and a backbone for similarities \(--dino, .*, --radio, --pe\) missing",
+        ),
+        (("--clip", "c.safetensors", "--out", "x"), r"\(--dino, .*\) missing"),
         (("here", "--clip", "c.safetensors", "--out", "x"), "not both"),
         (("gone", "--out", "x"), "gone is no folder"),
         (("--clip", "gone.pt", "--dino", "gone.pt", "--out", "x"), r"no checkpoint gone\.pt"),

@@ -11,7 +11,7 @@ from small_models import small_config
 
 from corrclip_jax.config import FAMILIES, Config, family_of, networks_of, select_regions, with_fields
 from corrclip_jax.method.segment import make_segment
-from corrclip_jax.method.similarity import BACKBONES, patch_features
+from corrclip_jax.method.similarity import BACKBONES, Backbone, patch_features
 from corrclip_jax.params.structure import check_params, init_params
 from corrclip_jax.regions.sources import SOURCES, score_regions
 from corrclip_jax.text.embedding import TextEmbedding
@@ -97,7 +97,7 @@ def new(tmp_path, monkeypatch):
     for row in module.ROWS:
         monkeypatch.setitem(FAMILIES, row.name, row)
     monkeypatch.setitem(SOURCES, "halves", module.SOURCE)
-    monkeypatch.setitem(BACKBONES, "colours", lambda pixels: pixels)
+    monkeypatch.setitem(BACKBONES, "colours", Backbone((0.5,) * 3, (0.5,) * 3))
     return module
 
 
@@ -167,5 +167,5 @@ def test_regions_are_selected_by_one_rule():
 
 @pytest.mark.parametrize(("field", "value"), [("similarity", "sam2"), ("similarity", "vgg")])
 def test_what_cannot_be_a_backbone_is_refused(field, value):
-    with pytest.raises(ValueError, match="similarity must be one of dino"):
+    with pytest.raises(ValueError, match="similarity must be one of dino, dinov2"):
         Config(**{field: value})

@@ -157,7 +157,8 @@ def test_shapes_of_published_sizes_show_their_configuration(name):
         clip.config_from_shapes(open_clip_shapes(config.clip), "open_clip", {}, config.clip.quick_gelu)
         == config.clip
     )
-    assert dino.config_from_shapes(dino_shapes(config.dino), "original", {}) == config.dino
+    if config.dino is not None:
+        assert dino.config_from_shapes(dino_shapes(config.dino), "original", {}) == config.dino
 
 
 @pytest.mark.parametrize(

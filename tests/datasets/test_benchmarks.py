@@ -1,6 +1,7 @@
 """The benchmarks: their table, their trees, and the class of every pixel, against the label files themselves."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,13 @@ import pytest
 from PIL import Image
 
 from corrclip_jax.config import MethodConfig, with_fields
-from corrclip_jax.datasets.benchmarks import benchmarks, open_benchmark, open_folders, published_miou
+from corrclip_jax.datasets.benchmarks import (
+    benchmarks,
+    in_version_two,
+    open_benchmark,
+    open_folders,
+    published_miou,
+)
 from corrclip_jax.datasets.dataset import Dataset, DatasetError, Example, first, with_region_files
 from corrclip_jax.datasets.label_files import LabelError, read_labels
 from corrclip_jax.datasets.marks import content_marks
@@ -85,6 +92,25 @@ def test_published_scores_are_found_by_model_regions_and_points():
     assert published_miou("voc21", "vit-b", "sam2", 32) == 74.8
     assert published_miou("ade847", "vit-b", "sam2", 8) is None
     assert published_miou("voc21", "tiny", "sam2", 8) is None
+    assert published_miou("voc21", "vit-b", "eomt", None) == 76.0
+    assert published_miou("voc21", "v2-l", "files", None, "COCO") == 82.3
+    assert published_miou("voc21", "v2-l", "files", None) == 79.5
+    assert published_miou("voc21", "v2-l", "files", None, "LAION") is None
+    assert published_miou("voc21", "vit-b", "sam2", 8, "COCO") is None
+
+
+def test_the_second_version_differs_where_its_program_does(tmp_path):
+    for name in ("cityscapes", "voc20"):
+        write_tree(name, tmp_path)
+    cityscapes, voc = (open_benchmark(name, tmp_path) for name in ("cityscapes", "voc20"))
+    second = in_version_two(cityscapes)
+    assert (cityscapes.method["resize_short"], second.method["resize_short"]) == (448, 784)
+    assert second.method["window"] == 224
+    pairs = zip(cityscapes.classes, second.classes, strict=True)
+    assert [pair for pair in pairs if pair[0] != pair[1]] == [(("people",), ("people, person",))]
+    assert in_version_two(voc) is voc
+    own = replace(cityscapes, classes=(("road",), ("sky",)))
+    assert in_version_two(own) is own
 
 
 # --- trees ---

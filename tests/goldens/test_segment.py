@@ -12,6 +12,7 @@ from corrclip_jax.config import with_fields
 from corrclip_jax.method import labels, windows
 from corrclip_jax.method.branches import window_step
 from corrclip_jax.method.segment import image_features, label_images, make_segment
+from corrclip_jax.method.similarity import similarity_grid
 from corrclip_jax.method.sliding_windows import sliding_windows
 from corrclip_jax.ops import resize
 from corrclip_jax.text.embedding import TextEmbedding
@@ -62,7 +63,7 @@ def test_first_window(run):
     regions = windows.cut_regions(jnp.asarray(golden["regions"], jnp.int32), plan)[:1]
     program_ids = np.where(regions[0] == windows.PADDING_REGION, 10000, regions[0])
     np.testing.assert_array_equal(program_ids, golden["window_regions"])
-    assert windows.grid_of(plan, config.dino.patch_size) == tuple(golden["window_grid"])
+    assert similarity_grid(config, pixels.shape[1:3]) == tuple(golden["window_grid"])
 
     stages = jax.jit(lambda *args: window_step(config, params, *args, cap=64))(pixels, regions)
     cells = stages.features.shape[1]

@@ -6,10 +6,11 @@ import sys
 import pytest
 from hub_server import HubServer
 from huggingface_hub import constants
-from small_hub import SMALL, small_repositories
+from small_hub import NETWORKS, SMALL, small_repositories
 from small_models import write_vocabulary
 
 from corrclip_jax.config import Config, with_fields
+from corrclip_jax.conversion.published import preset_models
 from corrclip_jax.hub import download, presets
 
 
@@ -42,7 +43,16 @@ def hub(home, tmp_path, monkeypatch):
 def small_presets(monkeypatch) -> dict[str, Config]:
     """Every preset with the small networks."""
     for name, config in presets.PRESETS.items():
-        small = with_fields(SMALL, name=name, clip={"quick_gelu": config.clip.quick_gelu})
+        networks = {family: NETWORKS[family] for family in preset_models(name) if family != "clip"}
+        small = with_fields(
+            SMALL, dino=None, sam2=None, name=name, similarity=config.similarity, parts=config.parts
+        )
+        small = with_fields(small, clip={"quick_gelu": config.clip.quick_gelu}, **networks)
+        small = with_fields(
+            small,
+            regions={"source": config.regions.source},
+            method={"similarity_of": config.method.similarity_of},
+        )
         monkeypatch.setitem(presets.PRESETS, name, small)
     return presets.PRESETS
 

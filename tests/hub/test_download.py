@@ -10,6 +10,7 @@ import pytest
 from huggingface_hub import constants, file_download
 from small_hub import PICKLES_ONLY, published_tensors
 
+from corrclip_jax.config import with_fields
 from corrclip_jax.conversion.find import find
 from corrclip_jax.conversion.published import preset_models, published_models, region_models
 from corrclip_jax.hub import download
@@ -37,7 +38,8 @@ def refusal(published=DINO) -> str:
 def test_every_preset_loads_without_torch_and_shares_its_parts(hub, small_presets, without_torch):
     for name in PRESETS:
         config, params = load(name)
-        assert (config.name, set(params)) == (name, {"clip", "dino", "sam2"})
+        assert (config.name, set(params)) == (name, set(preset_models(name)))
+        assert config == with_fields(PRESETS[name], vocabulary=config.vocabulary)
     fetched = hub.downloads()
     assert set(fetched.values()) == {1}
     wanted = {one.key for name in PRESETS for one in preset_models(name).values()}

@@ -109,7 +109,7 @@ def test_folders_of_one_name_do_not_share_a_conversion(home, tmp_path):
 def test_what_is_no_model_is_told(home, tmp_path):
     with pytest.raises(
         ValueError,
-        match=r"one of tiny, vit-b, vit-l, vit-h, open-b, fast-b, or a folder.*Got 'vit-x'",
+        match=r"one of tiny, vit-b, vit-l, vit-h, open-b, fast-b, v2-b, v2-l, v2-open, or a folder.*Got 'vit-x'",
     ):
         load("vit-x")
     with pytest.raises(ConversionError, match="neither a converted model"):
@@ -170,13 +170,13 @@ def test_networks_that_presets_share_have_one_configuration():
 
 
 def test_models_for_business_have_no_licence_that_forbids_it():
-    for name in ("open-b", "fast-b"):
+    for name in ("open-b", "fast-b", "v2-open"):
         assert {part.licence for part in preset_models(name).values()} <= {"MIT", "Apache-2.0"}
 
 
 def test_models_are_listed_with_their_licences(home):
     models = {model.name: model for model in available_models()}
-    assert list(models) == ["tiny", "vit-b", "vit-l", "vit-h", "open-b", "fast-b"]
+    assert list(models) == ["tiny", "vit-b", "vit-l", "vit-h", "open-b", "fast-b", "v2-b", "v2-l", "v2-open"]
     assert models["tiny"].converted
     assert set(models["tiny"].licences.values()) == {"Apache-2.0"}
     assert models["vit-b"].licences == {"clip": "CC-BY-NC-4.0", "dino": "Apache-2.0", "sam2": "Apache-2.0"}

@@ -71,7 +71,7 @@ def test_windows_and_stitching_equal_those_of_the_photo_alone(method, side, size
         one = jax.tree.map(lambda x: x[0], plan)
         grid = tuple(padded // patch for padded in windows_padded.window_shape(side, method))
         cut = windows_padded.map_windows(
-            lambda p, r: jnp.concatenate([p, r[..., None].astype(p.dtype)], -1), *data, plan, method, 2
+            lambda p, r, *_: jnp.concatenate([p, r[..., None].astype(p.dtype)], -1), *data, plan, method, 2
         )
         return cut, windows_padded.stitch_matrices(one, side, grid, method)
 
@@ -86,7 +86,7 @@ def test_windows_and_stitching_equal_those_of_the_photo_alone(method, side, size
         np.testing.assert_array_equal(found[index, : len(pixels), ..., 3], ids.astype(np.float32))
 
     plan = windows.plan_windows(height, width, method)
-    gh, gw = windows.grid_of(plan, patch)
+    gh, gw = plan.y.padded // patch, plan.x.padded // patch
     ny, nx = len(plan.y.starts), len(plan.x.starts)
     wanted_rows = windows.stitch_matrix(plan.y, gh).reshape(height, ny, gh).repeat(nx, axis=1)
     wanted_columns = np.tile(windows.stitch_matrix(plan.x, gw).reshape(width, nx, gw), (1, ny, 1))
@@ -103,7 +103,7 @@ def test_no_window_is_computed_that_no_photo_has(chunk, calls_wanted):
     sizes = [(90, 120), (0, 0), (90, 90), (0, 0), (0, 0), (0, 0)]
     calls = []
 
-    def count(pixels, regions):
+    def count(pixels, *_):
         jax.debug.callback(lambda: calls.append(len(pixels)))
         return pixels[:, :, 0, 0]
 

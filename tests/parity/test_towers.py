@@ -9,7 +9,7 @@ from parity.pairs import CLIPSize, DINOSize, assert_close, make_clip, make_dino
 from reference.towers import IMAGENET_MEAN, IMAGENET_STD, channels, dino_features
 from reference.window import clip_blocks, nearest
 
-from corrclip_jax.method.similarity import imagenet_pixels
+from corrclip_jax.method.similarity import BACKBONES, renormalise
 from corrclip_jax.models.clip.model import CLIP
 from corrclip_jax.models.dino import DINO
 
@@ -159,7 +159,7 @@ def test_read_out(clip):
 def test_dino_features(dino, size):
     model, config, params = dino
     window = normal(1, *size, 3)
-    ours = apply(DINO(config), params, imagenet_pixels(window))[0]
+    ours = apply(DINO(config), params, renormalise(window, BACKBONES["dino"]))[0]
     ours = ours / jnp.linalg.norm(ours, axis=-1, keepdims=True)
     assert_close("features", ours, dino_features(model, channels_first(window)[0]), 1e-5)
 
@@ -184,7 +184,7 @@ def test_dino_pixels_are_imagenets():
         [0.26862954, 0.26130258, 0.27577711]
     )
     wanted = (torch.from_numpy(photo).permute(2, 0, 1) - channels(IMAGENET_MEAN)) / channels(IMAGENET_STD)
-    ours = imagenet_pixels(jnp.asarray(from_clip[None], jnp.float32))[0]
+    ours = renormalise(jnp.asarray(from_clip[None], jnp.float32), BACKBONES["dino"])[0]
     assert_close("pixels", ours, wanted.permute(1, 2, 0), 1e-6)
 
 

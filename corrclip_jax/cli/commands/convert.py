@@ -95,10 +95,10 @@ def convert(
 
         run = partial(convert_folder, folder)
     else:
-        backbones = " or ".join(f"--{name}" for name in families("similarity"))
+        backbones = ", ".join(f"--{name}" for name in families("similarity"))
         missing = [] if "clip" in given else ["--clip"]
         if not any(name in given for name in families("similarity")):
-            missing.append(backbones)
+            missing.append(f"a backbone for similarities ({backbones})")
         if missing:
             raise UsageError(
                 f"{' and '.join(missing)} missing. Give each checkpoint, or a folder with all of them."

@@ -1,0 +1,158 @@
+"""Support: what the nearest entries of a bank say about each region of an image (METHOD.md, section 10).
+
+A region is looked up by its mean features; the mean of the found entries' values, compared with the queries of the
+same CLIP, is joined with what the region's own features say.
+Shapes: B images [H0, W0], R regions (a cap), k neighbours, C width of the features, Q queries.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from corrclip_jax.config import MethodConfig
+from corrclip_jax.method import bank as banks
+from corrclip_jax.method.bank import Bank
+from corrclip_jax.method.correlation import compact, normalise
+from corrclip_jax.method.whole_image import WholeImages, region_means
+from corrclip_jax.ops import resize
+from corrclip_jax.text.embedding import TextEmbedding
+
+# Regions that are looked up together.
+_REGIONS = 64
+
+
+class Support(NamedTuple):
+    """What a bank says about regions.
+
+    Attributes:
+      logits: of each region and query, the mean over the CLIPs of the bank; zero without neighbours.
+      weight: how much they count against a pixel's own logits; zero without neighbours.
+      neighbours: ids of the entries, nearest first; -1 where there are fewer.
+      scores: of the neighbours, larger is nearer.
+    """
+
+    logits: Float[Array, "*B R Q"]
+    weight: Float[Array, "*B R"]
+    neighbours: Int[Array, "*B R k"]
+    scores: Float[Array, "*B R k"]
+
+    def said(self) -> tuple[Array, Array, Array]:
+        """What `segment` returns of it: neighbours, their scores, the regions' logits."""
+        return self.neighbours, self.scores, self.logits
+
+
+def region_support(
+    whole: WholeImages,
+    regions: Int[Array, "B H0 W0"],
+    cap: int,
+    bank: Bank,
+    text: TextEmbedding,
+    method: MethodConfig,
+    axes: tuple[str, ...] | None = None,
+) -> Support:
+    """Neighbours and logits of every region of every image.
+
+    Args:
+      whole: features of the images.
+      regions: any ids; rows of the result are their ranks in an image.
+      cap: the most regions of an image.
+      bank: the bank; inside `shard_map` this device's rows.
+      text: the queries, of every CLIP that the bank has values of.
+      method: the numbers of the method.
+      axes: the mesh axes over which the bank is divided.
+    """
+    means, there = jax.lax.map(
+        lambda args: region_means(args[0], compact(args[1], cap), cap), (whole, regions)
+    )
+    queries = normalise(means.reshape(-1, means.shape[-1]))
+    found = _look_up(queries, there.reshape(-1), bank, text, method, axes)
+    return jax.tree.map(lambda x: x.reshape(*there.shape, *x.shape[1:]), found)
+
+
+def _look_up(queries, there, bank: Bank, text: TextEmbedding, method: MethodConfig, axes) -> Support:
+    """Support of the queries that are there, some at a time: those that are not cost nothing."""
+    count = len(queries)
+    at_once = min(_REGIONS, count)
+    order = jnp.argsort(~there, stable=True)
+    total = there.sum()
+    if axes is not None:  # all devices take part in every look-up
+        total = jax.lax.pmax(total, axes)
+    nothing = Support(
+        jnp.zeros((count, len(text.features))),
+        jnp.zeros(count),
+        jnp.full((count, method.neighbours), -1, jnp.int32),
+        jnp.full((count, method.neighbours), -jnp.inf),
+    )
+    if axes is not None:
+        nothing = jax.lax.pcast(nothing, axes, to="varying")
+
+    def step(index, found: Support) -> Support:
+        places = index * at_once + jnp.arange(at_once)
+        rows = order[jnp.minimum(places, count - 1)]
+        one = support_of(queries[rows], bank, text, method, axes)
+        rows = jnp.where((places < count) & there[rows], rows, count)
+        return jax.tree.map(lambda all_, new: all_.at[rows].set(new, mode="drop"), found, one)
+
+    return jax.lax.fori_loop(0, -(-total // at_once), step, nothing)
+
+
+def support_of(
+    queries: Float[Array, "R C"],
+    bank: Bank,
+    text: TextEmbedding,
+    method: MethodConfig,
+    axes: tuple[str, ...] | None = None,
+) -> Support:
+    """What the nearest entries of a bank say about regions with the given unit-length features."""
+    ids, scores = banks.search(bank, queries, method.neighbours, axes=axes)
+    logits = []
+    for name, values in bank.values.items():
+        supports, supported = banks.support(values, ids, axes=axes)
+        logits.append(supports @ text.of(name).T)
+    weight = jnp.where(supported, method.support_weight, 0.0)
+    return Support(jnp.stack(logits).mean(axis=0), weight, ids, scores)
+
+
+class SupportMap(NamedTuple):
+    """Where the support of one image's regions goes, for the fusion at any of its rows.
+
+    Attributes:
+      support: of the regions.
+      regions: their ranks, at the image's own size.
+      size, resized: height and width, as it is and resized.
+    """
+
+    support: Support
+    regions: Int[Array, "H0 W0"]
+    size: Int[Array, "2"]
+    resized: Int[Array, "2"]
+
+    def fuse(self, own: Float[Array, "h Q W0"], rows: Int[Array, " h"]) -> Float[Array, "h Q W0"]:
+        """Own logits at some of the image's rows, joined with those of the regions.
+
+        The official implementation joins them at the resized image, whose pixels take regions by the nearest rule,
+        and resizes the sum; so do the weights here.
+        """
+        weighted = self.support.logits * self.support.weight[:, None]
+        table = jnp.concatenate([weighted, self.support.weight[:, None]], axis=1)
+        width = own.shape[2]
+        row_taps, column_taps = (
+            resize.linear_taps(pixels, self.resized[axis], self.size[axis])
+            for axis, pixels in enumerate((rows, jnp.arange(width)))
+        )
+        columns = self._region_columns(column_taps)
+
+        def at(row_pixels: Array) -> Array:
+            source = resize.nearest_at(row_pixels, self.size[0], self.resized[0])
+            left, right = (table[self.regions[source][:, column]] for column in columns)
+            beyond = column_taps[2][None, :, None]
+            return left * (1 - beyond) + right * beyond
+
+        lower = row_taps[2][:, None, None]
+        mixed = (at(row_taps[0]) * (1 - lower) + at(row_taps[1]) * lower).swapaxes(1, 2)
+        return own * (1 - mixed[:, -1:]) + mixed[:, :-1]
+
+    def _region_columns(self, taps) -> list[Array]:
+        return [resize.nearest_at(tap, self.size[1], self.resized[1]) for tap in taps[:2]]

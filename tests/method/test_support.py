@@ -1,0 +1,132 @@
+"""CorrCLIPv2: features of whole images, regions looked up in a bank, on small random models."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_models import small_bank, small_config, small_params, small_text, small_v2
+
+from corrclip_jax.config import with_fields
+from corrclip_jax.method.segment import make_segment
+from corrclip_jax.method.similarity import feature_grid, padded_grid
+from corrclip_jax.text.embedding import pad_queries
+
+CONFIG = with_fields(small_v2(small_config(sam2=False)), method={"max_regions": 8})
+# The second photo is resized to less than the batch's shape, and its region 3 is lost on the way.
+SIZES = [(120, 150), (113, 260)]
+SHAPE = (130, 270)
+
+
+def unit(rng, *shape):
+    x = rng.standard_normal(shape).astype(np.float32)
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def text():
+    queries = small_text(CONFIG)
+    return replace(
+        queries, others={"aux": jnp.asarray(unit(np.random.default_rng(6), len(queries.features), 6))}
+    )
+
+
+def bank(**changes):
+    return replace(small_bank(CONFIG, others=6), **changes)
+
+
+@pytest.fixture(scope="module")
+def photos():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, *SHAPE, 3), dtype=np.uint8)
+    regions = np.zeros((2, *SHAPE), np.int32)
+    regions[:, 20:70, 30:100] = 5
+    regions[:, 80:, 60:] = 9
+    regions[1, 112, 1] = 3
+    return jnp.asarray(images), jnp.asarray(regions)
+
+
+@pytest.fixture(scope="module")
+def segment():
+    return jax.jit(make_segment(CONFIG))
+
+
+def test_photos_of_different_sizes_share_a_program(photos, segment):
+    images, regions = photos
+    params = small_params(CONFIG)
+    together = segment(params, images, text(), sizes=np.array(SIZES), regions=regions, bank=bank())
+    for index, (height, width) in enumerate(SIZES):
+        own = images[index, :height, :width][None], regions[index, :height, :width][None]
+        alone = segment(params, own[0], text(), regions=own[1], bank=bank())
+        np.testing.assert_array_equal(together.labels[index, :height, :width], alone.labels[0])
+        np.testing.assert_allclose(together.scores[index, :height, :width], alone.scores[0], rtol=1e-5)
+        np.testing.assert_array_equal(together.neighbours[index], alone.neighbours[0])
+        np.testing.assert_allclose(together.support[index], alone.support[0], atol=1e-5)
+        found = np.asarray(alone.neighbours[0, :, 0]) >= 0
+        lost = [1] if index else []
+        assert np.flatnonzero(found).tolist() == [row for row in range(3 + index) if row not in lost]
+
+
+def test_without_neighbours_a_pixel_keeps_its_own_logits(photos, segment):
+    images, regions = photos
+    params = small_params(CONFIG)
+    own = segment(params, images, text(), regions=regions)
+    empty = segment(params, images, text(), regions=regions, bank=bank(keys=jnp.zeros((40, 32), jnp.float16)))
+    assert (np.asarray(empty.neighbours) == -1).all()
+    np.testing.assert_array_equal(empty.labels, own.labels)
+    np.testing.assert_allclose(empty.scores, own.scores, rtol=1e-5)
+    full = segment(params, images, text(), regions=regions, bank=bank())
+    assert (np.asarray(full.labels) != np.asarray(own.labels)).any()
+
+
+def test_padding_queries_change_nothing(photos, segment):
+    images, regions = photos
+    params = small_params(CONFIG)
+    plain = segment(params, images, text(), regions=regions, bank=bank())
+    padded = segment(params, images, pad_queries(text(), 8), regions=regions, bank=bank())
+    np.testing.assert_array_equal(padded.labels, plain.labels)
+
+
+def test_a_limit_on_the_backbones_input():
+    limited = with_fields(CONFIG, method={"similarity_side": 64})
+    assert feature_grid(CONFIG, (120, 152)) == (8, 10)  # 7.5 and 9.5, half to even
+    assert feature_grid(limited, (120, 152)) == (3, 4)
+    assert feature_grid(limited, (33, 40)) == (2, 2)
+    assert padded_grid(limited, (120, 152)) == (4, 4)
+    traced = jax.jit(lambda size: jnp.stack(feature_grid(limited, size)))
+    for size in ((120, 152), (33, 40), (64, 64), (65, 64), (7, 900)):
+        assert tuple(traced(jnp.array(size)).tolist()) == feature_grid(limited, size)
+
+
+@pytest.mark.parametrize(
+    ("config", "bank", "text", "message"),
+    [
+        (with_fields(CONFIG, method={"similarity_of": "window"}), bank(), text(), "features of whole images"),
+        (CONFIG, bank(keys=jnp.ones((40, 16), jnp.float16)), text(), "keys are 16 wide .* RADIO 32"),
+        (
+            CONFIG,
+            bank(values={"main": jnp.ones((40, 7), jnp.float16)}),
+            text(),
+            r"16 wide. It has {'main': 7}",
+        ),
+        (CONFIG, bank(), small_text(CONFIG), r"each other CLIP of the bank, \['aux'\]. It holds none"),
+        (CONFIG, bank(), replace(text(), others={"aux": jnp.ones((6, 3))}), "'aux' are 3 wide .* 6"),
+    ],
+)
+def test_a_bank_that_does_not_fit_is_refused(photos, config, bank, text, message):
+    images, regions = photos
+    with pytest.raises(ValueError, match=message):
+        make_segment(config)(small_params(CONFIG), images, text, regions=regions, bank=bank)
+
+
+def test_an_unknown_way_of_similarity_is_refused():
+    with pytest.raises(ValueError, match=r"must be window or image\. Got 'photo'"):
+        with_fields(CONFIG, method={"similarity_of": "photo"})
+
+
+def test_queries_of_another_clip_must_be_as_many():
+    with pytest.raises(
+        ValueError, match="CLIP 'aux' must be floating-point, one row for each of the 6 queries"
+    ):
+        wrong = replace(text(), others={"aux": jnp.ones((5, 6))})
+        make_segment(CONFIG)({}, np.zeros((1, 9, 9, 3), np.uint8), wrong)
