@@ -2,7 +2,9 @@
 
 import io
 import json
+import struct
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -174,7 +176,12 @@ def damaged_maps(folder):
     np.lib.format.write_array_header_1_0(header, described)
     with zipfile.ZipFile(folder / "huge.npz", "w") as archive:
         archive.writestr("instance_mask.npy", header.getvalue())
-    Image.new("1", (30_000, 30_000)).save(folder / "bomb.png")
+    small = io.BytesIO()
+    Image.new("L", (1, 1)).save(small, "PNG")
+    begin, end = small.getvalue()[:16], small.getvalue()[33:]
+    size = struct.pack(">II", 30_000, 30_000) + small.getvalue()[24:29]
+    checksum = struct.pack(">I", zlib.crc32(b"IHDR" + size))
+    (folder / "bomb.png").write_bytes(begin + size + checksum + end)
     mask = {"segmentation": {"size": [10**6, 10**6], "counts": [0, 10**12]}}
     (folder / "huge.json").write_text(json.dumps([mask]))
     (folder / "deep.json").write_text("[" * 100_000)
