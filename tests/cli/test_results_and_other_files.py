@@ -1,6 +1,7 @@
 """Results of `corrclip segment` beside other files: own ones are kept or made again, foreign ones never lost."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -10,6 +11,7 @@ from fake_segmenter import FakeSegmenter
 from PIL import Image
 
 from corrclip_jax.cli.runs import segment as module
+from corrclip_jax.io.files import OutputError
 
 SIZE = (60, 90)
 
@@ -161,3 +163,46 @@ def test_the_bands_of_a_survey_are_chosen_and_notes_are_printed_once(tmp_path):
     result = segment(*command, "--bands", "6,2,1")
     assert result.exit_code == 1
     assert "b.tif has 5 bands. Choose three of them" in plain(result.stderr)
+
+
+def test_json_lists_what_was_done_and_what_was_not(photos, tmp_path):
+    (photos / "page.png").write_bytes(b"<!DOCTYPE html>")
+    result = segment(photos, "-c", "cat, grass", "-o", tmp_path / "out", "--json")
+    content = json.loads(result.stdout)
+    assert [one["photo"] for one in content["photos"]] == [str(photos / "a.png"), str(photos / "b.jpg")]
+    assert content["photos"][0]["shares"] == {"cat": 1.0}
+    assert (content["done_before"], content["out"]) == (0, str(tmp_path / "out"))
+    assert len(content["failed"]) == 1
+    content = json.loads(segment(photos, "-c", "cat, grass", "-o", tmp_path / "out", "--json").stdout)
+    assert (content["photos"], content["done_before"]) == ([], 2)
+
+
+def test_names_that_are_no_utf8_and_long_names_are_done_like_others(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    names = [os.fsdecode(b"caf\xe9.png"), f"{'x' * 251}.png", "a b [c].png"]
+    for name in names:
+        Image.new("RGB", (9, 6)).save(folder / "made.png")
+        (folder / "made.png").rename(folder / name)
+    command = (folder, "-c", "cat, grass", "-o", tmp_path / "out")
+    result = segment(*command)
+    assert result.exit_code == 0, result.output
+    assert "3 of 3 photos segmented" in plain(result.stderr)
+    described = [json.loads(path.read_bytes())["photo"] for path in (tmp_path / "out").glob("[!.]*.json")]
+    assert sorted(described) == sorted(str(folder / name) for name in names)
+    assert "0 of 3 photos segmented, 3 done before" in plain(segment(*command).stderr)
+
+
+def test_a_result_that_cannot_be_written_is_named_and_the_others_are_done(photos, tmp_path, monkeypatch):
+    real = module.OwnFiles.writing
+
+    def writing(self, names, made, **options):
+        if names[0] == "a.png":
+            raise OutputError("Cannot write a.png: Permission denied.")
+        return real(self, names, made, **options)
+
+    monkeypatch.setattr(module.OwnFiles, "writing", writing)
+    result = segment(photos, "-c", "cat, grass", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "Error: Cannot write a.png: Permission denied.\n" in plain(result.stderr)
+    assert results(tmp_path / "out") == ["b.json", "b.overlay.jpg", "b.png"]
