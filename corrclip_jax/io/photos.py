@@ -194,14 +194,11 @@ def _read_file(path: Path, bands: Sequence[int] | None) -> tuple[UInt8[np.ndarra
         with path.open("rb") as file:
             start = file.read(16)
             file.seek(0)
-            if start[:4] in _TIFF and (bands is not None or _is_survey(file)):
+            if start[:4] in _TIFF and _is_survey(file):
                 return _read_bands(path, bands)
             file.seek(0)
-            if bands is None:
-                return _decoded(file, str(path), start)
-            with Image.open(file) as image:
-                values = np.asarray(image)
-            return _of_bands(Bands(values.reshape(*values.shape[:2], -1)), bands, str(path))
+            pixels, notes = _decoded(file, str(path), start)
+        return (pixels, notes) if bands is None else _of_bands(Bands(pixels), bands, str(path))
     except FileNotFoundError:
         raise PhotoError(f"{path} does not exist.") from None
     except OSError as e:

@@ -293,6 +293,21 @@ def test_of_many_bands_the_first_three_are_read_and_others_can_be_chosen(tmp_pat
             read_photo(path, bands=bands)
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif", "gif"])
+def test_bands_of_an_ordinary_photo_are_red_green_and_blue(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    image = Image.fromarray(gradient()[::-1, ::-1].copy())
+    image = image.quantize(64) if suffix == "gif" else image
+    image.save(tmp_path / f"a.{suffix}", exif=exif)
+    upright = read_photo(tmp_path / f"a.{suffix}")
+    swapped = read_photo(tmp_path / f"a.{suffix}", bands=(3, 2, 1))
+    assert np.array_equal(swapped, upright[..., ::-1])
+    assert np.array_equal(read_photo(tmp_path / f"a.{suffix}", bands=[2]), upright[..., [1, 1, 1]])
+    with pytest.raises(PhotoError, match="has 3 bands"):
+        read_photo(tmp_path / f"a.{suffix}", bands=[4])
+
+
 def test_alpha_is_no_band(tmp_path):
     values = np.dstack([gradient(), np.full((6, 9), 40, np.uint8)])
     pixels, notes = read_with_notes(
