@@ -243,27 +243,26 @@ def from_annotations(annotations: Any, height: int, width: int) -> Int32[np.ndar
 
 
 def _read_npz(path: Path, pixels: int) -> np.ndarray:
-    try:
-        content = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise
-    except _DAMAGED as e:
-        raise RegionError(f"{path} is no readable .npz file: {e}.") from e
-    if isinstance(content, np.ndarray):
-        raise RegionError(
-            f"{path} holds a bare array. Save it with np.savez_compressed(path, {KEY}=regions)."
-        )
-    with content:
-        if KEY not in content:
-            raise RegionError(f"{path} has no array {KEY!r}. It has: {', '.join(content) or 'nothing'}.")
+    with path.open("rb") as file:
         try:
-            with content.zip.open(f"{KEY}.npy") as file:
-                shape = _shape(file)
-            if math.prod(shape) <= 4 * pixels:  # else no memory is taken for it
-                return content[KEY]
+            content = np.load(file, allow_pickle=False)
         except _DAMAGED as e:
-            raise RegionError(f"{path} is damaged or cut short: {e}.") from e
-        raise RegionError(f"{path} must have the photo's size. Got {shape}.")
+            raise RegionError(f"{path} is no readable .npz file: {e}.") from e
+        if isinstance(content, np.ndarray):
+            raise RegionError(
+                f"{path} holds a bare array. Save it with np.savez_compressed(path, {KEY}=regions)."
+            )
+        with content:
+            if KEY not in content:
+                raise RegionError(f"{path} has no array {KEY!r}. It has: {', '.join(content) or 'nothing'}.")
+            try:
+                with content.zip.open(f"{KEY}.npy") as array:
+                    shape = _shape(array)
+                if math.prod(shape) <= 4 * pixels:  # else no memory is taken for it
+                    return content[KEY]
+            except _DAMAGED as e:
+                raise RegionError(f"{path} is damaged or cut short: {e}.") from e
+    raise RegionError(f"{path} must have the photo's size. Got {shape}.")
 
 
 def _shape(file: zipfile.ZipExtFile) -> tuple[int, ...]:
