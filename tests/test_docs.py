@@ -54,7 +54,7 @@ RUN = {
     "corrclip models",
     "corrclip models --json",
     "corrclip evaluate --list",
-    "corrclip regions --images photos/ --out region-maps/ --source slic --segments 256 --sheet",
+    "corrclip regions photos/ --out region-maps/ --regions slic --segments 256 --sheet",
     "corrclip segment photos/ --classes-file classes.txt --regions region-maps/",
 }
 """Commands that run; of all others the options are parsed."""

@@ -15,7 +15,6 @@ import numpy as np
 from jaxtyping import Int
 
 from corrclip_jax.config import Config, PartsConfig, source_family, with_fields
-from corrclip_jax.config.assignments import with_assignments
 from corrclip_jax.datasets.benchmarks import in_version_two, published_miou
 from corrclip_jax.datasets.dataset import Dataset
 from corrclip_jax.evaluation import provenance, report
@@ -144,8 +143,8 @@ def _scorer(options: EvaluateOptions, data: Dataset, config: Config, params: Map
         dtype=options.dtype,
         points=options.points,
         background_threshold=options.background_threshold,
+        assignments=options.assignments,
     )
-    config = with_assignments(config, options.assignments)
     variants = [parts for rows in ablation() for parts in rows.values()] if options.ablation else []
     variants = [PartsConfig() if options.ablation else config.parts, *variants]
     source = source_family(str(options.regions)) if is_source(options.regions) else FROM_DATASET

@@ -61,6 +61,7 @@ class Segmenter:
         regions: RegionSource | None = None,
         points: int | None = None,
         background_threshold: float | None = None,
+        assignments: Sequence[str] = (),
         bank: Bank | None = None,
         mesh: Mesh | None = None,
         shard_params: bool = False,
@@ -75,6 +76,7 @@ class Segmenter:
             source does not need are not loaded; region maps can be given all the same.
           points: n for SAM's n x n grid of points (`points_per_side`).
           background_threshold: pixels whose class is less probable get class 0.
+          assignments: any fields of the configuration by text, as in "method.stride=56".
           bank: a bank of unlabelled images, made with the same backbone and CLIP, for a model of CorrCLIPv2.
           mesh: devices of this process, which share the photos of a list, and the bank.
           shard_params: each of these devices holds a part of the parameters instead of all.
@@ -88,7 +90,13 @@ class Segmenter:
         config, params = (
             model if isinstance(model, tuple) else load(_name(model), region_network=network_to_load(regions))
         )
-        config = with_settings(config, dtype=dtype, points=points, background_threshold=background_threshold)
+        config = with_settings(
+            config,
+            dtype=dtype,
+            points=points,
+            background_threshold=background_threshold,
+            assignments=assignments,
+        )
         if regions is not None:
             config = with_fields(config, regions={"source": source_family(regions)})
         if regions is not None and not can_find(config, params):

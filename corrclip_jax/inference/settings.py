@@ -1,6 +1,9 @@
 """Settings that users choose for a model, checked and put into its configuration."""
 
+from collections.abc import Sequence
+
 from corrclip_jax.config import Config, Dtype, with_fields
+from corrclip_jax.config.assignments import with_assignments
 
 
 def check_settings(
@@ -25,6 +28,7 @@ def with_settings(
     dtype: Dtype | None = None,
     points: int | None = None,
     background_threshold: float | None = None,
+    assignments: Sequence[str] = (),
 ) -> Config:
     """The configuration with the settings that are not None.
 
@@ -33,9 +37,10 @@ def with_settings(
       dtype: the networks' compute type.
       points: n for SAM's n x n grid of points.
       background_threshold: pixels whose class is less probable get class 0.
+      assignments: any fields by text, as in "method.stride=56" (see `with_assignments`), after the others.
 
     Raises:
-      ValueError: for settings out of range.
+      ValueError: for settings out of range, and fields that do not exist.
     """
     check_settings(dtype, points, background_threshold)
     if dtype is not None:
@@ -44,4 +49,4 @@ def with_settings(
         config = with_fields(config, regions={"points_per_side": points})
     if background_threshold is not None:
         config = with_fields(config, method={"background_threshold": background_threshold})
-    return config
+    return with_assignments(config, assignments)

@@ -85,6 +85,7 @@ def test_help_lists_the_sources_of_regions(command):
 @pytest.mark.parametrize(
     "arguments",
     [
+        ("regions", "photos", "--regions", "sam9"),
         ("export", "-o", "out", "-c", "cat", "--regions", "sam9"),
         ("bench", "--regions", "sam9"),
         ("regions", "-i", "photos", "-o", "out", "--source", "sam9"),

@@ -33,6 +33,9 @@ def test_every_command_prints_json_and_more_or_less(command):
         (("evaluate", "vok21"), "voc21"),
         (("evaluate", "scenes", "--regions", "slick"), "slic"),
         (("bench", "--regions", "slick"), "slic"),
+        (("regions", "photos", "--regions", "sam2.1-x"), "sam2.1-"),
+        (("segment", "photo.jpg", "-c", "cat", "--regions", "slick"), "slic"),
+        (("segment", "photo.jpg", "-c", "cat", "--set", "method.strid=56"), "stride"),
         (("evaluate", "scenes", "--set", "method.strides=56"), "stride"),
     ],
 )
@@ -40,6 +43,31 @@ def test_a_word_that_is_nearly_right_is_suggested(arguments, near):
     found = corrclip(*arguments)
     assert found.exit_code == 2
     assert near in plain(found.stderr).replace("'", "")
+
+
+@pytest.mark.parametrize("command", ["segment", "regions", "evaluate", "export"])
+def test_one_thing_has_one_name(command):
+    assert {"--model", "-m", "--out", "-o", "--regions", "--points", "--set", "--overwrite"} <= options(
+        command
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("regions", "--images", "gone.jpg", "--source", "slic"),
+        ("regions", "gone.jpg", "--regions", "slic"),
+        ("evaluate", "--images", "gone", "--labels", "gone", "--classes", "cat"),
+        ("evaluate", "gone", "--labels", "gone", "--classes", "cat"),
+        ("convert", "gone", "--out", "x", "--force"),
+        ("convert", "gone", "--out", "x", "--overwrite"),
+    ],
+)
+def test_older_spellings_mean_the_same(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = corrclip(*arguments)
+    assert "gone" in plain(found.stderr)
+    assert "No such option" not in found.stderr
 
 
 @pytest.fixture

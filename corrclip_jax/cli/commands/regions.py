@@ -1,5 +1,6 @@
 """`corrclip regions`: write region maps of photos to files, to be reused by other commands."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,6 +16,8 @@ from corrclip_jax.cli.shared.options import (
     PointsOption,
     RecursiveOption,
     RemakeOption,
+    SetOption,
+    model_option,
     parse_bands,
     source_option,
 )
@@ -34,9 +37,9 @@ HELP = "\n\n".join(
         "read does not stop the others: it is listed at the end, and the exit code is 1. Files that this program "
         "did not write are replaced only with --overwrite.",
         "[bold]Examples[/]",
-        "  corrclip regions --images photos/ --out maps/",
-        "  corrclip regions --images photos/ --out maps/ --source slic --segments 256 --format png",
-        "  corrclip regions --images photo.jpg --out maps/ --model tiny --format rle --sheet",
+        "  corrclip regions photos/ --out maps/",
+        "  corrclip regions photos/ --out maps/ --regions slic --segments 256 --format png",
+        "  corrclip regions photo.jpg --out maps/ --model tiny --format rle --sheet",
     ]
 )
 
@@ -47,16 +50,21 @@ _SHEET, _MOST_IN_SHEET = "contact-sheet.jpg", 24
 
 
 def regions(
+    photos: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Photos, or folders of photos.", metavar="PHOTO", show_default=False),
+    ] = None,
     images: Annotated[
-        list[Path], typer.Option("--images", "-i", help="Photos, or folders of photos.", show_default=False)
-    ],
-    out: OutOption,
+        list[Path] | None, typer.Option("--images", "-i", help="Older spelling of PHOTO.", hidden=True)
+    ] = None,
+    out: OutOption = Path("region-maps"),
     source: Annotated[
-        RegionSource, source_option("--source", "Source of regions; slic needs no weights.")
+        RegionSource,
+        source_option("--regions", "--source", help="Source of regions; slic needs no weights."),
     ] = "sam2",
     format: Annotated[Format, typer.Option(help="Format of the files.")] = "npz",
     model: Annotated[
-        str, typer.Option("--model", "-m", help="The model whose network finds regions: a name or a folder.")
+        str, model_option("The model whose network finds regions: a name or a folder.")
     ] = "vit-b",
     points: PointsOption = None,
     segments: Annotated[
@@ -67,6 +75,7 @@ def regions(
             show_default=False,
         ),
     ] = None,
+    assignments: SetOption = None,
     sheet: Annotated[
         bool,
         typer.Option(
@@ -86,9 +95,11 @@ def regions(
     from corrclip_jax.io.photo_files import survey_photos
 
     if source == "none":
-        raise UsageError("--source none finds no regions. Choose another source.")
+        raise UsageError("--regions none finds no regions. Choose another source.")
+    if not (given := [*(photos or ()), *(images or ())]):
+        raise UsageError("Name photos, or folders of photos.")
     chosen_bands = None if bands is None else parse_bands(bands)
-    found = survey_photos(images, recursive=recursive, out=out)
+    found = survey_photos(given, recursive=recursive, out=out)
     files, clashes = plan_files(found.photos, out, _SUFFIX[format])
     check_writable(out)
     if found.left_out:
@@ -98,6 +109,7 @@ def regions(
         "model": model_mark(model) if source_family(source) in families("regions") else None,
         "points": points,
         "segments": segments,
+        "set": assignments or [],
         "bands": bands,
     }
     failed, work = [*found.problems, *clashes], None
@@ -117,7 +129,7 @@ def regions(
         failed += plan.failed
         try:
             if plan.tasks:
-                work = _work(files, source, model, points, segments, overwrite)
+                work = _work(files, source, model, (points, segments, assignments or ()), overwrite)
                 run_interruptibly(partial(work.run, plan.tasks, len(found.photos), progress))
         except BaseException as error:
             progress.stop()
@@ -144,18 +156,18 @@ def _work(
     files: dict[Path, Path],
     source: RegionSource,
     model: str,
-    points: int | None,
-    segments: int | None,
+    settings: tuple[int | None, int | None, Sequence[str]],
     overwrite: bool,
 ) -> "RegionWork":
-    """What will find the regions; imports JAX."""
+    """What will find the regions; imports JAX. Settings are points, superpixels and those of --set."""
     from corrclip_jax.cli.runs.regions import RegionWork
 
     keep_compiled_programs()
+    points, segments, assignments = settings
     changes: dict[str, Any] = {} if points is None else {"points_per_side": points}
     if segments is not None:
         changes["slic"] = {"segments": segments}
-    return RegionWork(files, source, model, changes, overwrite)
+    return RegionWork(files, source, model, changes, assignments, overwrite)
 
 
 def _report(

@@ -29,8 +29,10 @@ from corrclip_jax.cli.shared.options import (
     RecursiveOption,
     RegionsOption,
     RemakeOption,
+    SetOption,
     class_names,
     is_source,
+    nearest_source,
     parse_bands,
     threshold_option,
 )
@@ -72,6 +74,7 @@ def segment(
     points: PointsOption = None,
     background_threshold: Annotated[float | None, threshold_option("the model's, 0")] = None,
     dtype: OptionalDtypeOption = None,
+    assignments: SetOption = None,
     recursive: RecursiveOption = False,
     bands: BandsOption = None,
     overwrite: RemakeOption = False,
@@ -82,6 +85,7 @@ def segment(
     if region_maps is not None and not region_maps.is_dir():
         raise UsageError(
             f"--regions must be one of {', '.join(SOURCES)}, or a folder of region maps. {regions!r} is no folder."
+            f"{nearest_source(regions)}"
         )
     chosen_bands = None if bands is None else parse_bands(bands)
     names = class_names(classes, classes_file)
@@ -96,6 +100,7 @@ def segment(
         "dtype": None if dtype is None else dtype.value,
         "points": points,
         "background_threshold": background_threshold,
+        "assignments": assignments or [],
     }
     made = {
         "classes": value_digest(names),

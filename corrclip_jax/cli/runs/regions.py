@@ -12,6 +12,7 @@ from corrclip_jax.cli.runs.plan import Task
 from corrclip_jax.cli.shared.console import complain
 from corrclip_jax.cli.shared.progress import Progress
 from corrclip_jax.config import Config, RegionSource, source_family, with_fields
+from corrclip_jax.config.assignments import with_assignments
 from corrclip_jax.hub.presets import load
 from corrclip_jax.inference.photo_regions import Regions
 from corrclip_jax.inference.region_runner import Failure, RegionRunner
@@ -34,6 +35,7 @@ class RegionWork:
       source: of the regions.
       model: a name or a folder.
       changes: fields of the configuration of regions.
+      assignments: any fields of the configuration, by text.
       overwrite: replace files that this program did not write.
       written: photos whose regions were written.
       failures: messages about photos without regions, by the position of their task.
@@ -43,6 +45,7 @@ class RegionWork:
     source: RegionSource
     model: str
     changes: Mapping[str, Any]
+    assignments: Sequence[str] = ()
     overwrite: bool = False
     written: list[Path] = field(default_factory=list)
     failures: dict[int, str] = field(default_factory=dict)
@@ -66,6 +69,7 @@ class RegionWork:
         network = network_to_load(self.source)
         config, params = (Config(), {}) if network is None else load(self.model, region_network=network)
         config = with_fields(config, regions={"source": source_family(self.source), **self.changes})
+        config = with_assignments(config, self.assignments)
         own = OwnFiles(self.files[tasks[0].job.photo].parent)
         progress.phase(f"Regions by {self.source}", total=total, done=total - len(tasks))
         for position, found in RegionRunner(config, params).stream([task.source for task in tasks]):

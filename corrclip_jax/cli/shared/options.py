@@ -25,27 +25,39 @@ class Precision(StrEnum):
 
 def is_source(name: str) -> bool:
     """Whether a name is a source of regions: one of `SOURCES`, or a published network such as sam2.1-t."""
+    return name in SOURCES or name in source_names()
+
+
+def source_names() -> list[str]:
+    """The names of all sources of regions, for completion and suggestions."""
     from corrclip_jax.conversion.published import region_models
 
-    return name in SOURCES or name in region_models()
+    return [*SOURCES, *region_models()]
 
 
-def source_option(name: str, help: str, *, show_default: bool = True) -> Any:
+def nearest_source(name: str) -> str:
+    """The suggestion for a name that is no source of regions."""
+    return did_you_mean(name, source_names())
+
+
+def source_option(*names: str, help: str, show_default: bool = True) -> Any:
     """An option whose value is a source of regions."""
 
     def known(source: RegionSource | None) -> RegionSource | None:
         if source is not None and not is_source(source):
-            from corrclip_jax.conversion.published import region_models
-
-            near = did_you_mean(source, (*SOURCES, *region_models()))
             raise typer.BadParameter(
                 f"must be one of {', '.join(SOURCES)}, or a published network (sam2.1-t; see corrclip models). "
-                f"Got {source!r}.{near}"
+                f"Got {source!r}.{nearest_source(source)}"
             )
         return source
 
     return typer.Option(
-        name, help=help, metavar=f"<{'|'.join(SOURCES)}>", callback=known, show_default=show_default
+        *names,
+        help=help,
+        metavar=f"<{'|'.join(SOURCES)}>",
+        callback=known,
+        show_default=show_default,
+        autocompletion=source_names,
     )
 
 
@@ -118,7 +130,9 @@ RegionsOption = Annotated[
 ]
 RegionSourceOption = Annotated[
     RegionSource | None,
-    source_option("--regions", "Source of regions. [dim]\\[default: the model's][/]", show_default=False),
+    source_option(
+        "--regions", help="Source of regions. [dim]\\[default: the model's][/]", show_default=False
+    ),
 ]
 PointsOption = Annotated[
     int | None,
