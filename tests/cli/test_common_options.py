@@ -1,12 +1,18 @@
 """Options that all commands have, one spelling of the same thing, and suggestions for words that are unknown."""
 
 import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import typer
 from command_line import corrclip, plain
 from PIL import Image
 
+import corrclip_jax
 from corrclip_jax.cli import app
 
 COMMANDS = typer.main.get_command(app).commands
@@ -91,6 +97,15 @@ def test_quiet_leaves_results_and_errors(maps):
     assert "label files written" not in found.stderr
     assert "raw maps hold no 190" in found.stderr
     assert "label files written" in corrclip(*maps).stderr, "of the next command nothing is hidden"
+
+
+@pytest.mark.process
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = f"{shlex.quote(sys.executable)} -m corrclip_jax evaluate --list --json | head -c 20"
+    environment = os.environ | {"PYTHONPATH": str(Path(corrclip_jax.__file__).parents[1])}
+    found = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True)
+    assert len(found.stdout) == 20
+    assert "Error" not in found.stderr
 
 
 def test_debug_shows_the_traceback_of_an_error(tmp_path):

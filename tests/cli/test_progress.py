@@ -44,6 +44,8 @@ def test_the_time_left_is_that_of_the_steps_of_this_run():
     assert progress.line() == "Photos: 100 of 104, 60 s"
     progress.advance(2)
     assert progress.line() == "Photos: 102 of 104, about 1:00 left"
+    progress.leave_out(30.0)  # of compilation
+    assert progress.line() == "Photos: 102 of 104, about 0:30 left"
 
 
 PROGRAM = r"""

@@ -103,6 +103,7 @@ class Display:
     def update(self, run: ResumableEvaluation) -> None:
         """Show how far it is."""
         self._shown.show(progress_details(run))
+        self._shown.leave_out(run.scorer.programs.compile_seconds if run.total else 0.0)
         self._advance(run.before + run.done)
 
     def _advance(self, done: int) -> None:

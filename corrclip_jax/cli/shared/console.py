@@ -99,6 +99,8 @@ class Program(TyperGroup):
         try:
             with sigterm_raises():
                 return super().invoke(ctx)
+        except BrokenPipeError:  # as in "| head": the framework ends quietly
+            raise
         except (ValueError, OSError, ImportError) as error:
             if ctx.params["debug"] or output.debug:
                 raise

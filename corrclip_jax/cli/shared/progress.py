@@ -40,6 +40,7 @@ class Progress:
         self._total: int | None = None
         self._done = self._before = 0
         self._started = self._phase_started = time.monotonic()
+        self._left_out = 0.0
         self._next_line = self._started + first
 
     def __enter__(self) -> "Progress":
@@ -71,7 +72,7 @@ class Progress:
         with self._lock:
             self._description, self._detail = description, ""
             self._total, self._done, self._before = total, done, done
-            self._phase_started = time.monotonic()
+            self._phase_started, self._left_out = time.monotonic(), 0.0
             if self._bar is not None:
                 if self._task is not None:
                     self._bar.remove_task(self._task)
@@ -92,6 +93,11 @@ class Progress:
             if self._bar is not None and self._task is not None:
                 self._bar.update(self._task, completed=self._done)
 
+    def leave_out(self, seconds: float) -> None:
+        """Compute the time left without so much of this phase's time, which compilation took."""
+        with self._lock:
+            self._left_out = seconds
+
     def line(self) -> str:
         """How far it is, as a line of text: "Photos: 3 of 8, a.jpg, about 0:12 left"."""
         with self._lock:
@@ -100,7 +106,8 @@ class Progress:
             parts += [self._detail] if self._detail else []
             steps = self._done - self._before
             if self._total is not None and steps:
-                parts.append(f"about {_clock(elapsed / steps * (self._total - self._done))} left")
+                pace = max(0.0, elapsed - self._left_out) / steps
+                parts.append(f"about {_clock(pace * (self._total - self._done))} left")
             else:
                 parts.append(f"{elapsed:.0f} s")
             return f"{self._description}: {', '.join(parts)}"
