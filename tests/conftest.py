@@ -55,9 +55,6 @@ def pytest_configure(config):
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    # Nothing in the package leaves it to JAX to find a common type or rank: its users may forbid it.
-    jax.config.update("jax_numpy_dtype_promotion", "strict")
-    jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_report_header():
@@ -102,12 +99,16 @@ def pytest_collection_modifyitems(items):
 def programs(request):
     """Compile with LLVM's passes where goldens or torch judge the numbers, elsewhere without, in half the time.
 
-    A worker that has grown large drops its compiled programs between modules; the disk has them.
+    Elsewhere nothing may leave it to JAX to find a common type or rank, as its users may forbid it; the references
+    in parity tests are written as in PyTorch. A worker that has grown large drops its compiled programs between
+    modules; the disk has them.
     """
     judged = any(TESTS / room in request.path.parents for room in ("goldens", "parity"))
     if jax.config.read("jax_disable_most_optimizations") is judged:
         jax.clear_caches()
         jax.config.update("jax_disable_most_optimizations", not judged)
+    jax.config.update("jax_numpy_dtype_promotion", "standard" if judged else "strict")
+    jax.config.update("jax_numpy_rank_promotion", "allow" if judged else "raise")
     yield
     if resident() > MOST_RESIDENT:
         jax.clear_caches()

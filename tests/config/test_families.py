@@ -41,8 +41,8 @@ class Halves(nn.Module):
     def __call__(self, images):
         column = self.param("column", nn.initializers.constant(0.5), ())
         width = images.shape[2]
-        right = jnp.arange(width) >= column * width
-        return jnp.broadcast_to(right + 1, images.shape[:3]).astype(jnp.int32)
+        right = jnp.arange(width, dtype=jnp.float32) >= column * width
+        return jnp.broadcast_to(right.astype(jnp.int32) + 1, images.shape[:3])
 
 
 @dataclass(frozen=True)
