@@ -60,8 +60,10 @@ class Colours(nn.Module):
 
     @nn.compact
     def __call__(self, images):
-        patch = (self.config.patch_size, self.config.patch_size)
-        means = nn.avg_pool(images, patch, patch)
+        size = self.config.patch_size
+        count, height, width, _ = images.shape
+        patches = images.reshape(count, height // size, size, width // size, size, 3)
+        means = patches.mean(axis=(2, 4))
         return nn.Dense(self.config.width, dtype=self.dtype, name="read_out")(means)
 
 
