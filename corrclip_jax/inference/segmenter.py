@@ -20,6 +20,7 @@ from corrclip_jax.config import Config, Dtype, RegionSource, source_family, with
 from corrclip_jax.hub.presets import load
 from corrclip_jax.inference import photo_reading
 from corrclip_jax.inference.label_runner import LabelRunner, OnStart, Outcome, Request
+from corrclip_jax.inference.open_bank import open_bank
 from corrclip_jax.inference.photo_regions import Regions
 from corrclip_jax.inference.region_runner import RegionRunner
 from corrclip_jax.inference.segmentation import Segmentation
@@ -27,8 +28,6 @@ from corrclip_jax.inference.settings import check_settings, with_settings
 from corrclip_jax.io.photos import PhotoError, read_photo
 from corrclip_jax.io.region_maps import RegionError
 from corrclip_jax.method.bank import Bank
-from corrclip_jax.method.bank_arrays import put_bank
-from corrclip_jax.method.checks import check_bank
 from corrclip_jax.regions.sources import SOURCES, can_find, network_to_load
 from corrclip_jax.runtime.sharding import put_params
 from corrclip_jax.text.classes import normalise_classes
@@ -62,7 +61,7 @@ class Segmenter:
         points: int | None = None,
         background_threshold: float | None = None,
         assignments: Sequence[str] = (),
-        bank: Bank | None = None,
+        bank: str | os.PathLike[str] | Bank | None = None,
         mesh: Mesh | None = None,
         shard_params: bool = False,
     ):
@@ -77,7 +76,8 @@ class Segmenter:
           points: n for SAM's n x n grid of points (`points_per_side`).
           background_threshold: pixels whose class is less probable get class 0.
           assignments: any fields of the configuration by text, as in "method.stride=56".
-          bank: a bank of unlabelled images, made with the same backbone and CLIP, for a model of CorrCLIPv2.
+          bank: a bank of unlabelled images, for a model of CorrCLIPv2: its folder, or a bank in memory, made with
+            the model's backbone and CLIP.
           mesh: devices of this process, which share the photos of a list, and the bank.
           shard_params: each of these devices holds a part of the parameters instead of all.
 
@@ -112,10 +112,8 @@ class Segmenter:
             else put_params(dict(params), mesh, shard=shard_params)
         )
         self._texts: OrderedDict[tuple, TextEmbedding] = OrderedDict()
-        if bank is not None:
-            check_bank(config, bank)
-            bank = jax.device_put(bank) if mesh is None else put_bank(bank, mesh)
-        self._runner = LabelRunner(config, self._params, mesh, bank)
+        opened = None if bank is None else open_bank(bank, config, params, mesh)
+        self._runner = LabelRunner(config, self._params, mesh, opened)
         self._region_runner: RegionRunner | None = None
 
     def embed(self, classes: Classes) -> TextEmbedding:

@@ -5,7 +5,6 @@ shape. Shapes: B images [H0, W0], N windows [h, w] on a grid [gh, gw], D joint w
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -101,7 +100,7 @@ def make_segment(config: Config, *, mesh: Mesh | None = None) -> Callable[..., A
     """
     spatial_layers(config)
 
-    def run(axes, params, text, bank, images, sizes, regions) -> Result | SupportedResult:
+    def run(params, text, images, sizes, regions, *, bank=None, axes=None) -> Result | SupportedResult:
         with jax.default_matmul_precision("highest"):
             windows = sliding_windows(images.shape[1:3], sizes, config)
             if regions is None:
@@ -124,10 +123,16 @@ def make_segment(config: Config, *, mesh: Mesh | None = None) -> Callable[..., A
         check_inputs(config, params, images, text, sizes, regions, bank)
         sizes = None if sizes is None else jnp.asarray(sizes, jnp.int32)
         devices = explicit_mesh(images) if mesh is None else mesh
-        spread: Callable[..., Any] = partial(run, None)
-        if devices is not None:
-            divided = None if bank is None else bank_specs(bank, devices.axis_names)
-            spread = sharded(partial(run, devices.axis_names), devices, divided)
+        if devices is None:
+            return run(params, text, images, sizes, regions, bank=bank)
+        if bank is None:
+            return sharded(run, devices)(params, text, images, sizes, regions)
+        axes = devices.axis_names
+
+        def run_divided(params, text, bank, *batched) -> Result | SupportedResult:
+            return run(params, text, *batched, bank=bank, axes=axes)
+
+        spread = sharded(run_divided, devices, bank_specs(bank, axes))
         return spread(params, text, bank, images, sizes, regions)
 
     return segment

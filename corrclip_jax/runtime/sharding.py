@@ -41,25 +41,26 @@ def explicit_mesh(array: Any) -> Mesh | AbstractMesh | None:
 def sharded(
     function: Callable[..., Tree], mesh: Mesh | AbstractMesh, bank: Any = None
 ) -> Callable[..., Tree]:
-    """`function(params, text, bank, *batched)` with the batched arguments divided among the devices.
+    """`function(params, text, *batched)` with the batched arguments divided among the devices.
 
-    Parameters and text may arrive divided in any way; each device gets all of them. `bank` has the specs of
-    the bank.
+    Parameters and text may arrive divided in any way; each device gets all of them. With the specs of a `bank` it
+    is `function(params, text, bank, *batched)`, and the bank is divided by these.
 
     Raises:
       ValueError: by the function, where the batch cannot be divided evenly.
     """
     divided_spec = P(mesh.axis_names)
+    whole: tuple[Any, ...] = (P(), P()) if bank is None else (P(), P(), bank)
 
-    def call(params: Any, text: Any, entries: Any, *batched: Any) -> Tree:
+    def call(*arguments: Any) -> Tree:
+        batched = arguments[len(whole) :]
         count = len(jax.tree.leaves(batched)[0])
         if count % mesh.size:
             raise ValueError(
                 f"the batch must be divisible by the mesh's {mesh.size} devices. Got {count} images: fill it up "
                 "with images of size 0 (sizes=)."
             )
-        arguments = (params, text, entries, *batched)
-        specs = (P(), P(), bank, *(divided_spec for _ in batched))
+        specs = (*whole, *(divided_spec for _ in batched))
         if AxisType.Explicit in mesh.axis_types:  # such arrays are never moved implicitly
             arguments = tuple(_reshard(*pair, mesh) for pair in zip(arguments, specs, strict=True))
         # Replicated values stay replicated; the check cannot see that through loops of different lengths.
@@ -69,8 +70,15 @@ def sharded(
     return call
 
 
-def _reshard(tree: Tree, spec: P, mesh: Mesh | AbstractMesh) -> Tree:
-    return jax.tree.map(lambda x: jax.reshard(x, NamedSharding(mesh, spec)), tree)
+def _reshard(tree: Tree, spec: Any, mesh: Mesh | AbstractMesh) -> Tree:
+    """A tree divided by one spec, or by a tree of specs of the same structure."""
+    specs = jax.tree.map(lambda _: spec, tree) if isinstance(spec, P) else spec
+    return jax.tree.map(
+        lambda one, x: jax.reshard(x, NamedSharding(mesh, one)),
+        specs,
+        tree,
+        is_leaf=lambda x: isinstance(x, P),
+    )
 
 
 def put_params(params: Tree, mesh: Mesh, *, shard: bool = False) -> Tree:

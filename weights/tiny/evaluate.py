@@ -26,7 +26,7 @@ from corrclip_jax.datasets.scenes.words import CLASSES, HELD_OUT_PAIRS, UNSEEN_C
 from corrclip_jax.method import windows
 from corrclip_jax.method.correlation import normalise
 from corrclip_jax.method.segment import make_segment
-from corrclip_jax.method.similarity import imagenet_pixels
+from corrclip_jax.method.similarity import BACKBONES, renormalise
 from corrclip_jax.models.dino import DINO
 from corrclip_jax.models.sam.sam2 import SAM2, preprocess
 from corrclip_jax.params.structure import init_params
@@ -100,7 +100,7 @@ def same_instance_auc(params: dict, drawn: list[scenes.Scene]) -> tuple[float, d
     """
     dino, patch, side = DINO(CONFIG.dino), CONFIG.dino.patch_size, CONFIG.method.window
     same, different = [], []
-    apply = jax.jit(lambda p, x: normalise(dino.apply({"params": p}, imagenet_pixels(x))))
+    apply = jax.jit(lambda p, x: normalise(dino.apply({"params": p}, renormalise(x, BACKBONES["dino"]))))
     for scene in drawn:
         seen = jnp.asarray(halved(scene.image)[:side, :side], jnp.float32)
         window = (seen - windows.CLIP_MEAN) / windows.CLIP_STD

@@ -34,6 +34,7 @@ from corrclip_jax.cli.shared.options import (
     is_source,
     nearest_source,
     parse_bands,
+    regions_of,
     threshold_option,
 )
 from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
@@ -70,9 +71,17 @@ def segment(
     classes_file: ClassesFileOption = None,
     model: ModelOption = "vit-b",
     out: OutOption = Path("segmented"),
-    regions: RegionsOption = "sam2",
+    regions: RegionsOption = None,
     points: PointsOption = None,
     background_threshold: Annotated[float | None, threshold_option("the model's, 0")] = None,
+    bank: Annotated[
+        Path | None,
+        typer.Option(
+            "--bank",
+            help="Folder of a bank of unlabelled images, for a model of CorrCLIPv2 (v2-b ...).",
+            show_default=False,
+        ),
+    ] = None,
     dtype: OptionalDtypeOption = None,
     assignments: SetOption = None,
     recursive: RecursiveOption = False,
@@ -80,6 +89,7 @@ def segment(
     overwrite: RemakeOption = False,
 ) -> None:
     """Segment photos. Users see `HELP`."""
+    regions = regions or regions_of(model)
     source = regions if is_source(regions) else None
     region_maps = None if source is not None else Path(regions)
     if region_maps is not None and not region_maps.is_dir():
@@ -87,6 +97,8 @@ def segment(
             f"--regions must be one of {', '.join(SOURCES)}, or a folder of region maps. {regions!r} is no folder."
             f"{nearest_source(regions)}"
         )
+    if bank is not None and not (bank / "bank.json").is_file():
+        raise UsageError(f"--bank must be the folder of a bank. {bank} holds no bank.json.")
     chosen_bands = None if bands is None else parse_bands(bands)
     names = class_names(classes, classes_file)
     jobs, problems, hints = _jobs(photos, out, recursive)
@@ -94,7 +106,7 @@ def segment(
     from corrclip_jax.cli.runs.plan import model_mark, plan_tasks
     from corrclip_jax.cli.shared.notes import collected_notes
     from corrclip_jax.cli.shared.progress import Progress
-    from corrclip_jax.io.own_files import value_digest
+    from corrclip_jax.io.own_files import file_digest, value_digest
 
     options = {
         "dtype": None if dtype is None else dtype.value,
@@ -102,12 +114,15 @@ def segment(
         "background_threshold": background_threshold,
         "assignments": assignments or [],
     }
+    if bank is not None:
+        options["bank"] = str(bank)
     made = {
         "classes": value_digest(names),
         "model": model_mark(model),
         "regions": regions if region_maps is None else "given",
         "bands": bands,
-        **{name.replace("_", " "): value for name, value in options.items()},
+        **{name.replace("_", " "): value for name, value in options.items() if name != "bank"},
+        **({} if bank is None else {"bank": file_digest(bank / "bank.json")}),
     }
     with Progress() as progress, collected_notes() as notes:
         progress.phase("Looking for what is done")

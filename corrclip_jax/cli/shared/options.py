@@ -23,6 +23,18 @@ class Precision(StrEnum):
     bfloat16 = "bfloat16"
 
 
+def regions_of(model: str) -> str:
+    """The source of regions that a model has by default; SAM 2 for one that has no name."""
+    from corrclip_jax.config import families
+    from corrclip_jax.conversion.published import preset_models
+
+    try:
+        parts = preset_models(model)
+    except KeyError:
+        return "sam2"
+    return next(family for family in parts if family in families("regions"))
+
+
 def is_source(name: str) -> bool:
     """Whether a name is a source of regions: one of `SOURCES`, or a published network such as sam2.1-t."""
     return name in SOURCES or name in source_names()
@@ -121,11 +133,12 @@ def model_option(help: str, *, show_default: bool = True) -> Any:
 
 ModelOption = Annotated[str, model_option(MODELS)]
 RegionsOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         help=f"Source of regions: {', '.join(SOURCES)}, a published network (sam2.1-t), or a folder with a "
         "region map per photo, of the same file name but .npz (array instance_mask), .png (index map) or .json "
-        "(COCO RLE)."
+        "(COCO RLE).",
+        show_default="the model's: eomt for v2-b and v2-l, else sam2",
     ),
 ]
 RegionSourceOption = Annotated[
