@@ -7,7 +7,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from corrclip_jax.config import FAMILIES, Config, NetworkConfig, families, from_dict, networks_of, with_fields
+from corrclip_jax.config import (
+    FAMILIES,
+    CLIPConfig,
+    Config,
+    NetworkConfig,
+    families,
+    from_dict,
+    networks_of,
+    with_fields,
+)
 from corrclip_jax.conversion.families import convert_state_dict
 from corrclip_jax.conversion.find import Found, find, find_all, find_vocabulary, published_beside
 from corrclip_jax.conversion.published import Published, recognise
@@ -45,6 +54,7 @@ def convert(
     out: str | Path,
     *,
     vocabulary: str | Path | None = None,
+    spare_vocabulary: Path | None = None,
     name: str | None = None,
     quick_gelu: bool | None = None,
     configs: Mapping[str, NetworkConfig] | None = None,
@@ -63,6 +73,7 @@ def convert(
         the model is for given region maps.
       out: the model folder to make.
       vocabulary: CLIP's vocabulary; looked for beside the CLIP checkpoint by default.
+      spare_vocabulary: taken where there is none beside the CLIP checkpoint, if it has as many tokens as the CLIP.
       name: the model's name; the folder's by default.
       quick_gelu: CLIP's activation, where no file next to the checkpoint says it.
       configs: configurations by family, which say what tensor shapes do not show.
@@ -89,7 +100,9 @@ def convert(
     found = _find_each(checkpoints)
     if vocabulary is None:
         vocabulary = find_vocabulary(found["clip"].path.parent)
-    return _convert(found, Path(out), vocabulary, name, quick_gelu, configs or {}, force, report)
+    return _convert(
+        found, Path(out), (vocabulary, spare_vocabulary), name, quick_gelu, configs or {}, force, report
+    )
 
 
 def _find_each(checkpoints: Mapping[str, str | Path]) -> dict[str, Found]:
@@ -149,6 +162,7 @@ def convert_folder(
     out: str | Path,
     *,
     vocabulary: str | Path | None = None,
+    spare_vocabulary: Path | None = None,
     name: str | None = None,
     quick_gelu: bool | None = None,
     force: bool = False,
@@ -162,15 +176,14 @@ def convert_folder(
     found = find_all(folder, ("clip",), families("regions"), one_of=families("similarity"))
     if vocabulary is None:
         vocabulary = find_vocabulary(found["clip"].path.parent, folder, folder / VOCABULARY)
-    return _convert(
-        found, Path(out), vocabulary, name or folder.absolute().name, quick_gelu, {}, force, report
-    )
+    vocabularies, name = (vocabulary, spare_vocabulary), name or folder.absolute().name
+    return _convert(found, Path(out), vocabularies, name, quick_gelu, {}, force, report)
 
 
 def _convert(
     found: Mapping[str, Found],
     out: Path,
-    vocabulary: str | Path | None,
+    vocabularies: tuple[str | Path | None, Path | None],
     name: str | None,
     quick_gelu: bool | None,
     configs: Mapping[str, NetworkConfig],
@@ -186,6 +199,7 @@ def _convert(
     if finders := [family for family in families("regions") if family in networks]:
         config = with_fields(config, regions={"source": finders[0]})
     config = with_fields(config, method={"spatial_layers": _spatial_layers(config)})
+    vocabulary = vocabularies[0] or _fitting(vocabularies[1], config.clip)
     if vocabulary is None:
         report(
             "No CLIP vocabulary (tokenizer.json, bpe_simple_vocab_16e6.txt.gz) beside the checkpoint: class names "
@@ -220,6 +234,12 @@ def _check_vocabulary(vocabulary: str | Path, clip: Any) -> None:
             f"The vocabulary {vocabulary} has {size} tokens, the CLIP's text tower knows {known}: they do not "
             "belong together. Give the vocabulary that was published with this CLIP."
         )
+
+
+def _fitting(vocabulary: Path | None, clip: CLIPConfig) -> Path | None:
+    """A spare vocabulary, where it has as many tokens as the text tower."""
+    fits = vocabulary is not None and Tokenizer.load(vocabulary).vocab_size == clip.text.vocab_size
+    return vocabulary if fits else None
 
 
 def _spatial_layers(config: Config) -> int | None:

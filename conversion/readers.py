@@ -32,7 +32,7 @@ _FOREIGN = {
     b"\x89HDF": "an HDF5 file, of TensorFlow or Keras",
     b"\x08": "an ONNX program, not its weights",
 }
-_AGAIN = "Download it again (huggingface_hub resumes and checks), or copy it again from where it is whole."
+_AGAIN = "Download it again, or copy it again from where it is whole."
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,15 @@ pickle is taken only where torch is installed to read it.
 
 import errno
 import importlib.util
+import inspect
+import io
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
@@ -23,6 +26,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
+from huggingface_hub.utils import tqdm
 
 from corrclip_jax.conversion.find import checkpoint_files, find_vocabulary
 from corrclip_jax.conversion.published import Published, Repository, vocabulary_repository
@@ -37,6 +41,8 @@ _BESIDE = ("config.json", "open_clip_config.json", *_VOCABULARY_FILES)
 _SHARDS = "*-of-*.safetensors"
 _TRIES = 12
 _LONGEST_WAIT = 60
+_FIRST_LINE, _BETWEEN_LINES = 2.0, 10.0
+"""Seconds of a download until its first line of progress, and between lines."""
 _TIMEOUT = 20
 
 
@@ -113,19 +119,24 @@ def fetch(offer: Offer) -> Offer:
     return offer._replace(folder=paths[0].parent)
 
 
+def vocabulary_here() -> Path | None:
+    """A folder on this machine with CLIP's vocabulary, which all published CLIPs share; asks no network."""
+    lender = vocabulary_repository()
+    if (placed := published_place(lender)).is_dir() and (found := find_vocabulary(placed)):
+        return found
+    cached = (try_to_load_from_cache(lender, name) for name in _VOCABULARY_FILES)
+    return next((Path(path).parent for path in cached if isinstance(path, str)), None)
+
+
 def fetch_vocabulary(offer: Offer) -> Path:
     """A folder with CLIP's vocabulary: the fetched offer's own, or that of the repository that lends it.
 
     Raises:
       DownloadError: the hub, the network or the disk refuses.
     """
+    if offer.folder is not None and (found := find_vocabulary(offer.folder) or vocabulary_here()):
+        return found
     lender = vocabulary_repository()
-    for folder in (offer.folder, published_place(lender)):
-        if folder is not None and folder.is_dir() and (found := find_vocabulary(folder)):
-            return found
-    for name in _VOCABULARY_FILES:
-        if isinstance(cached := try_to_load_from_cache(lender, name), str):
-            return Path(cached).parent
     try:
         listing = _listing(lender)
         paths = [_download(lender, name) for name in _VOCABULARY_FILES if name in listing]
@@ -152,6 +163,11 @@ def check_room(offers: Iterable[Offer]) -> None:
         )
 
 
+def is_cached(path: Path) -> bool:
+    """Whether a file is one of the hub's cache."""
+    return Path(constants.HF_HUB_CACHE).expanduser().absolute() in path.absolute().parents
+
+
 def can_read(name: str) -> bool:
     """Whether a checkpoint of this name can be read with what is installed: pickles need torch."""
     return ".safetensors" in name or importlib.util.find_spec("torch") is not None
@@ -175,10 +191,10 @@ def reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, OfflineModeIsEnabled):
         return "not in the hub's cache, and HF_HUB_OFFLINE forbids the network"
+    if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
+        return "there is no such repository, or it asks for a login (`hf auth login`)"
     if isinstance(error, GatedRepoError) or status in (401, 403):
         return "access is restricted: accept its terms on its page, then log in with `hf auth login`"
-    if isinstance(error, RepositoryNotFoundError):
-        return "there is no such repository, or it is private"
     if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
         return "the file is not in the repository any more"
     if status == 429:
@@ -276,12 +292,43 @@ def _download(repository: str, name: str, force: bool = False) -> Path:
     """A file in the hub's cache. The client resumes broken connections; where it gives up, it is called again."""
     for tries_left in reversed(range(_TRIES)):
         try:
-            return Path(hf_hub_download(repository, name, force_download=force))
+            return Path(hf_hub_download(repository, name, force_download=force, **_bar(name)))
         except NETWORK_ERRORS as error:
             if not tries_left or not _is_broken_connection(error):
                 raise
             time.sleep(1)
     raise AssertionError("the last try returns or raises")
+
+
+class _Lines(io.StringIO):
+    """A file for a progress bar that prints it as lines on stderr, the first after some seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = time.monotonic() + _FIRST_LINE
+
+    def write(self, text: str) -> int:
+        """Print the state of the bar, where it is time."""
+        if text.strip() and time.monotonic() >= self._next:
+            self._next = time.monotonic() + _BETWEEN_LINES
+            print(f"  {text.strip()}", file=sys.stderr, flush=True)
+        return len(text)
+
+
+class _Bar(tqdm):
+    """A progress bar of the hub's client, as lines: a terminal's own bar would spoil the command's."""
+
+    shown = ""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        as_lines = {"file": _Lines(), "disable": False, "ncols": 76, "ascii": True, "desc": self.shown}
+        super().__init__(*args, **options | as_lines)
+
+
+def _bar(name: str) -> dict[str, Any]:
+    """The argument that names the progress bar, for a file of this name; older clients have none."""
+    known = "tqdm_class" in inspect.signature(hf_hub_download).parameters
+    return {"tqdm_class": type("_NamedBar", (_Bar,), {"shown": name})} if known else {}
 
 
 def _is_broken_connection(error: Exception) -> bool:

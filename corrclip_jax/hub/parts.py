@@ -9,9 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from corrclip_jax.config import Config, with_fields
+from huggingface_hub.utils import WeakFileLock
+
+from corrclip_jax.config import Config, NetworkConfig, with_fields
 from corrclip_jax.conversion.convert import convert_part
 from corrclip_jax.conversion.published import Published
+from corrclip_jax.conversion.rules import ConversionError
 from corrclip_jax.hub.download import (
     DownloadError,
     Offer,
@@ -19,6 +22,7 @@ from corrclip_jax.hub.download import (
     fetch,
     fetch_vocabulary,
     find_offer,
+    is_cached,
     readable,
 )
 from corrclip_jax.hub.home import HOME_VARIABLE, part_place, published_place, weights_home
@@ -55,6 +59,8 @@ def assemble(
 ) -> Path:
     """Make the model folder of published parts, with all that has to be downloaded and converted for it.
 
+    A folder that is complete is left as it is. Of several processes one does the work, the others wait for it.
+
     Args:
       folder: the model folder to make.
       config: the model's configuration; a part's own configuration replaces that of `region_part`.
@@ -67,24 +73,50 @@ def assemble(
       ConversionError: a file that cannot be converted, or is of another size than the configuration says.
       OSError: a disk that is full.
     """
+    if is_complete(folder):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(folder.parent / ".lock"):
+        return folder if is_complete(folder) else _assemble(folder, config, parts, region_part, report)
+
+
+def _assemble(
+    folder: Path, config: Config, parts: Mapping[str, Published], region_part: str | None, report: Report
+) -> Path:
+    """The work of `assemble`."""
     read_off = [family for family in parts if family in (region_part, *_TOLD_BY_FILES)]
     configs = {family: getattr(config, family) for family in parts if family not in read_off}
     made = {family: part for family, one in parts.items() if (part := _made(one, configs.get(family)))}
     missing = {family: one for family, one in parts.items() if family not in made}
     for family, offer in _fetch_all(config.name, missing, report).items():
-        made[family] = convert_part(
-            family,
-            offer.checkpoint,
-            part_place(parts[family].key),
-            config=configs.get(family),
-            vocabulary=_vocabulary(config.name, offer) if family == "clip" else None,
-            report=report,
-        )
+        vocabulary = _vocabulary(config.name, offer) if family == "clip" else None
+        made[family] = _convert(offer, configs.get(family), vocabulary, report)
     config = with_fields(config, **{family: made[family].config for family in read_off})
     if region_part is not None:
         config = with_fields(config, regions={"source": region_part})
     config = with_fields(config, vocabulary=str(made["clip"].folder / VOCABULARY))
     return _compose(folder, config, made)
+
+
+def _convert(offer: Offer, config: NetworkConfig | None, vocabulary: Path | None, report: Report) -> Part:
+    """The part that an offer's files become.
+
+    Raises:
+      ConversionError: for a file that cannot be converted; of one in the hub's cache, how to be rid of it.
+    """
+    one, checkpoint = offer.published, offer.checkpoint
+    try:
+        return convert_part(
+            one.family, checkpoint, part_place(one.key), config=config, vocabulary=vocabulary, report=report
+        )
+    except ConversionError as error:
+        if not is_cached(checkpoint):
+            raise
+        raise ConversionError(
+            f"{error}\nThe file is in the hub's cache. If it is damaged, delete it and load again: "
+            f"{checkpoint.resolve()}",
+            error.faults,
+        ) from error
 
 
 def _made(one: Published, config: Any) -> Part | None:
@@ -155,5 +187,6 @@ def how_to_place(name: str, parts: Mapping[str, Published], failures: Mapping[st
             "With a network, load again: what is whole is not downloaded again. Without one, place these files:",
             *places,
             f"and load again. {HOME_VARIABLE} names another place than {weights_home()}.",
+            "The embedded model, tiny, needs no files, but knows generated scenes only: corrclip demo.",
         ]
     )

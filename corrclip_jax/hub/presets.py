@@ -28,6 +28,7 @@ from corrclip_jax.conversion.find import checkpoint_files
 from corrclip_jax.conversion.published import preset_models, region_models
 from corrclip_jax.conversion.readers import SUFFIXES
 from corrclip_jax.conversion.rules import ConversionError
+from corrclip_jax.hub.download import vocabulary_here
 from corrclip_jax.hub.home import model_place
 from corrclip_jax.hub.parts import assemble, is_complete
 from corrclip_jax.params.model_folder import DESCRIPTION, read
@@ -163,6 +164,25 @@ def load(
     return (config if dtype is None else with_fields(config, dtype=dtype)), params
 
 
+def prepare(model: str, region_network: str | None = "all") -> Path:
+    """Download and convert a model with a name ahead of time; `load` with the same arguments need only read.
+
+    Args:
+      model: a name of `available_models`, but for the embedded one.
+      region_network: as for `load`.
+
+    Returns:
+      The model folder.
+
+    Raises:
+      ValueError, FileNotFoundError: as `load`.
+    """
+    if model not in PRESETS:
+        raise ValueError(f"model must be one of {', '.join(PRESETS)}. Got {model!r}.")
+    _check_region_network(model, region_network)
+    return _prepare_preset(model, region_network)
+
+
 def _check_region_network(model: str | Path, name: str | None) -> None:
     """Refuse a published network of regions that does not exist, or that the model cannot be given."""
     if name in (None, "all", *families("regions")):
@@ -207,7 +227,7 @@ def _prepare_folder(folder: Path) -> Path:
     place, state = (_digest(x) for x in (str(folder.resolve()), repr(stats)))
     out = model_place(f"{folder.resolve().name}-{place}-{state}")
     if not is_complete(out):
-        convert_folder(folder, out, name=folder.resolve().name)
+        convert_folder(folder, out, name=folder.resolve().name, spare_vocabulary=vocabulary_here())
         for outdated in out.parent.glob(f"{folder.resolve().name}-{place}-*"):
             if outdated != out:
                 shutil.rmtree(outdated)
@@ -220,12 +240,10 @@ def _prepare_preset(name: str, regions: str | None) -> Path:
     own = {family: one for family, one in parts.items() if family in families("regions")}
     one = None if regions is None else own.get(regions, region_models().get(regions))
     if regions == "all" or one in own.values() or (one is None and is_complete(whole)):
-        return whole if is_complete(whole) else assemble(whole, config, parts, None, to_stderr)
+        return assemble(whole, config, parts, None, to_stderr)
     if one is None and regions is not None:
         select_regions(config, regions)  # raises: neither the preset nor the registry has this network
     folder, config = model_place(f"{name}+{regions or 'none'}"), select_regions(config, None)
-    if is_complete(folder):
-        return folder
     needed = {family: part for family, part in parts.items() if family not in own}
     if one is None:
         return assemble(folder, config, needed, None, to_stderr)

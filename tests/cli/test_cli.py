@@ -148,7 +148,21 @@ def test_what_convert_passes_on(tmp_path, monkeypatch):
     corrclip(
         "convert", "--clip", "c", "--dino", "d", "--out", "y", "--vocabulary", "v", "--name", "n", "--force"
     )
-    options = {"out": Path("models/x"), "vocabulary": None, "name": None, "quick_gelu": False, "force": False}
-    others = {"out": Path("y"), "vocabulary": Path("v"), "name": "n", "quick_gelu": None, "force": True}
+    options = {
+        "out": Path("models/x"),
+        "vocabulary": None,
+        "spare_vocabulary": None,
+        "name": None,
+        "quick_gelu": False,
+        "force": False,
+    }
+    others = {
+        "out": Path("y"),
+        "vocabulary": Path("v"),
+        "spare_vocabulary": None,
+        "name": "n",
+        "quick_gelu": None,
+        "force": True,
+    }
     checkpoints = {"clip": Path("c"), "dino": Path("d")}
     assert calls == [((Path("in"),), options), ((checkpoints,), others)]

@@ -184,6 +184,24 @@ def test_a_vocabulary_of_another_clip_is_refused(files, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_spare_vocabulary_is_taken_where_it_fits(files, tmp_path):
+    (tmp_path / "spare").mkdir()
+    spare = write_vocabulary(tmp_path / "spare")
+    out = convert(files, tmp_path / "out", quick_gelu=True, spare_vocabulary=spare)
+    assert read(out)[0].vocabulary == str(out / "vocabulary")
+    save_file(random_tensors(open_clip_shapes(with_fields(CLIP, text={"vocab_size": 96}))), files["clip"])
+    out = convert(files, tmp_path / "other", quick_gelu=True, spare_vocabulary=spare)
+    assert read(out)[0].vocabulary is None
+
+
+def test_a_conversion_that_is_replaced_leaves_no_tree_of_the_old_one_and_all_of_others(files, tmp_path):
+    out = convert(files, tmp_path / "out", quick_gelu=True)
+    (out / "sam2").mkdir()
+    (out / "notes.txt").write_text("mine")
+    convert(files, out, quick_gelu=False, force=True)
+    assert sorted(path.name for path in out.iterdir()) == ["clip", "corrclip.json", "dino", "notes.txt"]
+
+
 # --- EoMT as its authors publish it ---
 
 

@@ -2,20 +2,26 @@
 
 import errno
 import io
+import json
 import random
 import shutil
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
+from command_line import assert_refused, corrclip
 from huggingface_hub import constants, file_download
+from PIL import Image
 from small_hub import PICKLES_ONLY, published_tensors
 
 from corrclip_jax.config import with_fields
 from corrclip_jax.conversion.find import find
 from corrclip_jax.conversion.published import preset_models, published_models, region_models
+from corrclip_jax.conversion.rules import ConversionError
 from corrclip_jax.hub import download
-from corrclip_jax.hub.download import DownloadError, fetch, find_offer, readable
-from corrclip_jax.hub.presets import PRESETS, load
+from corrclip_jax.hub.download import DownloadError, fetch, find_offer, readable, vocabulary_here
+from corrclip_jax.hub.presets import PRESETS, load, prepare
 
 DINO = published_models()["dino/vitb8"]
 
@@ -95,6 +101,13 @@ def test_a_network_of_regions_that_is_not_published_is_refused(hub, small_preset
         load("vit-b", region_network="sam2-x")
     with pytest.raises(ValueError, match=r"sam2\.1-t is a published network, which can be given to vit-b"):
         load("tiny", region_network="sam2.1-t")
+
+
+def test_processes_that_start_together_do_the_work_once(hub, small_presets):
+    with ThreadPoolExecutor(4) as pool:
+        folders = list(pool.map(prepare, ["vit-b"] * 4))
+    assert len(set(folders)) == 1
+    assert set(hub.downloads().values()) == {1}
 
 
 def test_parts_that_are_gone_are_made_again(hub, home, small_presets):
@@ -204,7 +217,7 @@ def test_a_gated_repository_asks_for_a_login(hub):
 
 def test_a_repository_that_is_gone_is_said(hub):
     del hub.repositories[DINO.repository]
-    assert refusal() == "facebook/dino-vitb8: there is no such repository, or it is private"
+    assert refusal().startswith("facebook/dino-vitb8: there is no such repository, or it asks for a login")
 
 
 def test_a_file_that_is_gone_is_said(hub):
@@ -262,10 +275,73 @@ def test_what_is_in_the_cache_needs_no_network(hub, home, small_presets, monkeyp
     assert len(hub.log) == asked
 
 
+def test_a_damaged_file_of_the_cache_is_named_with_how_to_be_rid_of_it(hub, home, small_presets):
+    cached = fetch(find_offer(DINO)).checkpoint.resolve()
+    cached.write_bytes(cached.read_bytes()[:1000])
+    with pytest.raises(ConversionError, match="cut short or damaged") as caught:
+        load("vit-b")
+    assert f"delete it and load again: {cached}" in str(caught.value)
+    cached.unlink()
+    assert set(load("vit-b")[1]) == {"clip", "dino", "sam2"}
+
+
 def test_a_token_goes_to_the_hub_alone(hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     fetch(find_offer(DINO))
     assert hub.tokens == [False]
+
+
+def test_a_long_download_says_how_far_it_is_line_by_line(hub, capfd, monkeypatch):
+    monkeypatch.setattr(download, "_FIRST_LINE", 0)
+    monkeypatch.setattr(download, "_BETWEEN_LINES", 0)
+    fetch(find_offer(DINO))
+    lines = [line for line in capfd.readouterr().err.splitlines() if "model.safetensors" in line]
+    assert "100%" in lines[-1]
+    assert all(len(line) < 80 and "\r" not in line for line in lines)
+
+
+def test_the_vocabulary_of_the_cache_is_found_without_a_network(hub, home, small_presets, monkeypatch):
+    assert vocabulary_here() is None
+    load("vit-b", region_network=None)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert vocabulary_here() is not None
+
+
+def test_the_command_segments_with_a_model_from_the_hub(hub, small_presets, without_torch, tmp_path):
+    Image.fromarray(np.zeros((112, 112, 3), np.uint8)).save(tmp_path / "photo.png")
+    result = corrclip(
+        "segment", tmp_path / "photo.png", "-c", "cat, the", "--model", "open-b", "--regions", "none",
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "photo.png").is_file()
+    described = json.loads((tmp_path / "out" / "photo.json").read_text())
+    assert set(described["model"]["sources"]) == {"clip", "dino"}
+    assert described["model"]["sources"]["clip"]["licence"] == "MIT"
+
+
+def test_the_command_prepares_a_model_once(hub, home, small_presets, without_torch):
+    result = corrclip("prepare", "fast-b", "--regions", "eomt-s", "--regions", "slic")
+    assert result.exit_code == 0, result.output
+    folders = [home / "converted" / f"fast-b+{name}" for name in ("eomt-s", "none")]
+    assert result.stdout.split() == [str(folder) for folder in folders]
+    asked = len(hub.log)
+    assert load("fast-b", region_network="eomt-s")[0].regions.source == "eomt"
+    assert len(hub.log) == asked
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("vit-x",), r"nothing to prepare for 'vit-x'.*vit-b"),
+        (("vit-b", "--regions", "sam9"), "'sam9' is no source of regions"),
+        (("vit-b", "--maps", "x"), "--maps and --out go with a benchmark"),
+        (("coco_stuff", "--out", "x"), "needs --maps"),
+        (("coco_stuff", "--regions", "sam2"), "--regions goes with a model"),
+    ],
+)
+def test_what_cannot_be_prepared_is_refused(home, arguments, words):
+    assert_refused(corrclip("prepare", *arguments), words)
 
 
 def test_sizes_are_shown_with_three_digits():

@@ -17,10 +17,12 @@ from corrclip_jax.conversion.rules import ConversionError
 from corrclip_jax.hub import home as place_of_weights
 from corrclip_jax.hub import parts as parts_module
 from corrclip_jax.hub import presets
+from corrclip_jax.hub.download import readable
 from corrclip_jax.hub.home import weights_home
 from corrclip_jax.hub.presets import EMBEDDED_FOLDER, PRESETS, available_models, load
 from corrclip_jax.params.structure import expected_params
 
+README = Path(__file__).parents[2] / "README.md"
 CLIP_TENSORS = random_tensors(open_clip_shapes(CLIP))
 DINO_TENSORS = random_tensors(dino_shapes(DINO))
 
@@ -194,8 +196,8 @@ def test_without_a_network_one_message_says_which_files_to_place_where(home):
         assert f"https://huggingface.co/{part.repository}" in message
     assert "tokenizer.json" in message
     assert "CORRCLIP_HOME" in message
-    assert len(message.splitlines()) == 12
-    assert not home.exists()
+    assert len(message.splitlines()) == 13
+    assert [path.name for path in (home / "converted").iterdir()] == [".lock"]
 
 
 def test_files_placed_by_hand_are_converted_once(home, small_preset, monkeypatch, capfd):
@@ -260,3 +262,15 @@ def test_the_home_is_the_variables_then_the_checkouts(monkeypatch, tmp_path):
     assert weights_home() == checkout / "weights"
     monkeypatch.setattr(place_of_weights.os, "access", lambda *args: False)
     assert weights_home() == Path.home() / ".cache" / "corrclip_jax"
+
+
+def test_the_readme_lists_every_preset_with_the_sizes_and_licences_of_the_register():
+    rows = {
+        line.split("`")[1]: line for line in README.read_text("utf-8").splitlines() if line.startswith("| `")
+    }
+    for name in PRESETS:
+        parts = list(preset_models(name).values())
+        total = readable(sum(part.megabytes for part in parts) * 1e6)
+        for text in [total, *(readable(part.megabytes * 1e6) for part in parts)]:
+            assert text in rows[name], (name, text)
+        assert all(part.licence in rows[name] for part in parts), name

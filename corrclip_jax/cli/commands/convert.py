@@ -107,6 +107,7 @@ def convert(
 
         run = partial(convert_files, given)
     from corrclip_jax.cli.shared.progress import Progress
+    from corrclip_jax.hub.download import vocabulary_here
 
     console = messages()
     with Progress() as progress:
@@ -114,6 +115,7 @@ def convert(
         made = run(
             out=out,
             vocabulary=vocabulary,
+            spare_vocabulary=vocabulary_here(),
             name=name,
             quick_gelu=quick_gelu,
             force=overwrite,
