@@ -8,7 +8,14 @@ from typing import Any
 
 from corrclip_jax.config import FAMILIES
 from corrclip_jax.conversion.families import describe, detect, layout_of
-from corrclip_jax.conversion.readers import INDEX_SUFFIX, SUFFIXES, Checkpoint, is_pickle, open_checkpoint
+from corrclip_jax.conversion.readers import (
+    ARCHIVE,
+    INDEX_SUFFIX,
+    SUFFIXES,
+    Checkpoint,
+    is_pickle,
+    open_checkpoint,
+)
 from corrclip_jax.conversion.rules import ConversionError
 
 _DEPTH = 3
@@ -96,7 +103,11 @@ def checkpoint_files(folder: Path, depth: int = _DEPTH) -> list[Path]:
     files = list(_walk(folder, depth))
     indices = [path for path in files if path.name.endswith(INDEX_SUFFIX)]
     shards = {path.parent / name for path in indices for name in _shard_names(path)}
-    return indices + [path for path in files if path.suffix in SUFFIXES and path not in shards]
+    return indices + [path for path in files if _may_be_one(path) and path not in shards]
+
+
+def _may_be_one(path: Path) -> bool:
+    return path.suffix in SUFFIXES or path.name.endswith(ARCHIVE)
 
 
 def published_beside(found: Found) -> dict[str, Any]:

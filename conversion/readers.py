@@ -21,10 +21,12 @@ from safetensors import SafetensorError, safe_open
 from corrclip_jax.conversion.rules import ConversionError, Shape
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+ARCHIVE = ".pth.tar"
+"""The end of the names of RADIO's pickles, which are no archives."""
 INDEX_SUFFIX = ".index.json"
 
 # Where a training program keeps the weights within what it saves; DINO's own evaluation reads the teacher.
-_WRAPPERS = ("state_dict", "model", "teacher", "student")
+_WRAPPERS = ("state_dict_ema", "state_dict", "model", "teacher", "student")
 _PREFIXES = ("module.", "_orig_mod.", "backbone.")
 # What other files begin with, and what to say of them.
 _FOREIGN = {

@@ -9,6 +9,7 @@ import pytest
 
 from corrclip_jax.config import DINOv2Config, DINOv3Config, PEConfig, RadioConfig
 from corrclip_jax.conversion.families import convert_state_dict, detect
+from corrclip_jax.conversion.find import find
 from corrclip_jax.conversion.rules import ConversionError
 from corrclip_jax.conversion.spectral import realised
 from corrclip_jax.conversion.tables import dinov2, dinov3, pe, radio
@@ -195,5 +196,17 @@ def test_what_the_other_tables_read_of_a_config_json():
         dinov3.config_from_shapes({}, "transformers", {"key_bias": True})
     with pytest.raises(ConversionError, match="a DINOv2 that ours cannot be: qkv_bias False"):
         dinov2.config_from_shapes({}, "transformers", {"qkv_bias": False})
-    with pytest.raises(ConversionError, match="conv1/kernel"):
+    with pytest.raises(ConversionError, match=r"conv1\.weight"):
         pe.config_from_shapes({}, "original", {})
+
+
+def test_radios_own_pickle_is_found_in_a_folder_and_its_averaged_weights_are_read(tmp_path, tensors):
+    torch = pytest.importorskip("torch")
+    named = {f"base_model.{name}": torch.from_numpy(x) for name, x in tensors.items()}
+    other = {name: x + 1 for name, x in named.items()}
+    torch.save(
+        {"epoch": 3, "state_dict": other, "state_dict_ema": named}, tmp_path / "c-radio_v3-l_half.pth.tar"
+    )
+    found = find(tmp_path, "radio")
+    assert found.layout == "original"
+    same(convert_state_dict("radio", found.checkpoint, CONFIG), convert_state_dict("radio", tensors, CONFIG))
