@@ -2,9 +2,19 @@
 
 import re
 
+import typer
 from typer.testing import CliRunner
 
 from corrclip_jax.cli import app
+
+
+def commands():
+    """All commands by their names, those of groups as "bank build"."""
+    found = {}
+    for name, command in typer.main.get_command(app).commands.items():
+        group = getattr(command, "commands", None)
+        found |= {name: command} if group is None else {f"{name} {sub}": one for sub, one in group.items()}
+    return found
 
 
 def corrclip(*arguments, **options):

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import pytest
 import typer
+from command_line import commands as every_command
 from command_line import corrclip
 from PIL import Image
 from small_models import small_model
@@ -114,13 +115,15 @@ def parse(words):
         return
     with program.make_context("corrclip", words[1:], resilient_parsing=True) as context:
         name, command, rest = program.resolve_command(context, words[1:])
+        if hasattr(command, "commands"):  # a group, such as bank
+            name, command, rest = command.resolve_command(context, rest)
         command.make_context(name, rest, parent=context).close()
 
 
 @cache
 def known_options():
     program = typer.main.get_command(app)
-    parameters = [*program.params, *(one for command in program.commands.values() for one in command.params)]
+    parameters = [*program.params, *(one for command in every_command().values() for one in command.params)]
     options = {option for one in parameters for option in [*one.opts, *one.secondary_opts]}
     folder = Path(importlib.util.find_spec("corrclip_jax.bench.folder").origin).read_text("utf-8")
     return options | {"--help"} | set(re.findall(r'"(--\w+)"', folder))

@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 
 from corrclip_jax.bank.errors import BankError
 from corrclip_jax.bank.rows import Rows
+from corrclip_jax.config import Config, similarity_network
 from corrclip_jax.io.files import atomic_file
 from corrclip_jax.method.bank import MOST_LISTS, Bank, QuantisedKeys
+from corrclip_jax.params.digests import network_digest
 
 DESCRIPTION, IMAGES = "bank.json", "images.jsonl"
 FORMAT = 1
@@ -33,13 +35,11 @@ class Network:
       name: its family, or what a user calls it.
       width: of its rows.
       digest: of its weights (`params.digests`), None where it is not known.
-      licence: of the published weights, None where it is not known.
     """
 
     name: str
     width: int
     digest: str | None = None
-    licence: str | None = None
 
 
 @dataclass(frozen=True)
@@ -151,20 +151,25 @@ def write_images(folder: Path, images: Sequence[BankImage]) -> None:
         partial.write_text("".join(json.dumps(image) + "\n" for image in images), "utf-8")
 
 
-def load_bank(folder: str | Path, *, in_memory: bool = True) -> Bank:
-    """The bank in a folder, for `make_segment`.
+def load_bank(
+    folder: str | Path, model: tuple[Config, Mapping[str, Any]] | None = None, *, in_memory: bool = True
+) -> Bank:
+    """The bank in a folder, for `make_segment` and `Segmenter`.
 
     Args:
       folder: the bank.
+      model: configuration and parameters of the model that it is to be used with, which must have made it.
       in_memory: whether rows are read at once, as NumPy arrays; else they are read where they are used, by
         `put_bank` for instance.
 
     Raises:
       FileNotFoundError: if the folder holds no bank.
-      BankError: if it is damaged or empty, or holds values that are not finite.
+      BankError: if it is damaged or empty, holds values that are not finite, or was made by other networks.
     """
     folder = Path(folder)
     description = read_description(folder)
+    if model is not None:
+        check_fits(description, backbone_of(*model), {"main": clip_of(*model)}, str(folder))
     if description.entries == 0:
         raise BankError(f"{folder} holds no entries. Build it with images that have regions.")
 
@@ -193,6 +198,17 @@ def load_bank(folder: str | Path, *, in_memory: bool = True) -> Bank:
     return Bank(keys, values)
 
 
+def backbone_of(config: Config, params: Mapping[str, Any]) -> Network:
+    """The network of a model that makes keys."""
+    name, network = similarity_network(config)
+    return Network(name, network.width, network_digest(params[name]))
+
+
+def clip_of(config: Config, params: Mapping[str, Any]) -> Network:
+    """The CLIP of a model, which makes values."""
+    return Network(config.name, config.clip.embed_dim, network_digest(params["clip"]))
+
+
 def check_fits(description: Description, backbone: Network, clips: Mapping[str, Network], name: str) -> None:
     """Check that a bank was made by the networks that it is used with.
 
@@ -214,12 +230,15 @@ def check_fits(description: Description, backbone: Network, clips: Mapping[str, 
             )
         pairs.append((f"CLIP {clip!r}", description.values[clip], network))
     for what, made, used in pairs:
-        if (made.name, made.width) != (used.name, used.width):
+        known = None not in (made.digest, used.digest)
+        if made.width != used.width or (
+            made.name != used.name and not (known and made.digest == used.digest)
+        ):
             raise BankError(
                 f"{name} was made with the {what} {made.name} of width {made.width}, the model has {used.name} of "
                 f"width {used.width}. Use the model that made the bank, or build one with this model."
             )
-        if None not in (made.digest, used.digest) and made.digest != used.digest:
+        if known and made.digest != used.digest:
             raise BankError(
                 f"{name} was made with other weights of the {what} {made.name} than the model's. Use the model "
                 "that made the bank, or build one with this model."

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from corrclip_jax.cli.commands import (
+    bank,
     bench,
     convert,
     demo,
@@ -38,6 +39,10 @@ _WAIT_FOR_SIGNALS = (segment, regions, evaluate, demo)  # and save what is done;
 for _module in (segment, regions, convert, models, demo, evaluate, prepare, export, bench):
     _command = getattr(_module, _module.__name__.rpartition(".")[2])
     app.command(help=_module.HELP)(with_common_options(_command, in_thread=_module not in _WAIT_FOR_SIGNALS))
+_banks = typer.Typer(help=bank.HELP, no_args_is_help=True, rich_markup_mode="rich")
+for _name, (_command, _help) in bank.COMMANDS.items():
+    _banks.command(_name, help=_help)(with_common_options(_command, in_thread=True))
+app.add_typer(_banks, name="bank")
 
 
 def _version(show: bool) -> bool:

@@ -8,14 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
-from command_line import corrclip, plain
+from command_line import commands, corrclip, plain
 from PIL import Image
 
 import corrclip_jax
 from corrclip_jax.cli import app
 
-COMMANDS = typer.main.get_command(app).commands
+COMMANDS = commands()
 
 
 def options(command):

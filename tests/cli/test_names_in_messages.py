@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from command_line import commands
 
 import corrclip_jax
 from corrclip_jax.cli import app
@@ -42,7 +43,7 @@ def program():
 def options():
     """Options of the program, of every command, and of the modules that are programs of their own."""
     found = set()
-    for command in (program(), *program().commands.values()):
+    for command in (program(), *program().commands.values(), *commands().values()):
         for parameter in command.params:
             found |= {*parameter.opts, *parameter.secondary_opts}
         found |= set(command.get_help_option(typer.Context(command)).opts)
