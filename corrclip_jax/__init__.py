@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from corrclip_jax._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from corrclip_jax.bank.folder import load_bank
     from corrclip_jax.config import Config, with_fields
     from corrclip_jax.evaluation.evaluate import evaluate
     from corrclip_jax.hub.presets import load
+    from corrclip_jax.inference.bank import build_bank
     from corrclip_jax.inference.export import export, load_exported
     from corrclip_jax.inference.photo_regions import Regions
     from corrclip_jax.inference.segmentation import Segmentation
@@ -32,11 +34,13 @@ __all__ = [
     "Segmentation",
     "Segmenter",
     "TextEmbedding",
+    "build_bank",
     "embed_text",
     "evaluate",
     "export",
     "fetch_batch",
     "load",
+    "load_bank",
     "load_exported",
     "make_segment",
     "put_batch",
@@ -51,11 +55,13 @@ _HOMES = {
     "Segmentation": "inference.segmentation",
     "Segmenter": "inference.segmenter",
     "TextEmbedding": "text.embedding",
+    "build_bank": "inference.bank",
     "embed_text": "text.encode",
     "evaluate": "evaluation.evaluate",
     "export": "inference.export",
     "fetch_batch": "runtime.sharding",
     "load": "hub.presets",
+    "load_bank": "bank.folder",
     "load_exported": "inference.export",
     "make_segment": "method.segment",
     "put_batch": "runtime.sharding",

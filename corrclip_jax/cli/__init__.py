@@ -14,6 +14,7 @@ from corrclip_jax.cli.commands import (
     convert,
     demo,
     evaluate,
+    explain,
     export,
     models,
     prepare,
@@ -36,7 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _WAIT_FOR_SIGNALS = (segment, regions, evaluate, demo)  # and save what is done; the others run in a thread
-for _module in (segment, regions, convert, models, demo, evaluate, prepare, export, bench):
+for _module in (segment, regions, convert, models, demo, evaluate, prepare, explain, export, bench):
     _command = getattr(_module, _module.__name__.rpartition(".")[2])
     app.command(help=_module.HELP)(with_common_options(_command, in_thread=_module not in _WAIT_FOR_SIGNALS))
 _banks = typer.Typer(help=bank.HELP, no_args_is_help=True, rich_markup_mode="rich")

@@ -1,0 +1,90 @@
+"""`build_bank`: a bank of unlabelled images from Python; `corrclip bank build` does the same."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from corrclip_jax.config import Config, Dtype, with_fields
+from corrclip_jax.hub.presets import load
+from corrclip_jax.inference.bank_build import BankBuild, Progress, build
+from corrclip_jax.inference.bank_features import BankFeatures
+from corrclip_jax.inference.settings import check_settings, with_settings
+from corrclip_jax.io.files import check_writable
+from corrclip_jax.regions.sources import SOURCES, network_to_load
+from corrclip_jax.runtime.distributed import connect
+
+Model: TypeAlias = str | os.PathLike | tuple[Config, Mapping[str, Any]]
+
+DINO_MODEL = "vit-b"
+"""Whose DINO makes the values where the model has none."""
+
+
+def build_bank(
+    images: str | os.PathLike | Sequence[str | os.PathLike],
+    out: str | os.PathLike,
+    model: Model = "v2-b",
+    *,
+    regions: str | os.PathLike | None = None,
+    points: int | None = None,
+    others: Mapping[str, Model] | None = None,
+    dtype: Dtype | None = None,
+    restart: bool = False,
+    distributed: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> BankBuild:
+    """Add the regions of unlabelled images to a bank, which is made where there is none.
+
+    >>> build_bank("photos/", "bank/", "v2-b")                                                    # doctest: +SKIP
+
+    An interrupted build continues when it is called again with the same arguments, whenever it was interrupted, and
+    gives the same bank to the last bit. Images that the bank has already are left out; ids of entries stay.
+
+    Args:
+      images: photos, or folders of photos with their sub-folders: .png, .jpg, .jpeg, .bmp, .tiff.
+      out: the bank's folder.
+      model: a name, a folder, or configuration and parameters as `load` returns them: its backbone makes the keys,
+        its CLIP the values.
+      regions: a source of regions (`regions.sources.SOURCES`), or a folder of region maps of the photos' stems; by
+        default the model's source.
+      points: n for SAM's n x n grid of points.
+      others: further models, whose CLIPs make values of these names.
+      dtype: the networks' compute type.
+      restart: forget an interrupted build.
+      distributed: share the images with the other processes of a `jax.distributed` cluster.
+      progress: called with how many images this process has done, and of how many.
+
+    Returns:
+      What was built, and which images were left out.
+
+    Raises:
+      BankError: for a bank, or an interrupted build, of other networks or settings.
+      FileNotFoundError: for missing images or weights.
+      ValueError: for settings out of range, and a model that finds no regions.
+    """
+    check_settings(dtype, points, None)
+    if distributed:
+        connect()
+    check_writable(out)
+    source: Any = regions if regions is None or regions in SOURCES else "none"
+    config, params = _loaded(model, network_to_load(source))
+    config = with_settings(config, dtype=dtype, points=points, background_threshold=None)
+    if source is not None:
+        config = with_fields(config, regions={"source": source})
+    if config.dino is None:
+        dino, weights = _loaded(DINO_MODEL, None)
+        config, params = with_fields(config, dino=dino.dino), {**params, "dino": weights["dino"]}
+    extractor = BankFeatures(
+        config,
+        params,
+        regions=None if source == regions else Path(str(regions)),
+        others={name: _loaded(other, None) for name, other in (others or {}).items()},
+    )
+    listed = [images] if isinstance(images, str | os.PathLike) else list(images)
+    return build([Path(path) for path in listed], Path(out), extractor, restart=restart, progress=progress)
+
+
+def _loaded(model: Model, region_network: str | None) -> tuple[Config, Mapping[str, Any]]:
+    if isinstance(model, tuple):
+        return model
+    return load(model if isinstance(model, str) else Path(model), region_network=region_network)

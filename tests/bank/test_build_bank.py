@@ -1,0 +1,102 @@
+"""`build_bank` with a small model: what it stores, from found regions, region maps and overlapping masks."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from small_models import small_config, small_params
+
+from corrclip_jax import build_bank, with_fields
+from corrclip_jax.bank.errors import BankError
+from corrclip_jax.bank.folder import load_bank, read_description
+from corrclip_jax.bank.rows import Rows
+from corrclip_jax.inference.bank_features import _image
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A small model whose backbone sees whole images, as in CorrCLIPv2; superpixels are its regions."""
+    config = small_config(sam2=False)
+    config = with_fields(
+        config,
+        method={"similarity_of": "image"},
+        parts={"merging": False},
+        regions={"source": "slic", "slic": {"segments": 6}},
+    )
+    return config, small_params(config)
+
+
+def smooth(seed, height, width):
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Photos of two sizes with region maps."""
+    folder = tmp_path_factory.mktemp("photos")
+    maps = photos / "maps"
+    maps.mkdir()
+    for name, seed, shape in (("a", 0, (60, 80)), ("b", 1, (50, 70))):
+        Image.fromarray(smooth(seed, *shape)).save(photos / f"{name}.png")
+        ids = np.zeros(shape, np.int32)
+        ids[10:30, :40], ids[35:, 20:] = 7, 3
+        np.savez(maps / f"{name}.npz", instance_mask=ids)
+    return folder
+
+
+def test_entries_of_region_maps(model, photos, tmp_path):
+    done = build_bank(photos, tmp_path / "bank", model, regions=photos / "maps")
+    assert (done.added, done.description.images, done.unreadable) == (4, 2, {})
+    bank = load_bank(tmp_path / "bank", model)
+    np.testing.assert_array_equal(Rows(tmp_path / "bank/region", 4)[:], [3, 7, 3, 7])
+    np.testing.assert_array_equal(
+        Rows(tmp_path / "bank/box", 4)[:],
+        [[20, 35, 79, 59], [0, 10, 39, 29], [20, 35, 69, 49], [0, 10, 39, 29]],
+    )
+    assert bank.keys.dtype == bank.values["main"].dtype == np.float16
+    lengths = np.linalg.norm(bank.values["main"].astype(np.float32), axis=1)
+    np.testing.assert_allclose(lengths, 1, atol=1e-3)
+    assert (np.linalg.norm(bank.keys.astype(np.float32), axis=1) < 1).all()
+    assert len(np.unique(bank.keys, axis=0)) == 4
+
+
+def test_masks_are_numbered_in_their_order_and_painted_later_over_earlier():
+    masks = np.zeros((3, 4, 6), bool)
+    masks[0, :3, :3], masks[2, 1:, 2:] = True, True  # and one without pixels
+    image = _image(np.zeros((4, 6, 3), np.uint8), masks)
+    np.testing.assert_array_equal(image.ids, [1, 3])
+    np.testing.assert_array_equal(image.masks, masks[[0, 2]])
+    np.testing.assert_array_equal(image.map, np.where(masks[2], 2, masks[0]))
+    np.testing.assert_array_equal(image.boxes, [[0, 0, 2, 2], [2, 1, 5, 3]])
+
+
+def test_regions_are_found_and_a_broken_image_is_left_out(model, photos, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    images = [photos / "a.png", photos / "b.png", tmp_path / "broken.jpg"]
+    done = build_bank(images, tmp_path / "bank", model)
+    assert list(done.unreadable) == [str(tmp_path / "broken.jpg")]
+    assert 2 < done.added <= 12
+    assert read_description(tmp_path / "bank").settings["regions"]["source"] == "slic"
+
+
+def test_an_image_without_a_region_map_is_named(model, photos, tmp_path):
+    Image.fromarray(smooth(2, 60, 80)).save(tmp_path / "c.png")
+    done = build_bank([tmp_path / "c.png"], tmp_path / "bank", model, regions=photos / "maps")
+    assert "has no region map" in done.unreadable[str(tmp_path / "c.png")]
+
+
+def test_a_bank_of_other_weights_is_refused(model, photos, tmp_path):
+    build_bank([photos], tmp_path / "bank", model, regions=photos / "maps")
+    Image.fromarray(smooth(2, 60, 80)).save(tmp_path / "c.png")
+    config, params = model
+    other = config, {**params, "dino": jax.tree.map(lambda x: x + 1, params["dino"])}
+    with pytest.raises(BankError, match="other weights of the backbone dino"):
+        load_bank(tmp_path / "bank", other)
+    with pytest.raises(BankError, match="with other backbone"):
+        build_bank([tmp_path / "c.png"], tmp_path / "bank", other, regions=photos / "maps")
+
+
+def test_a_model_without_regions_is_refused(model, photos, tmp_path):
+    with pytest.raises(ValueError, match=r"entries are regions, and the model 'small' has no network"):
+        build_bank([photos / "a.png"], tmp_path / "bank", model, regions="none")
