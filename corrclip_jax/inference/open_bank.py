@@ -9,12 +9,11 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from corrclip_jax.bank.folder import Network, check_fits, load_bank, read_description
-from corrclip_jax.config import Config, similarity_network
+from corrclip_jax.bank.folder import load_bank
+from corrclip_jax.config import Config
 from corrclip_jax.method.bank import Bank
 from corrclip_jax.method.bank_arrays import put_bank
 from corrclip_jax.method.checks import check_bank
-from corrclip_jax.params.digests import network_digest
 
 
 def open_bank(
@@ -36,11 +35,7 @@ def open_bank(
     """
     if not isinstance(bank, Bank):
         folder = Path(bank)
-        name, network = similarity_network(config)
-        backbone = Network(name, network.width, network_digest(params[name]))
-        clip = Network(config.name, config.clip.embed_dim, network_digest(params["clip"]))
-        check_fits(read_description(folder), backbone, {"main": clip}, str(folder))
-        bank = load_bank(folder, in_memory=mesh is None)
+        bank = load_bank(folder, (config, params), in_memory=mesh is None)
         bank = replace(bank, values={"main": bank.values["main"]})
     check_bank(config, bank)
     return jax.device_put(bank) if mesh is None else put_bank(bank, mesh)

@@ -19,6 +19,7 @@ from corrclip_jax.config import Config
 from corrclip_jax.method.correlation import normalise
 from corrclip_jax.method.similarity import dense_features, feature_grid, padded_grid
 from corrclip_jax.ops import resize
+from corrclip_jax.ops.masks import inside
 from corrclip_jax.runtime.memory import device_bytes, images_at_once
 
 # The block of pixels whose regions are summed together.
@@ -29,7 +30,7 @@ class WholeImages(NamedTuple):
     """Features of whole images; lengths are values, so that images of one size and of several are treated alike.
 
     Attributes:
-      features: not normalised; beyond `grids` they have no meaning.
+      features: not normalised; zero beyond `grids`.
       grids: rows and columns of patches of each image.
       sizes, resized: height and width of each image, as it is and resized.
     """
@@ -61,7 +62,9 @@ def whole_images(
     if sizes is None:
         sizes = jnp.broadcast_to(jnp.array(images.shape[1:3], jnp.int32), (len(images), 2))
     grids = jax.vmap(lambda size: jnp.stack(feature_grid(config, size)))(sizes)
-    return WholeImages(features, grids, sizes, resized)
+    own = jax.vmap(lambda grid: inside(features.shape[1:3], grid))(grids)
+    # What lies beyond may be NaN, and 0 times NaN is no 0.
+    return WholeImages(jnp.where(own[..., None], features, 0.0), grids, sizes, resized)
 
 
 class Cells(NamedTuple):

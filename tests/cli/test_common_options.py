@@ -12,7 +12,6 @@ from command_line import commands, corrclip, plain
 from PIL import Image
 
 import corrclip_jax
-from corrclip_jax.cli import app
 
 COMMANDS = commands()
 

@@ -1,13 +1,14 @@
 """`corrclip explain`: a page that shows each region of a photo beside the bank entries that supported its label."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from corrclip_jax.cli.shared.console import UsageError, messages, result_as_json
 from corrclip_jax.cli.shared.options import (
+    SOURCES,
     ClassesFileOption,
     ClassesOption,
     ModelOption,
@@ -15,6 +16,9 @@ from corrclip_jax.cli.shared.options import (
     OutOption,
     RegionsOption,
     class_names,
+    is_source,
+    nearest_source,
+    regions_of,
 )
 
 if TYPE_CHECKING:
@@ -37,45 +41,36 @@ def explain(
     classes_file: ClassesFileOption = None,
     model: ModelOption = "v2-b",
     out: OutOption = Path("explained"),
-    regions: RegionsOption = "eomt",
+    regions: RegionsOption = None,
     neighbours: Annotated[int, typer.Option(min=1, help="Entries of the bank shown for each region.")] = 8,
     dtype: OptionalDtypeOption = None,
 ) -> None:
     """Explain a segmentation. Users see `HELP`."""
-    from corrclip_jax.bank.folder import load_bank, read_description
+    from corrclip_jax.bank.folder import read_description
     from corrclip_jax.cli.shared.progress import Progress
-    from corrclip_jax.hub.presets import load
     from corrclip_jax.inference import explanation
     from corrclip_jax.inference.segmenter import Segmenter
     from corrclip_jax.io.files import atomic_file, check_writable
     from corrclip_jax.io.region_maps import region_file
-    from corrclip_jax.method.bank import Bank
-    from corrclip_jax.regions.sources import SOURCES, network_to_load
     from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 
     names = class_names(classes, classes_file)
     read_description(bank)
-    is_source = regions in SOURCES
-    if not is_source and not Path(regions).is_dir():
-        raise UsageError(
-            f"--regions must be one of {', '.join(SOURCES)}, or a folder of region maps. {regions!r} is no folder."
-        )
-    region_map = None if is_source else region_file(regions, image)
+    source: Any = regions or regions_of(model)
+    region_map = None
+    if not is_source(source):
+        if not Path(source).is_dir():
+            raise UsageError(
+                f"--regions must be one of {', '.join(SOURCES)}, or a folder of region maps. {source!r} is no "
+                f"folder.{nearest_source(source)}"
+            )
+        source, region_map = "none", region_file(source, image)
     check_writable(out)
     keep_compiled_programs()
     with Progress() as progress:
-        progress.phase(f"Loading {model}")
-        source = regions if is_source else "none"
-        loaded = load(model, region_network=network_to_load(source))
-        progress.phase(f"Loading {bank}")
-        # Values of other CLIPs would need their text towers.
-        whole = load_bank(bank, loaded)
-        segmenter = Segmenter(
-            loaded,
-            dtype=None if dtype is None else dtype.value,
-            regions=source,
-            bank=Bank(whole.keys, {"main": whole.values["main"]}),
-        )
+        progress.phase(f"Loading {model} and {bank}")
+        precision: Any = None if dtype is None else dtype.value
+        segmenter = Segmenter(model, dtype=precision, regions=source, bank=bank)
         progress.phase(f"Segmenting {image}")
         found = segmenter(image, names, regions=region_map)
         explained = explanation.explain(found, bank, neighbours=neighbours)
