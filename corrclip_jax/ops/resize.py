@@ -123,10 +123,12 @@ def bicubic_rows(rows: int, size: int, out: Length, more: float = 0.0) -> Any:
 def bicubic_antialias_rows(rows: int, size: int, out: Length) -> Any:
     """Rows [rows, size] of torch's bicubic resize with antialias (a = -0.5); `out` may be traced.
 
-    A source pixel weighs by the distance of the centres in steps of the coarser grid; weights sum to one.
+    A source pixel weighs by the distance of the centres in steps of the coarser grid; weights sum to one. Rows
+    beyond `out`, where no source pixel would have weight, repeat the last.
     """
     xp = _module(out)
-    centre = (np.arange(rows, dtype=np.float32) + np.float32(0.5)) * _ratio(size, out)
+    index = xp.minimum(np.arange(rows), out - 1).astype(np.float32)
+    centre = (index + np.float32(0.5)) * _ratio(size, out)
     distance = abs(centre[:, None] - np.arange(size, dtype=np.float32)[None] - np.float32(0.5))
     weights = _keys(distance / xp.maximum(_ratio(size, out), np.float32(1)), np.float32(-0.5), xp)
     return weights / weights.sum(axis=1, keepdims=True)

@@ -18,7 +18,7 @@ PACKAGE = Path(corrclip_jax.__file__).parent
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*+(?!\w)")
 COMMAND = re.compile(r"(?<![\w-])corrclip ([a-z]++)(?![\w-])")
 MODULE = re.compile(r"\bcorrclip_jax(?:\.\w+)+")
-STYLE_SHEETS = {"report_html.py"}  # CSS variables look like options
+STYLE_SHEETS = {"report_html.py", "explanation.py"}  # CSS variables look like options
 
 
 @cache

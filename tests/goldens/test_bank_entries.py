@@ -44,7 +44,7 @@ def assert_close(ours, wanted):
     assert np.abs(np.asarray(ours)[: len(wanted)] - wanted).max() <= 2e-5 * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("family", ["radio", "pe"])  # the features of each are those of test_backbones
+@pytest.mark.parametrize("family", ["dinov2", "pe"])  # the features of each are those of test_backbones
 def test_keys(family):
     goldens = [golden(photo) for photo in PHOTOS]
     config, params = backbone(family)

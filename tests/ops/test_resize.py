@@ -150,3 +150,9 @@ def test_traced_antialias_equals_the_static_one(size, out):
     traced = jax.jit(lambda size: resize.antialias_columns(2000, size, out))(size)
     np.testing.assert_allclose(traced[:, :size], resize.antialias_matrix(size, out), atol=1e-7)
     assert not np.asarray(traced[:, size:]).any()
+
+
+def test_rows_of_an_antialiased_resize_beyond_its_end_are_finite():
+    rows = resize.bicubic_antialias_rows(40, 37, jnp.int32(3))
+    np.testing.assert_allclose(rows[:3], resize.bicubic_antialias_rows(3, 37, 3), atol=1e-6)
+    np.testing.assert_array_equal(rows[3:], np.broadcast_to(rows[2], (37, 37)))
