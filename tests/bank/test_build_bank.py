@@ -12,7 +12,6 @@ from corrclip_jax.bank.folder import load_bank, read_description
 from corrclip_jax.bank.rows import Rows
 from corrclip_jax.inference.bank_features import _image
 
-
 pytestmark = pytest.mark.slow
 
 
