@@ -99,16 +99,17 @@ def pytest_collection_modifyitems(items):
 def programs(request):
     """Compile with LLVM's passes where goldens or torch judge the numbers, elsewhere without, in half the time.
 
-    Elsewhere nothing may leave it to JAX to find a common type or rank, as its users may forbid it; the references
-    in parity tests are written as in PyTorch. A worker that has grown large drops its compiled programs between
-    modules; the disk has them.
+    Nothing may leave it to JAX to find a common type or rank, as its users may forbid it; the references of parity
+    tests and the recipes of the embedded weights are written as in PyTorch. A worker that has grown large drops its
+    compiled programs between modules; the disk has them.
     """
     judged = any(TESTS / room in request.path.parents for room in ("goldens", "parity"))
     if jax.config.read("jax_disable_most_optimizations") is judged:
         jax.clear_caches()
         jax.config.update("jax_disable_most_optimizations", not judged)
-    jax.config.update("jax_numpy_dtype_promotion", "standard" if judged else "strict")
-    jax.config.update("jax_numpy_rank_promotion", "allow" if judged else "raise")
+    lenient = judged or TESTS / "weights" in request.path.parents
+    jax.config.update("jax_numpy_dtype_promotion", "standard" if lenient else "strict")
+    jax.config.update("jax_numpy_rank_promotion", "allow" if lenient else "raise")
     yield
     if resident() > MOST_RESIDENT:
         jax.clear_caches()

@@ -175,11 +175,11 @@ def _means(
     def add(index: Int[Array, ""], sums: tuple[Array, Array]) -> tuple[Array, Array]:
         rows = index * at_once + jnp.arange(at_once)
         inside = jnp.minimum(rows, height - 1)
-        members = regions.map[inside] == numbers if regions.masks is None else regions.masks[:, inside]
-        members &= (rows < height)[:, None]
+        members = regions.map[inside][None] == numbers if regions.masks is None else regions.masks[:, inside]
+        members &= (rows < height)[None, :, None]
         total = jnp.einsum("rhw,hdw->rd", members.astype(jnp.float32), features(inside))
         return sums[0] + total, sums[1] + members.sum(axis=(1, 2))
 
     nothing = jnp.zeros((cap, width), jnp.float32), jnp.zeros(cap, jnp.int32)
     total, count = jax.lax.fori_loop(0, -(-height // at_once), add, nothing)
-    return total / jnp.maximum(count, 1)[:, None]
+    return total / jnp.maximum(count, 1)[:, None].astype(jnp.float32)

@@ -37,10 +37,10 @@ def smooth(seed, height, width):
 def photos(tmp_path_factory):
     """Photos of two sizes with region maps."""
     folder = tmp_path_factory.mktemp("photos")
-    maps = photos / "maps"
+    maps = folder / "maps"
     maps.mkdir()
     for name, seed, shape in (("a", 0, (60, 80)), ("b", 1, (50, 70))):
-        Image.fromarray(smooth(seed, *shape)).save(photos / f"{name}.png")
+        Image.fromarray(smooth(seed, *shape)).save(folder / f"{name}.png")
         ids = np.zeros(shape, np.int32)
         ids[10:30, :40], ids[35:, 20:] = 7, 3
         np.savez(maps / f"{name}.npz", instance_mask=ids)
