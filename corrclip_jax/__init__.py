@@ -70,6 +70,11 @@ _HOMES = {
 }
 
 
+def __dir__() -> list[str]:
+    """All names, for completion: those that are imported at their first use, too."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """Import a public name at its first use, so that `corrclip --help` does not wait for JAX."""
     if name not in _HOMES:

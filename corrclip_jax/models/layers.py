@@ -11,6 +11,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -31,9 +32,11 @@ def quick_gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return x * jax.nn.sigmoid(1.702 * x)
 
 
-def add_bias(x: Float[Array, "*batch C"], bias: Float[Array, " C"]) -> Float[Array, "*batch C"]:
+def add_bias(
+    x: Float[Array, "*batch C"], bias: Float[Array, " C"] | Float[np.ndarray, " C"]
+) -> Float[Array, "*batch C"]:
     """x + bias along the last axis, also where JAX refuses implicit rank promotion."""
-    return x + jax.lax.broadcast_to_rank(bias, x.ndim)
+    return x + jax.lax.broadcast_to_rank(jnp.asarray(bias), x.ndim)
 
 
 def normalise_channels(

@@ -76,6 +76,7 @@ def test_transforms_keep_every_value(name):
         "conv_transpose": ((5, 3, 2, 7), [(2, 7, 3, 5)]),
         "copy": ((6,), [(2, 3)]),
         "linear": ((5, 6), [(2, 3, 5)]),
+        "patches": ((5, 42), [(2, 7, 3, 5)]),
         "rows": ((3, 4), [(1, 4)] * 3),
         "split_bias": ((12,), [(2, 2)] * 3),
         "split_linear": ((12, 5), [(5, 2, 2)] * 3),

@@ -103,10 +103,11 @@ def test_flaxs_own_layers_compute_the_same_from_the_written_tree(params):
     images = jnp.asarray(np.random.default_rng(1).standard_normal((2, 32, 32, 3)), jnp.float32)
     written = clip_to_scenic(params, SMALL)["params"]["visual"]
     tower = _Image(SMALL.vision, SMALL.embed_dim)
-    shapes = jax.eval_shape(tower.init, jax.random.key(0), images)["params"]
-    assert shapes_by_path(shapes) == shapes_by_path(written)
-    with jax.default_matmul_precision("highest"):
+    with jax.numpy_rank_promotion("allow"), jax.default_matmul_precision("highest"):  # as scenic has it
+        shapes = jax.eval_shape(tower.init, jax.random.key(0), images)["params"]
+        assert shapes_by_path(shapes) == shapes_by_path(written)
         theirs = tower.apply({"params": written}, images)
+    with jax.default_matmul_precision("highest"):
         ours = CLIP(SMALL).apply({"params": params}, images, method="encode_image")
     np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(abs(theirs).max()))
 

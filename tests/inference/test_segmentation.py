@@ -1,11 +1,13 @@
 """A result: shares, masks, pictures, files."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import corrclip_jax
 from corrclip_jax.inference.segmentation import Segmentation
 from corrclip_jax.io.files import OutputError
 from corrclip_jax.io.own_files import ForeignFileError
@@ -31,6 +33,18 @@ def result():
 def test_shares_are_of_the_classes_that_occur_the_largest_first(result):
     assert result.shares == {"sky": 0.5, "cat": 19 / 40, "dog": 1 / 40}
     assert list(result.shares) == ["sky", "cat", "dog"]
+
+
+def test_a_notebook_shows_the_overlay_and_a_table(result):
+    assert repr(result) == "Segmentation(10 x 4: sky 50.0 %, cat 47.5 %, dog 2.5 %)"
+    odd = dataclasses.replace(result, classes=(("<b>",), ("dog",), ("sky",), ("grass",)))
+    page = odd._repr_html_()
+    assert page.startswith('<img src="data:image/png;base64,')
+    assert "<td>&lt;b&gt;</td><td>47.5 %</td>" in page
+
+
+def test_public_names_can_be_completed():
+    assert set(corrclip_jax.__all__) <= set(dir(corrclip_jax))
 
 
 def test_masks_by_any_name(result):
