@@ -88,7 +88,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker("golden")
         if (TESTS / "parity") in item.path.parents or {"torch", "reference"} & vars(item.module).keys():
             item.add_marker("parity")
-            item.add_marker(pytest.mark.filterwarnings("default"))  # torch and transformers have warnings of their own
+            item.add_marker(pytest.mark.filterwarnings("default"))  # torch has its own
         slow[item.path] += item.get_closest_marker("slow") is not None
     items.sort(key=lambda item: -slow[item.path])
 
