@@ -124,12 +124,13 @@ show({"the picture": scene.image, "its things": things, "its classes": class_col
 
 # %%
 from corrclip_jax.method import windows
+from corrclip_jax.method.similarity import similarity_grid
 from corrclip_jax.ops import resize
 
 PIXEL = (138, 94)  # row, column
 
 plan = windows.plan_windows(*scene.image.shape[:2], config.method)
-grid = windows.grid_of(plan, config.dino.patch_size)
+grid = similarity_grid(config, (plan.y.padded, plan.x.padded))
 picture = np.array(resize.photo(scene.image, plan.y.resized, plan.x.resized))
 pixel = np.array(PIXEL) * picture.shape[:2] // scene.image.shape[:2]
 
