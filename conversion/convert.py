@@ -20,9 +20,9 @@ from corrclip_jax.config import (
 from corrclip_jax.conversion.families import convert_state_dict
 from corrclip_jax.conversion.find import Found, find, find_all, find_vocabulary, published_beside
 from corrclip_jax.conversion.published import Published, recognise
-from corrclip_jax.conversion.readers import sha256
 from corrclip_jax.conversion.rules import ConversionError
 from corrclip_jax.io.files import atomic_folder
+from corrclip_jax.io.marks import file_digest
 from corrclip_jax.params.model_folder import (
     DESCRIPTION,
     OWN_NAMES,
@@ -294,7 +294,7 @@ def _describe(found: Found) -> dict[str, Any]:
     """Where a network comes from, for `corrclip.json`."""
     known = _recognise(found)
     files = [
-        {"name": file.name, "size": file.stat().st_size, "sha256": sha256(file)}
+        {"name": file.name, "size": file.stat().st_size, "sha256": file_digest(file)}
         for file in found.checkpoint.files
     ]
     return {

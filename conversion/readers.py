@@ -5,7 +5,6 @@ What a file is shows in its first bytes; its name does not matter.
 """
 
 import argparse
-import hashlib
 import json
 import pickle
 import re
@@ -156,12 +155,6 @@ def read_rows(path: Path) -> Any:
 def is_pickle(path: Path) -> bool:
     """Whether a checkpoint (a file, or the index of a sharded one) can be read with torch alone."""
     return ".safetensors" not in path.name
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _open_safetensors(path: Path) -> Checkpoint:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -34,11 +35,6 @@ from corrclip_jax.bank.folder import (
 )
 from corrclip_jax.bank.rows import CHUNK_ROWS, write_rows
 from corrclip_jax.io.files import atomic_file
-
-try:
-    import fcntl
-except ImportError:  # as on Windows
-    fcntl = None  # type: ignore[assignment]
 
 FOLDER, PLAN = "unfinished", "plan.json"
 
@@ -90,6 +86,20 @@ class Plan:
     unreadable: dict[str, str]
     parts: list[list[Any]]
 
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Plan":
+        """The plan that `dataclasses.asdict` made plain JSON types of.
+
+        Raises:
+          ValueError, KeyError, TypeError: for other content.
+        """
+        plain = {
+            "backbone": Network(**content["backbone"]),
+            "values": {name: Network(**value) for name, value in content["values"].items()},
+            "images": [PlannedImage(*image) for image in content["images"]],
+        }
+        return cls(**{**content, **plain})
+
 
 class Unfinished:
     """The folder of an unfinished build within a bank's."""
@@ -105,13 +115,15 @@ class Unfinished:
           BankError: if there is one.
         """
         self.bank.mkdir(parents=True, exist_ok=True)
-        with (self.bank / ".lock").open("w") as file:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise BankError(f"{self.bank} is being built by another process. Wait for it.") from None
+        lock = FileLock(self.bank / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise BankError(f"{self.bank} is being built by another process. Wait for it.") from None
+        try:
             yield
+        finally:
+            lock.release()
 
     def read(self) -> Plan | None:
         """The plan of the build that was interrupted; None where there is none. What is left of a finished build is
@@ -123,11 +135,7 @@ class Unfinished:
         if not (self.folder / PLAN).is_file():
             return None
         try:
-            content = json.loads((self.folder / PLAN).read_text("utf-8"))
-            content["backbone"] = Network(**content["backbone"])
-            content["values"] = {name: Network(**value) for name, value in content["values"].items()}
-            content["images"] = [PlannedImage(*image) for image in content["images"]]
-            plan = Plan(**content)
+            plan = Plan.from_json(json.loads((self.folder / PLAN).read_text("utf-8")))
         except (ValueError, KeyError, TypeError) as error:
             raise BankError(
                 f"{self.folder / PLAN} is damaged ({error}). Start this build again (--restart)."

@@ -21,9 +21,9 @@ from corrclip_jax.evaluation.loading import Unreadable
 from corrclip_jax.evaluation.output import Output
 from corrclip_jax.evaluation.provenance import Provenance
 from corrclip_jax.evaluation.scorer import Scorer
-from corrclip_jax.evaluation.signals import handled
 from corrclip_jax.inference.buckets import Batch
 from corrclip_jax.runtime import distributed
+from corrclip_jax.runtime.signals import handled
 
 MOST_SHOWN = 8
 """The number of the worst images whose label maps are kept for the report, and of the best."""
@@ -138,7 +138,7 @@ class ResumableEvaluation:
 
         self._started = self._saved_at = time.perf_counter()
         # A thread scores, so that this one can handle signals while a program is compiled or runs.
-        with handled(remember):
+        with handled(remember, signal.SIGTERM, signal.SIGINT):
             worker.start()
             try:
                 while worker.is_alive() and not received:

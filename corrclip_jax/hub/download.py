@@ -30,8 +30,9 @@ from huggingface_hub.utils import tqdm
 
 from corrclip_jax.conversion.find import checkpoint_files, find_vocabulary
 from corrclip_jax.conversion.published import Published, Repository, vocabulary_repository
-from corrclip_jax.conversion.readers import INDEX_SUFFIX, sha256
+from corrclip_jax.conversion.readers import INDEX_SUFFIX
 from corrclip_jax.hub.home import published_place
+from corrclip_jax.io.marks import file_digest
 
 NETWORK_ERRORS = (HTTPError, OSError, ValueError)
 """What the hub's client raises: its own errors, those of its HTTP library, and plain ones of the system."""
@@ -278,10 +279,10 @@ def _unreadable(known: list[str], listing: Mapping[str, tuple[int | None, str | 
 def _download_whole(repository: str, name: str, digest: str | None) -> Path:
     """A file, fetched again where it is not what the hub's list says."""
     path = _download(repository, name)
-    if digest is None or sha256(path) == digest:
+    if digest is None or file_digest(path) == digest:
         return path
     path = _download(repository, name, force=True)
-    if sha256(path) != digest:
+    if file_digest(path) != digest:
         raise DownloadError(
             f"{name} is damaged by the download, twice: its SHA-256 is not the hub's, {digest}"
         )

@@ -145,12 +145,7 @@ def _agreed(make: Callable[[], Plan | None]) -> Plan | None:
     content = json.loads(distributed.from_first(message))
     if isinstance(content, str):
         raise BankError(content)
-    if content is None:
-        return None
-    content["backbone"] = Network(**content["backbone"])
-    content["values"] = {name: Network(**value) for name, value in content["values"].items()}
-    content["images"] = [PlannedImage(*image) for image in content["images"]]
-    return Plan(**content)
+    return None if content is None else Plan.from_json(content)
 
 
 def _checked(plan: Plan | None, extractor: Extractor, out: Path) -> Plan | None:

@@ -21,7 +21,7 @@ from corrclip_jax.io.region_maps import RegionError, read_masks, region_file
 from corrclip_jax.method.bank_entries import RegionMasks, bank_entries, values_config
 from corrclip_jax.params.digests import network_digest
 from corrclip_jax.regions.sources import SOURCES, can_find, find_regions
-from corrclip_jax.runtime.memory import exhausted
+from corrclip_jax.runtime.memory import exhausted, too_large
 
 _LIMIT = BatchLimit(images=8, pixels=1 << 23)
 _MOST_BUCKETS = 4
@@ -175,7 +175,7 @@ class BankFeatures:
             elif isinstance(out, Exception):
                 if not exhausted(out):
                     raise out
-                found[index] = f"{photos[index]} is too large for the memory. Scale it down."
+                found[index] = too_large(photos[index])
             else:
                 found[index] = _stored(
                     image, out.keys[row], {name: x[row] for name, x in out.values.items()}, photos[index]

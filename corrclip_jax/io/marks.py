@@ -1,16 +1,27 @@
-"""Marks of files: short digests of their bytes.
+"""Digests of files: of all their bytes.
 
 Names, sizes and times of a file may stay when its content changes.
 """
 
 import hashlib
+import os
 from pathlib import Path
 
 MARK_BYTES = 16
 
 
+def file_digest(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits.
+
+    Raises:
+      OSError: if the file cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def file_mark(path: Path) -> str:
-    """A digest of a file's bytes; "" for one that cannot be read."""
+    """A short digest of a file's content; "" for one that cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=MARK_BYTES)).hexdigest()

@@ -26,6 +26,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from corrclip_jax.io.files import OutputError, explained, partial_file, remove_stale_partials
+from corrclip_jax.io.marks import file_digest
 
 JOURNAL = ".corrclip-files.jsonl"
 
@@ -109,7 +110,7 @@ class OwnFiles:
         changed = tuple(key for key in keys if then.get(key) != given.get(key))
         last = names[-1]
         is_whole = len(present) == len(names) and (
-            not intact[last] or _digest(self.folder / last) == line["files"][last]
+            not intact[last] or file_digest(self.folder / last) == line["files"][last]
         )
         if is_whole and not changed:
             return Standing(True, edited=foreign, made=then)
@@ -136,7 +137,7 @@ class OwnFiles:
         try:
             self._begin(paths)
             yield partials
-            digests = {name: _digest(file, keep=True) for name, file in zip(names, partials, strict=True)}
+            digests = {name: _kept_digest(file) for name, file in zip(names, partials, strict=True)}
             if not overwrite and self.look(names, made).foreign:
                 self._read()  # another process may have written them meanwhile
                 if foreign := self.look(names, made).foreign:
@@ -157,7 +158,7 @@ class OwnFiles:
 
     def _is_intact(self, name: str) -> bool:
         try:
-            return _digest(self.folder / name) in self._digests[name]
+            return file_digest(self.folder / name) in self._digests[name]
         except OSError as error:
             raise OutputError(f"Cannot read {self.folder / name}: {error.strerror or error}.") from error
 
@@ -208,24 +209,13 @@ class OwnFiles:
             self._remember(json.loads(data))
 
 
-def file_digest(path: str | os.PathLike) -> str:
-    """SHA-256 of a file's content, in hexadecimal digits.
-
-    Raises:
-      OSError: if the file cannot be read.
-    """
-    return _digest(Path(path))
-
-
 def value_digest(value: Any) -> str:
     """SHA-256 of a value of JSON types, shortened to 16 hexadecimal digits: for long values in `Made`."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _digest(path: Path, *, keep: bool = False) -> str:
-    """SHA-256 of a file; with `keep`, also make sure that it survives a power failure."""
-    if keep:
-        with path.open("r+b") as file:
-            os.fsync(file.fileno())
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _kept_digest(path: Path) -> str:
+    """The digest of a file, which then survives a power failure."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+    return file_digest(path)

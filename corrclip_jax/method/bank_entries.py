@@ -25,7 +25,7 @@ from corrclip_jax.runtime.memory import device_bytes, rows_at_once
 
 
 class RegionMasks(NamedTuple):
-    """The regions of images, numbered 1 .. R in the map; 0 is what belongs to none.
+    """Regions of images, numbered from 1 in the map; 0 marks pixels that belong to no region.
 
     Attributes:
       map: the number of each pixel's region; of masks that overlap the last one's.
@@ -138,9 +138,6 @@ def region_values(
             axis=-1,
         )
 
-    with jax.default_matmul_precision("highest"):
-        features = windows.map(step, images, regions.map, None)
-
     def one(image: ImageWindows, features: Array, regions: RegionMasks) -> Array:
         grid = _side_by_side(features)
         return _means(
@@ -151,6 +148,7 @@ def region_values(
         )
 
     with jax.default_matmul_precision("highest"):
+        features = windows.map(step, images, regions.map, None)
         means = windows.map_images(one, features, regions)
     widths = np.cumsum([clip.clip.embed_dim for clip in clips.values()])[:-1]
     return {name: normalise(x) for name, x in zip(clips, jnp.split(means, widths, axis=-1), strict=True)}

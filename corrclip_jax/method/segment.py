@@ -172,8 +172,6 @@ def label_images(
     """Features to labels at the images' own size, corrected by region; joined with the support of regions."""
 
     def one_image(image: ImageWindows, features, regions, support) -> Result:
-        # Pixels outside of the image take a region id that is there anyway.
-        regions = jnp.where(image.inside, regions, regions[0, 0])
         ids = compact(regions, cap)
         grid = image.logits(features, text.features)
         fuse = None if support is None else SupportMap(support, ids, image.size, image.resized).fuse
@@ -187,7 +185,7 @@ def label_images(
             jnp.where(image.inside, regions, -1),
         )
 
-    result = Result(*windows.map_images(one_image, features, regions, support))
+    result = Result(*windows.map_images(one_image, features, windows.fill_outside(regions), support))
     if support is None:
         return result
     return SupportedResult(*result, *support.said())

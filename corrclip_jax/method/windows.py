@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from corrclip_jax.config import MethodConfig
+from corrclip_jax.models.layers import normalise_channels
 from corrclip_jax.ops import resize
 
 CLIP_MEAN = np.array([122.771, 116.746, 104.094], np.float32)
@@ -95,8 +95,7 @@ def cut_image(image: UInt8[Array, "H0 W0 3"], plan: WindowPlan) -> Float[Array, 
 
 def normalise_pixels(pixels: UInt8[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
     """RGB 0..255 to CLIP's normalisation."""
-    mean, std = (jax.lax.broadcast_to_rank(x, pixels.ndim) for x in (CLIP_MEAN, CLIP_STD))
-    return (pixels.astype(jnp.float32) - mean) / std
+    return normalise_channels(pixels.astype(jnp.float32), CLIP_MEAN, CLIP_STD)
 
 
 def cut_regions(regions: Int[Array, "H0 W0"], plan: WindowPlan) -> Int[Array, "N h w"]:

@@ -4,7 +4,7 @@ Shapes: B batch, T tokens, H heads, D head width (V that of the values), C width
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -40,7 +40,7 @@ def add_bias(
 
 
 def normalise_channels(
-    x: Float[Array, "*batch C"], mean: tuple[float, ...], std: tuple[float, ...]
+    x: Float[Array, "*batch C"], mean: Sequence[float] | np.ndarray, std: Sequence[float] | np.ndarray
 ) -> Float[Array, "*batch C"]:
     """(x - mean) / std, channel by channel."""
     mean_of, std_of = (jax.lax.broadcast_to_rank(jnp.array(value), x.ndim) for value in (mean, std))

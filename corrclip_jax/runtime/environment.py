@@ -17,7 +17,7 @@ class BackendError(OSError):
 
 
 def start_backend() -> None:
-    """Start JAX's backend, so that a failure is told as what it is, before anything is loaded.
+    """Start JAX's backend, so that a failure to start it is reported as such, before anything is loaded.
 
     Raises:
       BackendError: JAX's own reason, and which variable chose the platform.

@@ -98,6 +98,11 @@ def exhausted(error: Any) -> bool:
     return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 
+def too_large(name: object) -> str:
+    """The message for an image, by its name, that does not fit into the memory."""
+    return f"{name} is too large for the memory. Scale it down."
+
+
 def with_advice(error: jax.errors.JaxRuntimeError) -> jax.errors.JaxRuntimeError:
     """The error, with a note on how to need less memory if it ran out."""
     if exhausted(error):

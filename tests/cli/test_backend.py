@@ -1,4 +1,4 @@
-"""A platform that JAX cannot start is told with JAX's own reason, and nothing else is blamed."""
+"""Commands report why JAX cannot start a platform, and do not blame the weights for it."""
 
 import os
 import subprocess

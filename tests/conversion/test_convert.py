@@ -16,8 +16,8 @@ from corrclip_jax.config import CLIPConfig, CLIPTextConfig, CLIPVisionConfig, DI
 from corrclip_jax.conversion import convert as module
 from corrclip_jax.conversion.convert import convert, convert_folder
 from corrclip_jax.conversion.families import convert_state_dict
-from corrclip_jax.conversion.readers import sha256
 from corrclip_jax.conversion.rules import ConversionError
+from corrclip_jax.io.marks import file_digest
 from corrclip_jax.params.model_folder import read
 
 CLIP_TENSORS = random_tensors(open_clip_shapes(CLIP))
@@ -62,7 +62,7 @@ def test_a_conversion_holds_weights_configuration_vocabulary_and_origin(sources,
         "repository": None,
         "licence": None,
         "layout": "open_clip",
-        "files": [{"name": file.name, "size": file.stat().st_size, "sha256": sha256(file)}],
+        "files": [{"name": file.name, "size": file.stat().st_size, "sha256": file_digest(file)}],
     }
     assert content["sources"]["dino"]["licence"] == "Apache-2.0"  # recognised by its name
     assert {"jax", "flax", "orbax-checkpoint", "numpy", "corrclip-jax"} < set(content["versions"])

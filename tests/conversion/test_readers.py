@@ -1,7 +1,6 @@
 """Checkpoint files: both kinds, their wrappers and shards, and everything that can be wrong with one."""
 
 import argparse
-import hashlib
 import json
 import pickle
 import sys
@@ -13,7 +12,7 @@ import torch
 from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import save_file as save_torch
 
-from corrclip_jax.conversion.readers import open_checkpoint, sha256
+from corrclip_jax.conversion.readers import open_checkpoint
 from corrclip_jax.conversion.rules import ConversionError
 
 TENSORS = {"norm.weight": np.arange(6, dtype=np.float32), "scale": np.array(2.0, np.float32)}
@@ -194,8 +193,3 @@ def test_names_that_collide_without_their_prefix_are_refused(tmp_path):
 
 def test_a_file_that_cannot_be_opened_is_named(tmp_path):
     assert "cannot be read" in refusal(tmp_path / "missing.safetensors")
-
-
-def test_sha256_is_the_files(tmp_path):
-    (tmp_path / "file").write_bytes(b"abc" * 100_000)
-    assert sha256(tmp_path / "file") == hashlib.sha256(b"abc" * 100_000).hexdigest()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from corrclip_jax.io.files import OutputError, atomic_file, fitting_stem
-from corrclip_jax.io.own_files import JOURNAL, ForeignFileError, OwnFiles, Standing, file_digest
+from corrclip_jax.io.marks import file_digest
+from corrclip_jax.io.own_files import JOURNAL, ForeignFileError, OwnFiles, Standing
 
 NAMES = ["x.png", "x.json"]
 

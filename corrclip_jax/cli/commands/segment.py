@@ -106,7 +106,8 @@ def segment(
     from corrclip_jax.cli.runs.plan import model_mark, plan_tasks
     from corrclip_jax.cli.shared.notes import collected_notes
     from corrclip_jax.cli.shared.progress import Progress
-    from corrclip_jax.io.own_files import file_digest, value_digest
+    from corrclip_jax.io.marks import file_digest
+    from corrclip_jax.io.own_files import value_digest
 
     options = {
         "dtype": None if dtype is None else dtype.value,

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from corrclip_jax.cli.runs.output_names import Job
-from corrclip_jax.io.own_files import ForeignFileError, OwnFiles, Standing, file_digest, value_digest
+from corrclip_jax.io.marks import file_digest
+from corrclip_jax.io.own_files import ForeignFileError, OwnFiles, Standing, value_digest
 from corrclip_jax.io.photos import BandsOf
 from corrclip_jax.io.region_maps import RegionError, region_file
 

@@ -22,7 +22,7 @@ from corrclip_jax.io.photos import PhotoError, read_photo
 from corrclip_jax.io.region_maps import RegionError, read_regions
 from corrclip_jax.regions.sources import network_to_load
 from corrclip_jax.runtime.environment import start_backend
-from corrclip_jax.runtime.memory import exhausted
+from corrclip_jax.runtime.memory import exhausted, too_large
 from corrclip_jax.viz.contact_sheet import contact_sheet
 
 
@@ -106,10 +106,10 @@ class RegionWork:
             except RegionError as error:
                 return f"{photo}: {error}"
             except MemoryError:
-                return f"{photo} is too large for the memory. Scale it down."
+                return too_large(photo)
         if not exhausted(found):
             raise found
-        return f"{photo} is too large for the memory. Scale it down."
+        return too_large(photo)
 
 
 def draw_contact_sheet(files: Mapping[Path, Path], sheet: Path, most: int, *, overwrite: bool) -> int:

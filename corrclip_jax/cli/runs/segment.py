@@ -25,7 +25,7 @@ from corrclip_jax.io.photos import PhotoError
 from corrclip_jax.io.region_maps import RegionError
 from corrclip_jax.params.model_folder import sources_of
 from corrclip_jax.runtime.environment import versions
-from corrclip_jax.runtime.memory import exhausted
+from corrclip_jax.runtime.memory import exhausted, too_large
 from corrclip_jax.viz.legend import percent
 
 _TOP_CLASSES = 3
@@ -143,7 +143,7 @@ class Work:
         except OutputError as error:
             return _Unwritten(str(error))
         except MemoryError:
-            return _too_large(task)
+            return too_large(task.job.photo)
         height, width = result.labels.shape
         return Done(task.job.photo, width, height, result.shares, result.seconds)
 
@@ -168,11 +168,7 @@ def _reason(task: Task, failure: Failure) -> str:
         return str(failure)
     if not exhausted(failure):
         raise failure
-    return _too_large(task)
-
-
-def _too_large(task: Task) -> str:
-    return f"{task.job.photo} is too large for the memory. Scale it down."
+    return too_large(task.job.photo)
 
 
 def describe(segmenter: Segmenter, regions: str) -> dict[str, Any]:
@@ -192,7 +188,7 @@ def describe(segmenter: Segmenter, regions: str) -> dict[str, Any]:
             "stride": config.method.stride,
         },
         "device": f"{device.platform}: {device.device_kind}",
-        "versions": versions("corrclip_jax", "python", "jax", "jaxlib", "flax", "numpy", "pillow"),
+        "versions": versions(),
     }
 
 

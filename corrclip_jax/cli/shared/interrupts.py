@@ -15,6 +15,8 @@ from typing import TypeVar
 
 from rich.console import Console
 
+from corrclip_jax.runtime.signals import handled
+
 T = TypeVar("T")
 
 GRACE_SECONDS = 1.0
@@ -30,18 +32,12 @@ class Terminated(KeyboardInterrupt):
 @contextmanager
 def sigterm_raises() -> Iterator[None]:
     """In the block, SIGTERM raises `Terminated` in the main thread. In other threads, the block changes nothing."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def handler(number: int, frame: FrameType | None) -> None:
         raise Terminated
 
-    before = signal.signal(signal.SIGTERM, handler)
-    try:
+    with handled(handler, signal.SIGTERM):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def run_interruptibly(work: Callable[[threading.Event], T]) -> T:
