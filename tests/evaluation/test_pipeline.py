@@ -18,9 +18,9 @@ from corrclip_jax.datasets.dataset import Dataset, Example
 from corrclip_jax.evaluation import scorer
 from corrclip_jax.evaluation.counts import StateError
 from corrclip_jax.evaluation.resumable import Stopped
-from corrclip_jax.evaluation.signals import SIGNALS
 
 COUNT = 12
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @pytest.fixture(scope="module")
