@@ -87,14 +87,6 @@ def import_bank(
     return description
 
 
-def _write(path: Path, array: Any, source: Path) -> None:
-    for first in range(0, len(array), CHUNK_ROWS):
-        part = np.ascontiguousarray(array[first : first + CHUNK_ROWS])
-        if part.dtype.kind == "f" and not all_finite(part):
-            raise BankError(f"{source} has rows that are not finite (NaN). Download or copy the file again.")
-        write_rows(path, first, part)
-
-
 def _store(path: Path) -> Any:
     """A store of values, float16."""
     store = read_rows(path)

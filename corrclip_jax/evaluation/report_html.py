@@ -1,15 +1,12 @@
 """HTML report of an evaluation: one self-contained page."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from PIL import Image
-
 from corrclip_jax.evaluation.best_worst import TITLES, LabelledImage
 from corrclip_jax.evaluation.report import facts, headline, points
+from corrclip_jax.viz.data_uri import data_uri
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --bar: #3f88e6; --faint: #888; }
@@ -100,14 +97,8 @@ def _table(rows: Sequence[Sequence[str]], titles: Sequence[str] = ()) -> str:
 
 def _figure(shown: LabelledImage) -> str:
     images = "".join(
-        f'<img alt="{title}" src="data:image/jpeg;base64,{_jpeg(picture)}">'
+        f'<img alt="{title}" src="{data_uri(picture, quality=85)}">'
         for title, picture in zip(TITLES, shown.pictures, strict=True)
     )
     caption = f"{escape(shown.stem)}: mIoU {points(shown.score)}"
     return f"<figure><div>{images}</div><figcaption>{caption}</figcaption></figure>"
-
-
-def _jpeg(image: Image.Image) -> str:
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=85)
-    return base64.b64encode(file.getvalue()).decode()

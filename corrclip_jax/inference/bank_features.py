@@ -17,7 +17,7 @@ from corrclip_jax.inference.buckets import Batch, Size, plan_batches, plan_bucke
 from corrclip_jax.inference.photo_reading import or_error, read_photo_of_size
 from corrclip_jax.inference.programs import BatchLimit, Programs
 from corrclip_jax.inference.stream import padded_batch, sizes_of
-from corrclip_jax.io.region_maps import RegionError, read_masks, region_file
+from corrclip_jax.io.region_maps import RegionError, bounding_box, read_masks, region_file
 from corrclip_jax.method.bank_entries import RegionMasks, bank_entries, values_config
 from corrclip_jax.params.digests import network_digest
 from corrclip_jax.regions.sources import SOURCES, can_find, find_regions
@@ -221,14 +221,9 @@ def _image(pixels: np.ndarray, regions: np.ndarray) -> _Image:
         ids = ids[ids != 0].astype(np.int32)
         painted = np.where(regions == 0, 0, np.searchsorted(ids, regions) + 1).astype(np.int32)
     each = masks if masks is not None else (painted == number for number in range(1, len(ids) + 1))
-    boxes = np.array([_box(mask) for mask in each], np.int32).reshape(-1, 4)
+    boxes = np.array([bounding_box(mask) for mask in each], np.int32).reshape(-1, 4)
     if len(ids) > _CAPS[-1]:
         raise RegionError(
             f"there are {len(ids)} regions; at most {_CAPS[-1]} are computed. Merge small ones."
         )
     return _Image(pixels, painted, ids, masks, boxes)
-
-
-def _box(mask: np.ndarray) -> list[int]:
-    (x0, x1), (y0, y1) = (np.flatnonzero(mask.any(axis))[[0, -1]].tolist() for axis in (0, 1))
-    return [x0, y0, x1, y1]

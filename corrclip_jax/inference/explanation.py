@@ -1,7 +1,5 @@
 """Explanation of a segmentation: each region of a photo beside the bank entries that supported it, as a page."""
 
-import base64
-import io
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from html import escape
@@ -15,6 +13,8 @@ from corrclip_jax.bank.folder import BOXES, BankImage, Description, read_descrip
 from corrclip_jax.bank.rows import Rows
 from corrclip_jax.inference.segmentation import Segmentation
 from corrclip_jax.io.photos import PhotoError, read_photo
+from corrclip_jax.io.region_maps import bounding_box
+from corrclip_jax.viz.data_uri import data_uri
 from corrclip_jax.viz.overlay import outlined
 
 _CROP = 160  # side of a crop in the page
@@ -162,9 +162,8 @@ def _figure(neighbour: Neighbour) -> str:
 
 
 def _region_crop(photo: np.ndarray, mask: np.ndarray) -> Image.Image:
-    (x0, x1), (y0, y1) = (np.flatnonzero(mask.any(axis))[[0, -1]].tolist() for axis in (0, 1))
     dimmed = np.where(mask[..., None], photo, (photo * _DIMMED).astype(np.uint8))
-    return _cut(dimmed, (x0, y0, x1, y1))
+    return _cut(dimmed, bounding_box(mask))
 
 
 def _crops(bank: Path) -> Callable[[int], tuple[str | None, Image.Image | None]]:
@@ -209,6 +208,4 @@ def _cut(photo: np.ndarray, box: Sequence[int]) -> Image.Image:
 
 
 def _data(image: Image.Image) -> str:
-    file = io.BytesIO()
-    image.convert("RGB").save(file, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return data_uri(image.convert("RGB"), quality=85)

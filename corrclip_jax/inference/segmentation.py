@@ -1,8 +1,6 @@
 """`Segmentation`, the result for one photo: labels, shares of the classes, visualisations, files."""
 
-import base64
 import html
-import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from PIL import Image
 from corrclip_jax.io.files import json_bytes, result_names
 from corrclip_jax.io.own_files import Made, OwnFiles
 from corrclip_jax.viz import overlay as viz
+from corrclip_jax.viz.data_uri import data_uri
 from corrclip_jax.viz.legend import percent
 from corrclip_jax.viz.palette import class_colours
 
@@ -92,14 +91,12 @@ class Segmentation:
         """What a notebook shows: the overlay, at most 640 pixels wide, and the five largest classes."""
         picture = self.overlay()
         picture.thumbnail((640, 640))
-        file = io.BytesIO()
-        picture.save(file, "PNG")
-        data = base64.b64encode(file.getvalue()).decode()
         rows = "".join(
             f"<tr><td>{html.escape(name)}</td><td>{percent(share).replace('<', '&lt;')}</td></tr>"
             for name, share in list(self.shares.items())[:5]
         )
-        return f'<img src="data:image/png;base64,{data}" alt="overlay"><table>{rows}</table>'
+        source = data_uri(picture, "png")
+        return f'<img src="{source}" alt="overlay"><table>{rows}</table>'
 
     def mask(self, name: str) -> Bool[np.ndarray, "H W"]:
         """The pixels of a class, [H, W], by any of its names.

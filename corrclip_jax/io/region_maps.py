@@ -187,6 +187,12 @@ def map_image(regions: Integer[np.ndarray, "H W"]) -> Image.Image:
     return image
 
 
+def bounding_box(mask: Bool[np.ndarray, "H W"]) -> list[int]:
+    """The box (x0, y0, x1, y1) of a mask that has pixels, in pixel indices, with the ends included."""
+    (x0, x1), (y0, y1) = (np.flatnonzero(mask.any(axis))[[0, -1]].tolist() for axis in (0, 1))
+    return [x0, y0, x1, y1]
+
+
 def to_annotations(
     regions: Integer[np.ndarray, "H W"], details: Mapping[int, Mapping[str, Any]] | None = None
 ) -> list[dict[str, Any]]:
@@ -197,7 +203,7 @@ def to_annotations(
     found = []
     for id, segmentation in coco_rle.encode_map(regions).items():
         mask = coco_rle.decode(segmentation)
-        (x0, x1), (y0, y1) = (np.flatnonzero(mask.any(axis))[[0, -1]].tolist() for axis in (0, 1))
+        x0, y0, x1, y1 = bounding_box(mask)
         found.append(
             {
                 _REGION: id,
