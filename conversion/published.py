@@ -87,6 +87,11 @@ def published_models() -> dict[str, Published]:
     return models
 
 
+def preset_names() -> list[str]:
+    """The names of all models that are made of published networks."""
+    return list(_content()["presets"])
+
+
 def preset_models(preset: str) -> dict[str, Published]:
     """The published models of a preset by family; `KeyError` for a name that is no preset."""
     return {family: published_models()[key] for family, key in _content()["presets"][preset].items()}

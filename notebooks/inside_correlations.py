@@ -68,7 +68,7 @@ import corrclip_jax as cc
 from corrclip_jax.datasets.scenes import generate, words
 from corrclip_jax.viz.palette import palette
 
-MODEL = "tiny"  # or "vit-b", "vit-l", "vit-h", a folder
+MODEL = "tiny"  # or "vit-b", another name of `corrclip models` without "v2-", a folder
 SCENE = 32  # @param {type: "slider", min: 0, max: 199}
 
 config, params = cc.load(MODEL)

@@ -204,10 +204,17 @@ plt.show()
 # %% [markdown]
 # ## 4. Your own photo
 #
-# For photos use a published model. `vit-b` is MetaCLIP's ViT-B/16 with DINO's ViT-B/8 and SAM 2's Hiera-L: about
-# 1.8 GB, downloaded and converted once (`vit-l` and `vit-h` have larger CLIPs). The weights have licences of their
-# own, which are printed then; MetaCLIP's allows no commercial use.
-#
+# For photos use a published model. `vit-b` is MetaCLIP's ViT-B/16 with DINO's ViT-B/8 and SAM 2's Hiera-L. A model is
+# downloaded and converted once. These are all, with the sizes of their downloads and the licences of their weights:
+
+# %%
+from corrclip_jax.hub.presets import available_models
+
+for model in available_models():
+    licences = ", ".join(dict.fromkeys(model.licences.values()))
+    print(f"{model.name:8} {model.megabytes:6,.0f} MB  {licences}")
+
+# %% [markdown]
 # `PHOTO` is a URL or a file; in Colab, drop a photo into the *Files* pane on the left and write its name
 # here. (The one below is Rachel Michetti's, CC0.) Commas separate classes and `;` separates synonyms. Name also
 # what surrounds the things that you look for: every pixel gets one of your names.
@@ -218,7 +225,7 @@ import urllib.request
 
 from corrclip_jax.text.classes import parse_classes
 
-PHOTO_MODEL = "vit-b"  # @param ["vit-b", "vit-l", "vit-h"] {allow-input: true}
+PHOTO_MODEL = "vit-b"  # @param {type: "string"}
 PHOTO = (
     "https://raw.githubusercontent.com/scikit-image/scikit-image/v0.25.2/skimage/data/coffee.png"  # @param
 )

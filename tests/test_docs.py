@@ -6,6 +6,7 @@ share a namespace and a folder and run in the order of the page.
 
 import importlib
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -26,6 +27,7 @@ from corrclip_jax.cli import app
 from corrclip_jax.datasets.scenes.generate import val_scene
 from corrclip_jax.hub import presets
 from corrclip_jax.params.model_folder import save
+from corrclip_jax.regions.sources import SOURCES
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", "weights/README.md", "weights/tiny/README.md"] + [
@@ -46,6 +48,8 @@ OTHER_PROGRAMS = {
     "python -c": "lists the devices of a machine",
     "pre-commit install": "would change the clone",
     ".ci/run": "runs this",
+    **dict.fromkeys(("curl", "unzip", "tar", "git clone", "csDownload"), "would fetch or unpack data sets"),
+    **dict.fromkeys(("csCreateTrainIdLabelImgs", "python mmsegmentation/"), "is another project's"),
     "sbatch": "needs Slurm; the command inside is checked",
     "gcloud": "needs a TPU; the command inside is checked",
 }
@@ -289,6 +293,25 @@ def test_no_sentence_stands_in_two_places():
         sentences = {one for text in paragraphs for one in re.split(r"(?<=[.:;])\s+", " ".join(text.split()))}
         counts.update(sentence for sentence in sentences if len(sentence.split()) >= 8)
     assert not [sentence for sentence, count in counts.items() if count > 1]
+
+
+def test_the_published_scores_in_the_text_are_those_of_the_table():
+    titles = {source: SOURCES[source].title for source in SOURCES} | {"files": "EntitySeg"}
+    table = json.loads((PACKAGE / "datasets" / "benchmarks.json").read_text("utf-8"))
+    wanted = []
+    for row in table["published"]:
+        words = [f"`{row['model']}`", titles[row["regions"]]]
+        words += [f"{side} x {side} points"] if (side := row.get("points_per_side")) else []
+        words += ["bank " + row["bank"] if row["bank"] else "no bank"] if "bank" in row else []
+        wanted.append((", ".join(words), row["miou"]))
+    names, found = [], []
+    for line in read("docs/reproduce.md").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[:2] == ["model, regions", "score"]:
+            names = cells[2:]
+        elif cells[1:2] == ["published"]:
+            found.append((cells[0], dict(zip(names, map(float, cells[2:]), strict=True))))
+    assert found == wanted
 
 
 def test_figures_are_drawn_from_the_rules_that_hold():

@@ -11,6 +11,7 @@ from published import CLIP, DINO, dino_as_transformers, dino_shapes, open_clip_s
 from safetensors.numpy import save_file
 from small_models import small_model, write_vocabulary
 
+from corrclip_jax.cli.shared.options import MODELS, model_names
 from corrclip_jax.config import Config
 from corrclip_jax.conversion.published import preset_models
 from corrclip_jax.conversion.rules import ConversionError
@@ -262,6 +263,11 @@ def test_the_home_is_the_variables_then_the_checkouts(monkeypatch, tmp_path):
     assert weights_home() == checkout / "weights"
     monkeypatch.setattr(place_of_weights.os, "access", lambda *args: False)
     assert weights_home() == Path.home() / ".cache" / "corrclip_jax"
+
+
+def test_the_options_name_every_preset():
+    assert model_names() == [presets.EMBEDDED, *PRESETS]
+    assert all(name in MODELS for name in PRESETS)
 
 
 def test_the_readme_lists_every_preset_with_the_sizes_and_licences_of_the_register():

@@ -12,6 +12,7 @@ from corrclip_jax.cli.shared.console import UsageError
 from corrclip_jax.config import RegionSource
 from corrclip_jax.config.regions import region_sources
 from corrclip_jax.config.suggestions import did_you_mean
+from corrclip_jax.conversion.published import preset_names
 
 SOURCES: tuple[RegionSource, ...] = region_sources()
 
@@ -113,17 +114,12 @@ ClassesFileOption = Annotated[
         show_default=False,
     ),
 ]
-MODELS = (
-    "tiny (generated scenes only), vit-b, vit-l, vit-h, open-b, fast-b, or the folder of a model or of its "
-    "checkpoints."
-)
+MODELS = f"tiny (generated scenes only), {', '.join(preset_names())}, or the folder of a model or of its checkpoints."
 
 
 def model_names() -> list[str]:
     """The names of all models, for completion."""
-    from corrclip_jax.hub.presets import EMBEDDED, PRESETS
-
-    return [EMBEDDED, *PRESETS]
+    return ["tiny", *preset_names()]
 
 
 def model_option(help: str, *, show_default: bool = True) -> Any:
