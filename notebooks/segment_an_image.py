@@ -204,8 +204,9 @@ plt.show()
 # %% [markdown]
 # ## 4. Your own photo
 #
-# For photos use a published model. `vit-b` is MetaCLIP's ViT-B/16 with DINO's ViT-B/8 and SAM 2's Hiera-L. A model is
-# downloaded and converted once. These are all, with the sizes of their downloads and the licences of their weights:
+# For photos use a published model. `vit-b` is MetaCLIP's ViT-B/16 with DINO's ViT-B/8 and SAM 2's Hiera-L. A model
+# is downloaded and converted once. These are all, with the sizes of their downloads and the licences of their
+# weights:
 
 # %%
 from corrclip_jax.hub.presets import available_models

@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 from jaxtyping import Float32, Int32, Integer, UInt8
 
 from corrclip_jax.config import Config, with_fields
-from corrclip_jax.inference import buckets
-from corrclip_jax.inference.buckets import Batch, Bucket, Size
+from corrclip_jax.inference.buckets import Batch, Size
+from corrclip_jax.inference.growing_buckets import GrowingBuckets
 from corrclip_jax.inference.programs import BatchLimit, Piece, Programs
 from corrclip_jax.inference.segmentation import RegionSupport
 from corrclip_jax.inference.stream import padded_batch, sizes_of
@@ -22,8 +22,7 @@ from corrclip_jax.runtime.sharding import over_images
 from corrclip_jax.text.embedding import TextEmbedding
 
 _LIMIT = BatchLimit(images=8, pixels=1 << 23)
-# The most new buckets for the images of one call, and how much more an old bucket may cost than an image's own.
-_MOST_BUCKETS, _WORTH_A_BUCKET = 4, 1.5
+_MOST_BUCKETS = 4  # new ones for the images of one call
 
 OnStart: TypeAlias = Callable[[Sequence[int], bool], object]
 """Called with the indices of the images that run next, and whether that compiles a program."""
@@ -63,8 +62,7 @@ class LabelRunner:
         self._bank = {} if bank is None else {"bank": bank}
         self.programs = Programs(params, _LIMIT, devices=1 if mesh is None else mesh.size)
         self._mesh = mesh
-        self._buckets: list[Bucket] = []
-        self._planned: set[Size] = set()
+        self._buckets = GrowingBuckets(config.method, _MOST_BUCKETS)
 
     def work(
         self,
@@ -109,28 +107,14 @@ class LabelRunner:
 
     def _plan(self, sizes: Sequence[Size], with_map: Sequence[bool]) -> list[Batch]:
         """Batches of images with and of images without a map, in old buckets where those suffice."""
-        method = self.config.method
-        unserved = [size for size in sizes if not self._is_served(size)]
-        if unserved:
-            for bucket in buckets.plan_buckets(unserved, method, _MOST_BUCKETS):
-                members = [size for size in set(unserved) if bucket.holds(size, method)]
-                self._buckets.append(buckets.with_headroom(bucket, members, method))
-            self._planned.update(unserved)
+        self._buckets.add(sizes)
         batches = []
         for kind in (False, True):
             indices = [index for index, one in enumerate(with_map) if one == kind]
             chosen = [sizes[index] for index in indices]
-            planned = buckets.plan_batches(chosen, self._buckets, method, self.programs.batch_size)
+            planned = self._buckets.plan(chosen, self.programs.batch_size)
             batches += [batch._replace(indices=tuple(indices[k] for k in batch.indices)) for batch in planned]
         return batches
-
-    def _is_served(self, size: Size) -> bool:
-        if size in self._planned:
-            return True
-        method = self.config.method
-        known = buckets.cheapest_bucket(size, self._buckets, method)
-        own = buckets.with_headroom(Bucket(*size, buckets.windows_of(size, method)), [size], method)
-        return known is not None and known.cost <= _WORTH_A_BUCKET * own.cost
 
     def _program(self, cap: int, windows: int) -> Callable:
         """The function for images of at most `windows` windows and given region maps of at most `cap` regions.

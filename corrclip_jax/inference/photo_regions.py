@@ -14,6 +14,8 @@ from PIL import Image
 from corrclip_jax.io.region_maps import to_annotations, write_regions
 from corrclip_jax.viz import overlay
 
+_SCORES = ("predicted_iou", "score")
+
 
 @dataclass(frozen=True, eq=False)
 class Regions:
@@ -22,14 +24,14 @@ class Regions:
     Attributes:
       photo: the pixels.
       map: the id of every pixel's region, 0 for unsegmented pixels.
-      scores: what the source knows about each region, by name, in the order of `ids`: SAM's "predicted_iou" and
-        "stability_score"; empty for sources without scores. They are about whole masks, parts of which larger
-        masks may cover in the map.
+      details: what the source knows about each region, by name, in the order of `ids`: SAM's "predicted_iou" and
+        "stability_score", the "score" and "label_id" of a panoptic network; empty for other sources. They are about
+        whole masks, parts of which larger masks may cover in the map.
     """
 
     photo: UInt8[np.ndarray, "H W 3"]
     map: Int32[np.ndarray, "H W"]
-    scores: Mapping[str, Float32[np.ndarray, " n"]] = field(default_factory=dict)
+    details: Mapping[str, Float32[np.ndarray, " n"]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -54,6 +56,15 @@ class Regions:
             row[:] = x.min(), y.min(), x.max(), y.max()
         return found
 
+    @cached_property
+    def scores(self) -> Float32[np.ndarray, " n"]:
+        """How good the source thinks each region is, 0..1: SAM's predicted IoU, a panoptic network's probability.
+
+        NaN for sources without such a score.
+        """
+        known = [self.details[name] for name in _SCORES if name in self.details]
+        return known[0] if known else np.full(len(self), np.nan, np.float32)
+
     def mask(self, id: int) -> Bool[np.ndarray, "H W"]:
         """The pixels of a region.
 
@@ -66,7 +77,7 @@ class Regions:
 
     def coco_rle(self) -> list[dict[str, Any]]:
         """A list as `facebookresearch/sam2` writes it: segmentation (COCO RLE), area, bbox and scores."""
-        return to_annotations(self.map, self._details())
+        return to_annotations(self.map, self._by_id())
 
     def picture(self, *, opacity: float = 0.35) -> Image.Image:
         """The photo with every region outlined and in its own colour; unsegmented pixels stay uncoloured."""
@@ -79,10 +90,10 @@ class Regions:
           RegionError: for another suffix, or too many regions for a `.png`.
           OutputError: the file cannot be written.
         """
-        write_regions(Path(path), self.map, self._details())
+        write_regions(Path(path), self.map, self._by_id())
 
-    def _details(self) -> dict[int, dict[str, float]]:
+    def _by_id(self) -> dict[int, dict[str, float]]:
         return {
-            int(id): {name: round(float(values[index]), 6) for name, values in self.scores.items()}
+            int(id): {name: round(float(values[index]), 6) for name, values in self.details.items()}
             for index, id in enumerate(self.ids)
         }

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from corrclip_jax.config import Config
-from corrclip_jax.inference.buckets import Batch, Size, plan_batches, plan_buckets
+from corrclip_jax.inference.buckets import Batch, Size
+from corrclip_jax.inference.growing_buckets import GrowingBuckets
 from corrclip_jax.inference.photo_reading import or_error, read_photo_of_size, read_photo_sizes
 from corrclip_jax.inference.photo_regions import Regions
 from corrclip_jax.inference.programs import BatchLimit, Piece, Programs
@@ -40,6 +41,9 @@ class RegionRunner:
         self.config = config
         network = {} if source.network is None else {source.network: params[source.network]}
         self.programs = Programs(network, _LIMIT)
+        self._buckets = GrowingBuckets(
+            config.method, _MOST_BUCKETS, headroom=False
+        )  # SLIC's time is its canvas
 
     def stream(self, photos: Sequence[Any]) -> Iterator[tuple[int, Regions | Failure]]:
         """Find the regions of any number of photos with bounded memory: the next ones are read while some run.
@@ -71,12 +75,8 @@ class RegionRunner:
                 yield from ((indices[position], found) for position, found in _found(piece))
 
     def _plan(self, sizes: Sequence[Size]) -> list[Batch]:
-        if not sizes:
-            return []
-        method = self.config.method
-        return plan_batches(
-            sizes, plan_buckets(sizes, method, _MOST_BUCKETS), method, self.programs.batch_size
-        )
+        self._buckets.add(sizes)
+        return self._buckets.plan(sizes, self.programs.batch_size)
 
 
 def _found(piece: Piece) -> Iterator[tuple[int, Regions | Failure]]:

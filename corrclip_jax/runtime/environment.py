@@ -26,14 +26,15 @@ def start_backend() -> None:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
         chosen = os.environ.get("JAX_PLATFORMS")
+        reason = (
+            str(error) or "it found no device and gives no reason"
+        )  # an assertion of JAX's without a text
         advice = (
-            f"JAX_PLATFORMS is {chosen!r}: unset it, or name a platform that this machine has (cpu, cuda, tpu)."
+            f"JAX_PLATFORMS is {chosen!r}: unset it to let JAX choose, or set it to cpu."
             if chosen
             else "Run `python -c 'import jax; print(jax.devices())'` to see which devices JAX finds."
         )
-        raise BackendError(
-            f"JAX cannot start its backend: {error or type(error).__name__}. {advice}"
-        ) from error
+        raise BackendError(f"JAX cannot start its backend: {reason}. {advice}") from error
 
 
 def versions(*names: str) -> dict[str, str | None]:

@@ -4,11 +4,12 @@ import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-pytestmark = pytest.mark.process
+from corrclip_jax.runtime.environment import BackendError, start_backend
 
 COMMANDS = {
     "segment": ("segment", "photo.png", "-c", "grass, sky", "--model", "tiny", "--regions", "none"),
@@ -16,6 +17,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_platform_that_is_not_there(name, tmp_path):
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "photo.png")
@@ -31,3 +33,15 @@ def test_a_platform_that_is_not_there(name, tmp_path):
     assert "JAX_PLATFORMS is 'tpu_that_is_not_there'" in done.stderr
     assert "damaged" not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_platform_for_whose_absence_jax_gives_no_reason(monkeypatch):
+    def devices():
+        raise AssertionError
+
+    monkeypatch.setattr(jax, "devices", devices)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    with pytest.raises(
+        BackendError, match=r"backend: it found no device.* JAX_PLATFORMS is 'cuda': unset it"
+    ):
+        start_backend()

@@ -19,6 +19,7 @@ from corrclip_jax.inference.buckets import (
     windows_of,
     with_headroom,
 )
+from corrclip_jax.inference.growing_buckets import GrowingBuckets
 from corrclip_jax.inference.stream import padded_batch, sizes_of, stream
 from corrclip_jax.io.photos import photo_size
 from corrclip_jax.method.windows_padded import window_shape
@@ -107,6 +108,33 @@ def test_a_roomy_bucket_still_holds_its_photos(size):
     assert room.holds(size, METHOD)
     assert bucket.height <= room.height <= bucket.height * 9 / 8 + 1
     assert bucket.width <= room.width <= bucket.width * 9 / 8 + 1
+
+
+def sizes_one_by_one(count, shortest=60, longest=320):
+    """Sizes of which hardly two are equal."""
+    drawn = np.exp(np.random.default_rng(2).uniform(np.log(shortest), np.log(longest), (count, 2)))
+    return [tuple(size) for size in drawn.astype(int).tolist()]
+
+
+@pytest.mark.parametrize("method", [METHOD, MethodConfig(resize_short=84, window=56, stride=28)])
+@pytest.mark.parametrize(("count", "most"), [(24, 6), (400, 10)])
+def test_photos_of_ever_new_sizes_one_by_one_have_few_programs(method, count, most):
+    known, programs = GrowingBuckets(method, 4), set()
+    for size in sizes_one_by_one(count):
+        known.add([size])
+        (batch,) = known.plan([size], 1)
+        assert batch.bucket.holds(size, method)
+        programs.add(batch.bucket)
+    assert len(programs) <= most
+
+
+def test_photos_that_would_be_lost_on_a_large_canvas_get_a_program_of_their_own():
+    known = GrowingBuckets(METHOD, 4)
+    known.add([(2000, 2000)])
+    known.add([(60, 60)])
+    assert known.plan([(60, 60)], 1)[0].bucket.height >= 2000  # one photo is not worth a program
+    known.add([(60, 60)] * 200)
+    assert known.plan([(60, 60)], 1)[0].bucket.height < 100
 
 
 @pytest.mark.parametrize(("sizes", "most"), [([], 4), ([(0, 5)], 4), ([(5, 5)], 0)])

@@ -111,6 +111,19 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved(monkeypatch):
         assert np.array_equal(found[index].map, alone[index].map)
 
 
+def test_photos_of_ever_new_sizes_one_by_one_share_programs():
+    runner = RegionRunner(SLIC, {})
+    photos = [
+        picture(seed, size) for seed, size in enumerate([(60, 90), (80, 70), (50, 130), (110, 60), (90, 90)])
+    ]
+    one_by_one = [dict(runner.stream([photo]))[0] for photo in photos]
+    assert runner.programs.count == 2
+    fresh = dict(RegionRunner(SLIC, {}).stream(photos[-1:]))[0]
+    assert np.array_equal(one_by_one[-1].map, fresh.map)
+    assert np.isnan(fresh.scores).all()
+    assert len(fresh.scores) == len(fresh)
+
+
 def test_a_segmenter_gives_regions_with_scores():
     # Random weights are sure of nothing.
     settings = {"iou_threshold": -99.0, "stability_threshold": 0.0, "nms_threshold": 1.0}
@@ -120,9 +133,10 @@ def test_a_segmenter_gives_regions_with_scores():
     assert np.array_equal(segmenter.regions(picture(0)).map, one.map)
     assert 0 < len(one) <= 4
     for name in ("predicted_iou", "stability_score"):
-        assert one.scores[name].shape == (len(one),)
-        assert other.coco_rle()[0][name] == pytest.approx(float(other.scores[name][0]), abs=1e-5)
-    assert np.all((one.scores["stability_score"] >= 0) & (one.scores["stability_score"] <= 1))
+        assert one.details[name].shape == (len(one),)
+        assert other.coco_rle()[0][name] == pytest.approx(float(other.details[name][0]), abs=1e-5)
+    assert np.all((one.details["stability_score"] >= 0) & (one.details["stability_score"] <= 1))
+    np.testing.assert_array_equal(one.scores, one.details["predicted_iou"])
 
 
 def test_a_source_without_its_network():

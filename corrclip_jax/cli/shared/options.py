@@ -114,7 +114,10 @@ ClassesFileOption = Annotated[
         show_default=False,
     ),
 ]
-MODELS = f"tiny (generated scenes only), {', '.join(preset_names())}, or the folder of a model or of its checkpoints."
+MODELS = (
+    f"tiny (generated scenes only), {', '.join(preset_names())}, or the folder of a model or of its "
+    "checkpoints."
+)
 
 
 def model_names() -> list[str]:
