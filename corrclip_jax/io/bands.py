@@ -4,8 +4,10 @@ Pillow reads the ordinary TIFF files; those of 16 bits and more, of floats, and 
 read by tifffile, without loss, and scaled here.
 """
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,11 +30,13 @@ class Bands(NamedTuple):
       values: all bands of all pixels.
       orientation: of EXIF, 1 for upright.
       nodata: the value of pixels without data, None if there is none.
+      pages: how many images of this size the file holds; this is the first.
     """
 
     values: Shaped[np.ndarray, "H W C"]
     orientation: int = 1
     nodata: float | None = None
+    pages: int = 1
 
 
 def has_other_bands(image: Image.Image) -> bool:
@@ -54,7 +58,7 @@ def read_tiff(path: str | os.PathLike, most_pixels: int) -> Bands:
 
     what = "is a damaged TIFF"
     try:
-        with tifffile.TiffFile(Path(path)) as file:
+        with _quiet(), tifffile.TiffFile(Path(path)) as file:
             page = file.pages.first
             what = (
                 f"is a TIFF of {page.samplesperpixel} band{'s' * (page.samplesperpixel != 1)} of "
@@ -68,21 +72,46 @@ def read_tiff(path: str | os.PathLike, most_pixels: int) -> Bands:
                     "it would take more than 4 GiB of memory; cut it into tiles or keep three bands"
                 )
             values = np.asarray(page.asarray())
-            if page.photometric == 0 and values.dtype.kind in "iu":  # white is zero
-                values = np.iinfo(values.dtype).max - values
+            if page.photometric == 0 and values.dtype.kind == "u":  # white is zero
+                values = _inverted(values)
             orientation = page.tags.get(274)
             nodata = page.tags.get(42113)
+            pages = sum(other.shape == page.shape and not other.is_reduced for other in file.pages)
             separate = page.axes.startswith("S") and values.ndim == 3
     except Exception as error:  # tifffile's decoders raise whatever damaged data makes them raise
         reason = str(error).split("\n")[0]
-        hint = " Install it, or save the file without compression." if "imagecodecs" in reason else ""
+        lacks = "imagecodecs" in reason or isinstance(error, ImportError)
+        hint = " Install imagecodecs, or save the file without compression." if lacks else ""
         raise BandError(f"{what} and cannot be read: {reason}.{hint}") from error
     if values.ndim not in (2, 3):
         raise BandError(f"{what} with axes {page.axes}. An image has rows, columns and bands.")
     values = np.moveaxis(values, 0, -1) if separate else values.reshape(*values.shape[:2], -1)
-    return Bands(
-        values, 1 if orientation is None else int(orientation.value), _number(nodata and nodata.value)
-    )
+    turned = 1 if orientation is None else int(orientation.value)
+    return Bands(values, turned, _number(nodata and nodata.value), pages)
+
+
+def pages_note(pages: int) -> str:
+    """A note for a file with that many pages, of which the first is read; empty for one."""
+    return f"has {pages} pages: the first is read." if pages > 1 else ""
+
+
+def _inverted(values: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    """Unsigned integers in which white is 0 as those in which black is, of as many bits as are used."""
+    bits, used = 8 * values.dtype.itemsize, int(values.max(initial=0)).bit_length()
+    white = (1 << (used if 8 <= used <= bits - 2 else bits)) - 1
+    return values.dtype.type(white) - values
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence tifffile's log of damaged tags, which goes to the terminal; errors are raised."""
+    log = logging.getLogger("tifffile")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _number(text: Any) -> float | None:
@@ -95,9 +124,9 @@ def _number(text: Any) -> float | None:
 def to_rgb(image: Bands, chosen: Sequence[int] | None = None) -> tuple[UInt8[np.ndarray, "H W 3"], list[str]]:
     """RGB of 8 bits from any bands.
 
-    Of 16 bits the upper eight are kept; where the values use 14 bits or less, the upper eight of those. Floats
-    of 0..1 and 0..255 are taken as such. Other values are stretched: their 2nd percentile becomes 0, their
-    98th 255.
+    Of 16 bits the upper eight are kept; where the values use 14 bits or fewer, the upper eight of those. Floats
+    of 0..1 and 0..255 are taken as such. Other values, negative ones among them, are stretched: their 2nd
+    percentile becomes 0, their 98th 255.
 
     Args:
       image: the bands.
@@ -111,7 +140,7 @@ def to_rgb(image: Bands, chosen: Sequence[int] | None = None) -> tuple[UInt8[np.
       BandError: for bands that the image does not have, or complex numbers.
     """
     count = image.values.shape[2]
-    notes = []
+    notes = [note] if (note := pages_note(image.pages)) else []
     if chosen is None:
         chosen = (1,) if count < 3 else (1, 2, 3)
         if count not in (1, 3):
@@ -147,14 +176,16 @@ def _to_8_bits(
         values.min(where=valid, initial=values[valid][0]),
         values.max(where=valid, initial=values[valid][0]),
     )
-    if kind in "iu" and size <= 2:
+    if kind == "f":
+        values = np.where(valid, values, values.dtype.type(0))
+    if kind in "iu" and size <= 2 and low >= 0:
         return _upper_bits(values, int(high), 8 * size - (kind == "i"))
     if kind == "f" and low >= 0 and 0.25 < high <= 1:
-        return np.rint(np.nan_to_num(values) * 255).clip(0, 255).astype(np.uint8), ""
+        return np.rint(values * 255).clip(0, 255).astype(np.uint8), ""
     if low >= 0 and 64 <= high <= 255:
-        return np.rint(np.nan_to_num(values)).clip(0, 255).astype(np.uint8), ""
+        return np.rint(values).clip(0, 255).astype(np.uint8), ""
     first, last = np.percentile(values[valid].astype(np.float64), (2, 98))
-    scaled = (np.nan_to_num(values.astype(np.float64)) - first) * (255 / max(last - first, 1e-12))
+    scaled = (values.astype(np.float64) - first) * (255 / max(last - first, 1e-12))
     note = f"holds {values.dtype} from {low:.6g} to {high:.6g}: {first:.6g} to {last:.6g} become 0 to 255."
     return np.rint(scaled).clip(0, 255).astype(np.uint8), note
 
@@ -170,7 +201,8 @@ def _upper_bits(
     else:
         used = max(bits, 8)
     scaled = (values.clip(0, None).astype(np.int32) >> (used - 8)).clip(0, 255).astype(np.uint8)
-    return scaled, note or dark_note(scaled)
+    dark = dark_note(scaled)
+    return scaled, f"{note} It {dark}" if note and dark else note or dark
 
 
 def dark_note(pixels: UInt8[np.ndarray, "..."]) -> str:

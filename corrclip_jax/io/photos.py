@@ -21,7 +21,15 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from corrclip_jax.io.bands import BandError, Bands, dark_note, has_other_bands, read_tiff, to_rgb
+from corrclip_jax.io.bands import (
+    BandError,
+    Bands,
+    dark_note,
+    has_other_bands,
+    pages_note,
+    read_tiff,
+    to_rgb,
+)
 
 MAX_PIXELS = 100_000_000
 """Limit on the pixels of a photo, since a small file can decode to more memory than there is."""
@@ -286,14 +294,29 @@ def _pixels(image: Image.Image, name: str) -> tuple[UInt8[np.ndarray, "H W 3"], 
             f"{name} is damaged or cut short: {e}. Its header says {image.width}x{image.height} pixels"
             f" ({image.format}). Copy or download it again."
         ) from e
-    turn = _UPRIGHT.get(_orientation(image))
+    turn, pages = _UPRIGHT.get(_orientation(image)), _pages(image)
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
-        pixels, notes = _of_bands(Bands(_values(image)[..., None]), None, name)
+        pixels, notes = _of_bands(Bands(_values(image)[..., None], pages=pages), None, name)
     else:
         pixels = np.asarray(_to_rgb(image, name))
-        note = dark_note(pixels) if deep else ""
-        notes = [note] if note else []
+        notes = [note for note in (pages_note(pages), dark_note(pixels) if deep else "") if note]
     return np.array(pixels if turn is None else Image.fromarray(pixels).transpose(turn)), notes
+
+
+def _pages(image: Image.Image) -> int:
+    """How many images of its size a TIFF holds; smaller ones are previews. 1 for other or damaged files."""
+    if image.format != "TIFF":
+        return 1
+    try:
+        count = getattr(image, "n_frames", 1)
+        size, pages = image.size, 0
+        for page in range(count) if count > 1 else ():
+            image.seek(page)
+            pages += image.size == size
+        image.seek(0)
+    except (EOFError, OSError, SyntaxError, ValueError):
+        return 1
+    return max(pages, 1)
 
 
 def _values(image: Image.Image) -> np.ndarray:

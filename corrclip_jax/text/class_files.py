@@ -31,8 +31,12 @@ _NAME_COLUMNS = (
     "category",
 )
 _NUMBER_COLUMNS = ("id", "index", "idx", "number", "label_id", "class_id", "category_id", "value")
-_LISTS = ("names", "classes", "labels", "categories", "id2label", "class_names", "label_names")
-_NUMBERED = re.compile(r"\s*(\d+)\s*[:.,;=)\t]\s*(\S.*)")
+_LISTS = ("names", "classes", "labels", "categories", "id2label", "class_names", "label_names", "label2id")
+_NUMBERED = re.compile(r"\s*(?P<number>\d+)\s*(?:[:.,;=)|\t]|-+>|=>|→)\s*(?P<name>\S.*)")
+_NUMBER_LAST = re.compile(r"(?P<name>.*\S)\s*[:,=|\t]\s*(?P<number>\d+)")
+_SPACED = (re.compile(r"(?P<number>\d+)\s+(?P<name>\S.*)"), re.compile(r"(?P<name>.*\S)\s+(?P<number>\d+)"))
+WIDE_SEPARATORS = str.maketrans("\uff0c\u3001\uff1b", ",,;")
+"""Commas and semicolons of Chinese and Japanese, and what they stand for between names."""
 _LABEL_MAP = re.compile(r"([^:]+):\s*(?:\d+\s*,\s*\d+\s*,\s*\d+)?\s*:[^:]*:[^:]*")
 _FORM = "A file of class names has one class per line; a semicolon separates synonyms"
 
@@ -53,32 +57,49 @@ def parse_class_file(text: str, suffix: str, path: str) -> list[Entry]:
     if suffix == ".json" or text.lstrip()[:1] in ("[", "{"):
         return _from_data(_load_json(text, path), path)
     if suffix in (".csv", ".tsv"):
-        return _from_table(text, "\t" if suffix == ".tsv" else ",", path)
+        return _from_table(text, "\t" if suffix == ".tsv" else _separator(text), path)
     return _from_lines(text, path)
 
 
 def _from_lines(text: str, path: str) -> list[Entry]:
-    numbered = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
-    lines = [(n, re.sub(r"\s#.*", "", line)) for n, line in numbered if not line.lstrip().startswith("#")]
+    given = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(n, re.sub(r"\s#.*", "", line)) for n, line in given if not line.lstrip().startswith("#")]
     if lines and all(_LABEL_MAP.fullmatch(line.strip()) for _, line in lines):
         return [Entry([line.partition(":")[0]], f"line {n}") for n, line in lines]
-    if len(lines) > 1 and all(line.lstrip().startswith(("- ", "* ")) for _, line in lines):
+    if lines and all(line.lstrip().startswith(("- ", "* ")) for _, line in lines):
         lines = [(n, line.lstrip()[2:]) for n, line in lines]
-    matches = [(n, _NUMBERED.fullmatch(line.strip())) for n, line in lines]
-    if lines and all(match for _, match in matches):
-        numbers = [(int(match[1]), match[2], f"line {n}") for n, match in matches if match]
-        return _in_order(numbers, path)
-    spaced = [re.fullmatch(r"(\d+)\s+(\S.*)", line.strip()) for _, line in lines]
-    found = [int(match[1]) for match in spaced if match]
-    if len(lines) > 1 and found in (list(range(len(lines))), list(range(1, len(lines) + 1))):
-        return [
-            Entry(match[2].split(";"), f"line {n}")
-            for (n, _), match in zip(lines, spaced, strict=True)
-            if match
-        ]
+    lines = [(n, line.replace("\uff1b", ";")) for n, line in lines]
+    places = [(f"line {n}", line.strip()) for n, line in lines]
+    if (entries := numbered(places, path)) is not None:
+        return entries
     for n, line in lines:
         _check_line(line, n, len(lines), path)
     return [Entry(line.split(";"), f"line {n}") for n, line in lines]
+
+
+def numbered(lines: list[tuple[str, str]], path: str) -> list[Entry] | None:
+    """Classes of lines (place, text) that all hold a number and a name, by their numbers; None for other lines.
+
+    Where white space alone is between them, the numbers must count the lines and the names differ: "stage 1" and
+    "stage 2" are names.
+
+    Raises:
+      ValueError: for numbers that do not count from 0 or 1.
+    """
+    for pattern in (_NUMBERED, _NUMBER_LAST, *_SPACED):
+        matches = [pattern.fullmatch(line) for _, line in lines]
+        found = [
+            (int(match["number"]), match["name"], place)
+            for match, (place, _) in zip(matches, lines, strict=True)
+            if match
+        ]
+        if not found or len(found) < len(lines):
+            continue
+        numbers, names = [number for number, _, _ in found], {name for _, name, _ in found}
+        counted = numbers in (list(range(len(lines))), list(range(1, len(lines) + 1)))
+        if pattern not in _SPACED or (len(lines) > 1 and counted and len(names) == len(lines)):
+            return _in_order(found, path)
+    return None
 
 
 def _check_line(line: str, number: int, lines: int, path: str) -> None:
@@ -95,6 +116,12 @@ def _check_line(line: str, number: int, lines: int, path: str) -> None:
         reason = "stands in quotes: save a list in JSON as .json"
     elif line.endswith(":"):
         reason = "ends in a colon: save YAML as .yaml"
+    elif "|" in line:
+        reason = "holds a vertical bar: save a table as .csv; synonyms are separated by semicolons"
+    elif re.search(r"</?\w[^<>]*>", line):
+        reason = "holds a tag"
+    elif line.isdecimal():
+        reason = "is a number"
     elif re.fullmatch(r"(\d+[\s,]+){2,}.*|.*(,\s*\d+){2,}|.*(\s\d+){3,}", line):
         reason = "holds numbers"
     elif lines == 1 and line.count(",") > 1:
@@ -114,6 +141,15 @@ def _in_order(numbers: list[tuple[int, str, str]], path: str) -> list[Entry]:
                 "expected. Classes are numbered from 0 or 1 without gaps."
             )
     return [Entry(name.split(";"), place) for _, name, place in ordered]
+
+
+def _separator(text: str) -> str:
+    """What separates the columns of a .csv file: a comma, or a semicolon as in spreadsheets of many countries."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    first = [cell.strip(' "\ufeff').lower() for cell in lines[0].split(";")] if lines else []
+    has_titles = len(first) > 1 and any(cell in (*_NAME_COLUMNS, *_NUMBER_COLUMNS) for cell in first)
+    has_numbers = bool(lines) and all(re.match(r"\d+\s*;", line) for line in lines)
+    return ";" if has_titles or has_numbers else ","
 
 
 def _from_table(text: str, separator: str, path: str) -> list[Entry]:

@@ -5,8 +5,10 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from corrclip_jax.text.class_files import parse_class_file
+from corrclip_jax.text.class_files import WIDE_SEPARATORS, numbered, parse_class_file
 from corrclip_jax.text.tokenizer import clean
+
+_FILES = (".txt", ".csv", ".tsv", ".json", ".yaml", ".yml")
 
 
 class ClassNameWarning(UserWarning):
@@ -22,11 +24,27 @@ def parse_classes(text: str) -> list[list[str]]:
     Raises:
       ValueError: no classes, an empty or a doubled name, with its place.
     """
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    text = ",".join(line.removesuffix(",") for line in lines) if len(lines) > 1 else text
-    if not text.strip():
+    lines = [line.strip() for line in text.translate(WIDE_SEPARATORS).splitlines() if line.strip()]
+    text = ",".join(line.removesuffix(",") for line in lines) if len(lines) > 1 else "".join(lines)
+    if not text:
         return normalise_classes([])
-    return normalise_classes([part.split(";") for part in text.split(",")])
+    _refuse_other_forms(text)
+    parts = [(f"class {n}", part.strip()) for n, part in enumerate(text.split(","), 1)]
+    if len(parts) > 1 and (entries := numbered(parts, "the classes")) is not None:
+        return normalise_classes([one.names for one in entries], [one.place for one in entries])
+    return normalise_classes([part.split(";") for _, part in parts])
+
+
+def _refuse_other_forms(text: str) -> None:
+    """Refuse a list with brackets or quotes, and the name of a file."""
+    if re.search(r"[\[\]{}\"]", text):
+        raise ValueError(
+            f"classes are written without brackets and quotes, as in cat, sky; cloud. Got {text[:60]!r}."
+        )
+    if "," not in text and (text.startswith("@") or Path(text).suffix.lower() in _FILES):
+        raise ValueError(
+            f"{text!r} is no class name but a file: give it as --classes-file, in Python to read_classes."
+        )
 
 
 def read_classes(path: str | Path) -> list[list[str]]:

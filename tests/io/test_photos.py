@@ -317,6 +317,27 @@ def test_alpha_is_no_band(tmp_path):
     assert not notes
 
 
+def test_signed_numbers_keep_their_negative_half(tmp_path):
+    values = np.linspace(-2000, 3000, 6 * 9).astype(np.int16).reshape(6, 9)
+    pixels, (note,) = read_with_notes(tiff(tmp_path / "a.tif", values))
+    assert note.startswith("holds int16 from -2000 to 3000: ")
+    assert len(np.unique(pixels)) > 45
+
+
+def test_white_may_be_zero_in_unused_bits(tmp_path):
+    values = np.linspace(0, 4095, 6 * 9).astype(np.uint16).reshape(6, 9)
+    pixels, _ = read_with_notes(tiff(tmp_path / "a.tif", values, photometric="miniswhite"))
+    assert np.array_equal(pixels[..., 0], (4095 - values) >> 4)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_further_pages_are_said(tmp_path, dtype):
+    values = np.linspace(0, np.iinfo(dtype).max, 3 * 6 * 9 * 3).astype(dtype).reshape(3, 6, 9, 3)
+    pixels, notes = read_with_notes(tiff(tmp_path / "a.tif", values, photometric="rgb"))
+    assert np.array_equal(pixels[-1, -1], values[0, -1, -1] >> (8 * (values.dtype.itemsize - 1)))
+    assert notes[0] == "has 3 pages: the first is read."
+
+
 def test_floats_of_0_to_1_are_taken_as_such_and_others_are_stretched(tmp_path):
     values = np.linspace(0, 1, 6 * 9 * 3, dtype=np.float32).reshape(6, 9, 3)
     pixels, notes = read_with_notes(tiff(tmp_path / "a.tif", values, photometric="rgb"))

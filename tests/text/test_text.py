@@ -301,16 +301,21 @@ CAT_DOG = [["cat"], ["dog"]]
         ("a.txt", "1. cat\r\n2. dog\r\n"),
         ("a.txt", "1\tdog\n0\tcat\n"),
         ("a.txt", "0 cat\n1 dog\n"),
+        ("a.txt", "cat=0\ndog=1\n"),
+        ("a.txt", "cat 0\ndog 1\n"),
+        ("a.txt", "0 -> cat\n1 -> dog\n"),
         ("a.txt", "- cat\n- dog\n"),
         ("labelmap.txt", "# label:color_rgb:parts:actions\ncat:128,0,0::\ndog:0,0,0::\n"),
         ("a.csv", "cat\ndog\n"),
         ("a.csv", "id,name,red\n2,dog,3\n1,cat,4\n"),
         ("a.csv", "0,cat\n1,dog\n"),
+        ("a.csv", "id;name;red\n0;cat;3\n1;dog;4\n"),
         ("a.tsv", "class\tcolour\ncat\t#fff\ndog\t#000\n"),
         ("a.json", '["cat", "dog"]'),
         ("a.txt", '["cat", "dog"]'),
         ("a.json", '{"id2label": {"1": "dog", "0": "cat"}}'),
         ("a.json", '{"cat": 0, "dog": 1}'),
+        ("a.json", '{"label2id": {"cat": 0, "dog": 1}}'),
         ("a.json", '[{"name": "cat", "color": "#fff", "attributes": []}, {"name": "dog"}]'),
         ("a.json", '{"categories": [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}]}'),
         ("data.yaml", "train: images\nnames:\n  0: cat\n  1: dog\n"),
@@ -337,6 +342,9 @@ def test_a_class_list_of_windows_is_read(tmp_path):
         ("a.txt", "cat 128 0 0\ndog 0 0 0\n", r"line 1, .* holds numbers"),
         ("a.txt", "names:\n- cat\n", r"line 1, .* ends in a colon"),
         ("a.txt", '"cat",\n"dog"\n', r"line 1, .* stands in quotes"),
+        ("a.txt", "| cat | 0 |\n| dog | 1 |\n", r"line 1, .* holds a vertical bar"),
+        ("a.xml", "<name>cat</name>\n", r"line 1, .* holds a tag"),
+        ("a.txt", "0\n1\n", r"line 1, '0', is no class name: it is a number"),
         ("a.pbtxt", "item {\n  id: 1\n}\n", r"line 1, 'item {', is no class name: it holds a bracket"),
         ("a.csv", "cat,1,2\ndog,3,4\n", r"line 1: which column holds the class names"),
         ("a.csv", "id,name\n0,cat\n1\n", r"line 3: there is no column 2"),
@@ -352,6 +360,21 @@ def test_what_is_no_class_name_is_never_taken_as_one(tmp_path, name, content, wo
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=words):
         read_classes(tmp_path / name)
+
+
+def test_names_that_end_in_numbers_stay_names(tmp_path):
+    (tmp_path / "a.txt").write_text("stage 1\nstage 2\n747 jet\n")
+    assert read_classes(tmp_path / "a.txt") == [["stage 1"], ["stage 2"], ["747 jet"]]
+
+
+def test_classes_on_the_command_line_in_other_forms():
+    assert parse_classes("0: cat, 1: dog") == CAT_DOG
+    assert parse_classes("\u732b\u3001\u72ac\uff1b\u5b50\u72ac") == [["\u732b"], ["\u72ac", "\u5b50\u72ac"]]
+    for text in ("['cat', 'dog']", '"cat", "dog"'):
+        with pytest.raises(ValueError, match="without brackets and quotes"):
+            parse_classes(text)
+    with pytest.raises(ValueError, match=r"'classes\.txt' is no class name but a file"):
+        parse_classes("classes.txt")
 
 
 def test_a_missing_class_file_and_one_that_is_no_utf8_are_named(tmp_path):
