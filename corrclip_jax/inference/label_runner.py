@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float32, Int32, Integer, UInt8
+from jaxtyping import Float16, Float32, Int32, Integer, UInt8
 
 from corrclip_jax.config import Config, with_fields
 from corrclip_jax.inference.buckets import Batch, Size
@@ -17,6 +17,7 @@ from corrclip_jax.inference.segmentation import RegionSupport
 from corrclip_jax.inference.stream import padded_batch, sizes_of
 from corrclip_jax.io.region_maps import count_regions
 from corrclip_jax.method.bank import Bank
+from corrclip_jax.method.sample_points import points_per_side
 from corrclip_jax.method.segment import make_segment
 from corrclip_jax.runtime.sharding import over_images
 from corrclip_jax.text.embedding import TextEmbedding
@@ -38,7 +39,8 @@ class Request(NamedTuple):
 class Outcome(NamedTuple):
     """One image's results (see `segment.Result`), its share of the run time, and whether a program was compiled.
 
-    `support` is what a bank said about its regions; None without a bank.
+    `probabilities` are those of the vocabulary's classes at evenly spaced points (see
+    `segment.class_probabilities`); `support` is what a bank said about its regions, None without a bank.
     """
 
     labels: Int32[np.ndarray, "H W"]
@@ -46,19 +48,28 @@ class Outcome(NamedTuple):
     regions: Int32[np.ndarray, "H W"]
     seconds: float
     compiled: bool
+    probabilities: Float16[np.ndarray, "K h w"]
     support: RegionSupport | None
 
 
 class LabelRunner:
     """A model with its compiled programs, one for each bucket of sizes.
 
-    The devices of a `mesh` share the images and the rows of the bank.
+    The devices of a `mesh` share the images and the rows of the bank. Probabilities are given at `points` points
+    along the longer side of an image.
     """
 
     def __init__(
-        self, config: Config, params: Mapping[str, Any], mesh: Mesh | None = None, bank: Bank | None = None
+        self,
+        config: Config,
+        params: Mapping[str, Any],
+        mesh: Mesh | None = None,
+        bank: Bank | None = None,
+        *,
+        points: int,
     ):
         self.config = config
+        self._points = points
         self._bank = {} if bank is None else {"bank": bank}
         self.programs = Programs(params, _LIMIT, devices=1 if mesh is None else mesh.size)
         self._mesh = mesh
@@ -103,7 +114,7 @@ class LabelRunner:
 
         for pieces in self.programs.run(self._plan(sizes, with_map), read, start):
             for piece in pieces:
-                yield from _outcomes(piece)
+                yield from _outcomes(piece, self._points)
 
     def _plan(self, sizes: Sequence[Size], with_map: Sequence[bool]) -> list[Batch]:
         """Batches of images with and of images without a map, in old buckets where those suffice."""
@@ -123,7 +134,8 @@ class LabelRunner:
         number of regions saves much time.
         """
         caps = {"max_windows": windows} | ({"max_regions": cap} if cap else {})
-        return make_segment(with_fields(self.config, method=caps), mesh=self._mesh)
+        config = with_fields(self.config, method=caps)
+        return make_segment(config, mesh=self._mesh, probability_points=self._points)
 
 
 def region_cap(count: int, config: Config) -> int:
@@ -134,7 +146,7 @@ def region_cap(count: int, config: Config) -> int:
     return min(cap, config.method.max_regions)
 
 
-def _outcomes(piece: Piece) -> Iterator[tuple[int, Any, Outcome | Exception]]:
+def _outcomes(piece: Piece, points: int) -> Iterator[tuple[int, Any, Outcome | Exception]]:
     """Each image's results, at its own size."""
     row = 0
     for index, item in zip(piece.batch.indices, piece.items, strict=True):
@@ -142,10 +154,11 @@ def _outcomes(piece: Piece) -> Iterator[tuple[int, Any, Outcome | Exception]]:
             yield index, item, item if isinstance(item, Exception) else piece.out
             continue
         height, width = item.photo.shape[:2]
-        labels, scores, regions = (array[row, :height, :width].copy() for array in piece.out[:3])
-        support = (
-            RegionSupport.of(regions, *(array[row] for array in piece.out[3:])) if piece.out[3:] else None
-        )
+        result, chances = piece.out
+        labels, scores, regions = (array[row, :height, :width].copy() for array in result[:3])
+        rows, columns = points_per_side(np.array([height, width]), points)
+        support = RegionSupport.of(regions, *(array[row] for array in result[3:])) if result[3:] else None
         seconds = piece.seconds / len(piece.items)
-        yield index, item, Outcome(labels, scores, regions, seconds, piece.compiled, support)
+        chances = chances[row, :, :rows, :columns]
+        yield index, item, Outcome(labels, scores, regions, seconds, piece.compiled, chances, support)
         row += 1

@@ -4,13 +4,15 @@ import html
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, UInt8
+from jaxtyping import Bool, Float16, Float32, Int32, UInt8
 from PIL import Image
 
+from corrclip_jax.formats.segments import By, Segment, find_segments, to_json
 from corrclip_jax.io.files import json_bytes, result_names
 from corrclip_jax.io.own_files import Made, OwnFiles
 from corrclip_jax.viz import overlay as viz
@@ -55,6 +57,8 @@ class Segmentation:
       seconds: this photo's share of the run time of its batch, without compilation.
       compiled: whether a program was compiled for it.
       support: what a bank said about the regions; None without a bank.
+      probabilities: of every class, before the map correction, at points that lie evenly over the photo, the
+        middles of h x w cells; `Segmenter(probability_points=)` says how many. None if they are not known.
     """
 
     photo: UInt8[np.ndarray, "H W 3"]
@@ -65,6 +69,19 @@ class Segmentation:
     seconds: float
     compiled: bool
     support: RegionSupport | None = None
+    probabilities: Float16[np.ndarray, "K h w"] | None = None
+
+    @cached_property
+    def segments(self) -> list[Segment]:
+        """The regions with their classes and probabilities, the largest first.
+
+        Where nothing was segmented, each connected piece of a class.
+        """
+        return self.find_segments()
+
+    def find_segments(self, by: By = "region") -> list[Segment]:
+        """Segments of another kind: connected pieces of classes ("piece"), or whole classes ("class")."""
+        return find_segments(self.labels, self.regions, by=by, probabilities=self.probabilities)
 
     @property
     def class_names(self) -> list[str]:
@@ -120,7 +137,7 @@ class Segmentation:
         )
 
     def summary(self) -> dict[str, Any]:
-        """Size, classes with their colours (RGB) and shares, and number of regions, as plain JSON types."""
+        """Size, classes with their colours (RGB) and shares, number of regions, segments, as plain JSON types."""
         height, width = self.labels.shape
         pixels = np.bincount(self.labels.ravel(), minlength=len(self.classes))
         colours = class_colours(self.class_names).tolist()
@@ -138,6 +155,7 @@ class Segmentation:
                 for k, names in enumerate(self.classes)
             ],
             "regions": int(np.count_nonzero(np.unique(self.regions))),
+            "segments": [to_json(one, height, width, self.class_names) for one in self.segments],
         }
 
     def save(

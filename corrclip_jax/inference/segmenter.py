@@ -64,6 +64,7 @@ class Segmenter:
         bank: str | os.PathLike[str] | Bank | None = None,
         mesh: Mesh | None = None,
         shard_params: bool = False,
+        probability_points: int = 96,
     ):
         """Load a model; settings that are None are the model's own.
 
@@ -80,13 +81,15 @@ class Segmenter:
             the model's backbone and CLIP.
           mesh: devices of this process, which share the photos of a list, and the bank.
           shard_params: each of these devices holds a part of the parameters instead of all.
+          probability_points: `Segmentation.probabilities` has so many points along the longer side of a photo. A
+            vocabulary of K classes takes at most 2 K n^2 bytes a photo.
 
         Raises:
           ValueError: for settings out of range, a model without the source's network, a bank that does not fit the
             model, and whatever `load` refuses.
           FileNotFoundError: if a model's weights are missing and cannot be downloaded.
         """
-        check_settings(dtype, points, background_threshold)
+        check_settings(dtype, points, background_threshold, probability_points)
         config, params = (
             model if isinstance(model, tuple) else load(_name(model), region_network=network_to_load(regions))
         )
@@ -113,7 +116,7 @@ class Segmenter:
         )
         self._texts: OrderedDict[tuple, TextEmbedding] = OrderedDict()
         opened = None if bank is None else open_bank(bank, config, params, mesh)
-        self._runner = LabelRunner(config, self._params, mesh, opened)
+        self._runner = LabelRunner(config, self._params, mesh, opened, points=probability_points)
         self._region_runner: RegionRunner | None = None
 
     def embed(self, classes: Classes) -> TextEmbedding:
@@ -258,7 +261,8 @@ def _segmentation(photo: np.ndarray, names: tuple[tuple[str, ...], ...], found: 
     support = found.support
     if support is not None:  # without the queries that fill up a bucket
         support = replace(support, logits=support.logits[:, : sum(map(len, names))])
-    return Segmentation(photo, *found[:3], names, found.seconds, found.compiled, support)
+    probabilities = found.probabilities[: len(names)].copy()
+    return Segmentation(photo, *found[:3], names, found.seconds, found.compiled, support, probabilities)
 
 
 def _is_one(photos: Any) -> bool:

@@ -7,7 +7,10 @@ from corrclip_jax.config.assignments import with_assignments
 
 
 def check_settings(
-    dtype: Dtype | None = None, points: int | None = None, background_threshold: float | None = None
+    dtype: Dtype | None = None,
+    points: int | None = None,
+    background_threshold: float | None = None,
+    probability_points: int | None = None,
 ) -> None:
     """Refuse settings out of range; None is a setting that is not chosen.
 
@@ -20,6 +23,11 @@ def check_settings(
         raise ValueError(f"points must be 1 or more: n gives a grid of n x n point prompts. Got {points}.")
     if background_threshold is not None and not 0 <= background_threshold <= 1:
         raise ValueError(f"background_threshold is a probability, 0 to 1. Got {background_threshold}.")
+    if probability_points is not None and probability_points < 1:
+        raise ValueError(
+            "probability_points is the number of points along the longer side of a photo, 1 or more. Got "
+            f"{probability_points}."
+        )
 
 
 def with_settings(

@@ -31,6 +31,20 @@ def encode(mask: Bool[np.ndarray, "H W"]) -> dict[str, Any]:
     return {"size": list(mask.shape), "counts": compress(counts)}
 
 
+def encode_within(
+    mask: Bool[np.ndarray, "h w"], corner: tuple[int, int], size: tuple[int, int]
+) -> dict[str, Any]:
+    """Encode, as `encode` does, a mask within an image of a size (H, W), its top left corner at (x, y)."""
+    (x, y), (height, width) = corner, size
+    columns = np.zeros((mask.shape[1], height), bool)
+    columns[:, y : y + mask.shape[0]] = mask.T
+    changes = np.flatnonzero(np.diff(columns.ravel(), prepend=False, append=False)) + x * height
+    counts = np.diff(np.concatenate([[0], changes, [height * width]])).tolist()
+    if counts[-1] == 0 and len(counts) > 1:
+        counts.pop()
+    return {"size": [height, width], "counts": compress(counts)}
+
+
 def encode_map(regions: Integer[np.ndarray, "H W"]) -> dict[int, dict[str, Any]]:
     """Encode every region of a map by its id, as `encode` does, in one pass; id 0 is left out."""
     flat = regions.ravel(order="F")
@@ -79,16 +93,15 @@ def compress(counts: Sequence[int]) -> str:
     >>> compress([6, 1, 40, 4, 5, 4, 5, 4, 21])
     '61X13mN000`0'
     """
-    text = []
-    for index, count in enumerate(counts):
-        rest = count - counts[index - 2] if index > 2 else count
-        while True:
-            group, rest = rest & 31, rest >> 5
-            more = rest != (-1 if group & 16 else 0)
-            text.append(chr(48 + group + 32 * more))
-            if not more:
-                break
-    return "".join(text)
+    rest = np.array(counts, np.int64)
+    rest[3:] -= rest[1:-2].copy()
+    groups, more = [], [np.ones(len(rest), bool)]
+    while more[-1].any():
+        group, rest = rest & 31, rest >> 5
+        more.append(more[-1] & (rest != np.where(group & 16, -1, 0)))
+        groups.append(48 + group + 32 * more[-1])
+    characters = np.array(groups, np.uint8).reshape(-1, len(rest)).T
+    return characters[np.array(more[:-1]).reshape(-1, len(rest)).T].tobytes().decode("ascii")
 
 
 def expand(text: str) -> list[int]:

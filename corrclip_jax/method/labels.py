@@ -10,9 +10,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Float16, Int
 
 from corrclip_jax.config import MethodConfig
+from corrclip_jax.ops.loops import map_chunks
 from corrclip_jax.runtime.memory import device_bytes, rows_at_once
 from corrclip_jax.text.embedding import TextEmbedding
 
@@ -94,3 +95,31 @@ def correct_by_region(
     """
     votes = jnp.zeros((cap, num_classes), jnp.int32).at[regions, labels].add(1, mode="drop")
     return jnp.where(regions == 0, labels, votes.argmax(axis=1).astype(jnp.int32)[regions])
+
+
+def probabilities(
+    grid: Float[Array, "*n cells_y Q cells_x"],
+    rows: Float[Array, "h *n cells_y"] | Float[np.ndarray, "h *n cells_y"],
+    columns: Float[Array, "w *n cells_x"] | Float[np.ndarray, "w *n cells_x"],
+    text: TextEmbedding,
+    method: MethodConfig,
+    fuse: Callable[[Array, Int[Array, " h"]], Array] | None = None,
+) -> Float16[Array, "K h w"]:
+    """The probability of every class, that of its best query, at some of the image's rows and columns.
+
+    `rows` and `columns` are those of the stitching matrices; `fuse` gets the numbers of rows among them.
+    """
+    classes = text.num_classes
+    owner = jnp.where(text.query_to_class < 0, classes, text.query_to_class)
+
+    def block(part: tuple[Array, ...]) -> Float16[Array, "b K w"]:
+        logits = upsample(grid, part[0], columns)
+        if fuse is not None:
+            logits = fuse(logits, part[1])
+        logits = jnp.where(text.query_to_class[:, None] < 0, -jnp.inf, method.logit_scale * logits)
+        each = jax.nn.softmax(logits, axis=1).swapaxes(0, 1)
+        best = jnp.zeros((classes + 1, *each.shape[1:])).at[owner].max(each)[:classes]
+        return best.swapaxes(0, 1).astype(jnp.float16)
+
+    at_once = rows_at_once(method.rows_per_chunk, len(owner), len(columns), device_bytes())
+    return map_chunks(block, (jnp.asarray(rows), jnp.arange(len(rows))), at_once).swapaxes(0, 1)

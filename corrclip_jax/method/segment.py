@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Float16, Int, UInt8
 
 from corrclip_jax.config import Config
 from corrclip_jax.method import labels
@@ -18,6 +18,7 @@ from corrclip_jax.method.bank_arrays import bank_specs
 from corrclip_jax.method.branches import spatial_layers, window_step
 from corrclip_jax.method.checks import check_inputs
 from corrclip_jax.method.correlation import compact, normalise
+from corrclip_jax.method.sample_points import points_per_side, sample_pixels
 from corrclip_jax.method.sliding_windows import ImageWindows, SlidingWindows, sliding_windows
 from corrclip_jax.method.support import Support, SupportMap, region_support
 from corrclip_jax.method.whole_image import WholeImages, whole_images
@@ -65,7 +66,9 @@ class Result(NamedTuple):
     regions: Int[Array, "B H0 W0"]
 
 
-def make_segment(config: Config, *, mesh: Mesh | None = None) -> Callable[..., Any]:
+def make_segment(
+    config: Config, *, mesh: Mesh | None = None, probability_points: int | None = None
+) -> Callable[..., Any]:
     """The segmentation function of a configuration.
 
     It is called as `segment(params, images, text_emb, *, sizes=None, regions=None, bank=None)`:
@@ -91,34 +94,40 @@ def make_segment(config: Config, *, mesh: Mesh | None = None) -> Callable[..., A
       config: the models and the numbers of the method.
       mesh: devices that share the images of a batch. By default, where images are divided over a mesh with
         explicit axes, that mesh.
+      probability_points: also return the probabilities of all classes, at this many points along the longer side of
+        each image (see `class_probabilities`).
 
     Returns:
-      The function, which returns a `Result`, with a bank a `SupportedResult`.
+      The function, which returns a `Result`, with a bank a `SupportedResult`; with `probability_points` a pair of
+      it and the probabilities, float16 [B, K, n, n], n at most the points and the images' sides.
 
     Raises:
       ValueError: by either function, for a configuration, parameters or arrays that do not fit, at trace time.
     """
     spatial_layers(config)
 
-    def run(params, text, images, sizes, regions, *, bank=None, axes=None) -> Result | SupportedResult:
+    def run(params, text, images, sizes, regions, *, bank=None, axes=None) -> Any:
         with jax.default_matmul_precision("highest"):
             windows = sliding_windows(images.shape[1:3], sizes, config)
             if regions is None:
                 regions, cap = find_regions(config, params, images, sizes)
             else:
                 regions, cap = regions.astype(jnp.int32), config.method.max_regions + 1
-            if config.method.similarity_of == "window":
-                features = image_features(config, params, images, regions, cap, windows)
-                return label_images(config, features, text, regions, cap, windows)
-            whole = whole_images(config, params, images, sizes, windows.resized(len(images)))
+            whole = support = None
+            if config.method.similarity_of != "window":
+                whole = whole_images(config, params, images, sizes, windows.resized(len(images)))
             features = image_features(config, params, images, regions, cap, windows, whole)
-            support = None
-            if bank is not None:
+            if bank is not None and whole is not None:
                 inside = windows.fill_outside(regions)
                 support = region_support(whole, inside, cap, bank, text, config.method, axes)
-            return label_images(config, features, text, regions, cap, windows, support)
+            arrays = config, features, text, regions, cap, windows
+            result = label_images(*arrays, support)
+            if probability_points is None:
+                return result
+            points = min(probability_points, max(images.shape[1:3]))
+            return result, class_probabilities(*arrays, points, support)
 
-    def segment(params, images, text_emb, *, sizes=None, regions=None, bank=None) -> Result | SupportedResult:
+    def segment(params, images, text_emb, *, sizes=None, regions=None, bank=None) -> Any:
         text = as_text_embedding(text_emb)
         check_inputs(config, params, images, text, sizes, regions, bank)
         sizes = None if sizes is None else jnp.asarray(sizes, jnp.int32)
@@ -129,7 +138,7 @@ def make_segment(config: Config, *, mesh: Mesh | None = None) -> Callable[..., A
             return sharded(run, devices)(params, text, images, sizes, regions)
         axes = devices.axis_names
 
-        def run_divided(params, text, bank, *batched) -> Result | SupportedResult:
+        def run_divided(params, text, bank, *batched) -> Any:
             return run(params, text, *batched, bank=bank, axes=axes)
 
         spread = sharded(run_divided, devices, bank_specs(bank, axes))
@@ -189,3 +198,36 @@ def label_images(
     if support is None:
         return result
     return SupportedResult(*result, *support.said())
+
+
+def class_probabilities(
+    config: Config,
+    features: Float[Array, "B ny nx gh gw D"] | Float[Array, "B n gh gw D"],
+    text: TextEmbedding,
+    regions: Int[Array, "B H0 W0"],
+    cap: int,
+    windows: SlidingWindows,
+    points: int,
+    support: Support | None = None,
+) -> Float16[Array, "B K {points} {points}"]:
+    """The probabilities of all classes, before the correction by region, at points that lie evenly over each image.
+
+    An image has `points_per_side` of them, in the top left corner of its array; the values of a point are those of
+    the pixel in the middle of its cell. What lies beyond is not to be used.
+    """
+
+    def one_image(image: ImageWindows, features: Array, regions: Array, support: Any) -> Array:
+        counts = points_per_side(image.size, points)
+        rows, columns = (sample_pixels(image.size[axis], counts[axis], points) for axis in (0, 1))
+        fuse = None
+        if support is not None:
+            fused = SupportMap(support, compact(regions, cap), image.size, image.resized)
+
+            def fuse(logits: Array, numbers: Array) -> Array:
+                return fused.fuse(logits, rows[numbers], columns)
+
+        grid = image.logits(features, text.features)
+        sampled = (jnp.asarray(image.rows)[rows], jnp.asarray(image.columns)[columns])
+        return labels.probabilities(grid, *sampled, text, config.method, fuse)
+
+    return windows.map_images(one_image, features, windows.fill_outside(regions), support)

@@ -129,24 +129,29 @@ class SupportMap(NamedTuple):
     size: Int[Array, "2"]
     resized: Int[Array, "2"]
 
-    def fuse(self, own: Float[Array, "h Q W0"], rows: Int[Array, " h"]) -> Float[Array, "h Q W0"]:
-        """Own logits at some of the image's rows, joined with those of the regions.
+    def fuse(
+        self,
+        own: Float[Array, "h Q w"],
+        rows: Int[Array, " h"],
+        columns: Int[Array, " w"] | None = None,
+    ) -> Float[Array, "h Q w"]:
+        """Own logits at some of the image's rows, and columns if not at all, joined with those of the regions.
 
         The official implementation joins them at the resized image, whose pixels take regions by the nearest rule,
         and resizes the sum; so do the weights here.
         """
         weighted = self.support.logits * self.support.weight[:, None]
         table = jnp.concatenate([weighted, self.support.weight[:, None]], axis=1)
-        width = own.shape[2]
+        pixels = (rows, jnp.arange(own.shape[2]) if columns is None else columns)
         row_taps, column_taps = (
-            resize.linear_taps(pixels, self.resized[axis], self.size[axis])
-            for axis, pixels in enumerate((rows, jnp.arange(width)))
+            resize.linear_taps(along, self.resized[axis], self.size[axis])
+            for axis, along in enumerate(pixels)
         )
-        columns = self._region_columns(column_taps)
+        sources = self._region_columns(column_taps)
 
         def at(row_pixels: Array) -> Array:
             source = resize.nearest_at(row_pixels, self.size[0], self.resized[0])
-            left, right = (table[self.regions[source][:, column]] for column in columns)
+            left, right = (table[self.regions[source][:, column]] for column in sources)
             beyond = column_taps[2][None, :, None]
             return left * (1 - beyond) + right * beyond
 

@@ -53,6 +53,17 @@ def test_every_kind_of_photo(segmenter, tmp_path):
     assert result.class_names == ["cat", "sky", "grass"]
 
 
+def test_probabilities_of_all_classes_at_points_of_the_photo(segmenter):
+    result = segmenter(picture(size=(60, 130)), CLASSES)
+    assert (result.probabilities.shape, result.probabilities.dtype) == ((3, 44, 96), np.float16)
+    assert result.probabilities.astype(np.float32).sum(0).max() < 1.002  # one of two synonyms counts
+    rows, columns = ((2 * np.arange(n) + 1) * of // (2 * n) for n, of in ((44, 60), (96, 130)))
+    seen = result.scores[np.ix_(rows, columns)]
+    assert np.abs(result.probabilities.max(0) - seen).max() < 1e-3  # float16
+    largest = result.segments[0]
+    assert largest.probability > largest.runner_up_probability > 0
+
+
 @pytest.mark.parametrize("size", [(1, 1), (100, 4000)])
 def test_extreme_sizes(segmenter, size):
     result = segmenter(np.full((*size, 3), 77, np.uint8), CLASSES)
