@@ -13,7 +13,7 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -164,6 +164,16 @@ class CountsFolder:
                 + f"\nUse those again to resume it, choose another folder (--out), or {_ANEW}."
             )
         return total, then.made
+
+    def weights_of(self, files: Mapping[str, str]) -> dict[str, str] | None:
+        """The digests of the weights that former runs read from these files; None where that is not known."""
+        bases = self._files("base")
+        self.generation = max(bases, default=0)
+        try:
+            then = self._provenance() if bases and files else None
+        except StateError:  # `read` reports it
+            return None
+        return then.settings.get("weights_sha256") if then and then.weights_files == files else None
 
     def begin(self, base: Counts, provenance: Provenance) -> int:
         """Begin the next generation from a base and delete older files. Returns its number."""

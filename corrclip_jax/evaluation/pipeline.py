@@ -27,7 +27,7 @@ from corrclip_jax.evaluation.output import Output
 from corrclip_jax.evaluation.report_html import page
 from corrclip_jax.evaluation.resumable import MOST_SHOWN, STATE, Progress, ResumableEvaluation
 from corrclip_jax.evaluation.scorer import FROM_DATASET, Scorer
-from corrclip_jax.hub.presets import load
+from corrclip_jax.hub.presets import load_lazily
 from corrclip_jax.inference.settings import check_settings, with_settings
 from corrclip_jax.params.model_folder import sources_of
 from corrclip_jax.regions.sources import network_to_load
@@ -158,10 +158,12 @@ def _provenance(
     checking, data = "Checking weights and files", scorer.dataset
     on_step(checking)
     regions = str(options.regions) if is_source(options.regions) else FILES
-    weights = provenance.weights_sha256(scorer.params)
+    files = provenance.files_sha256(scorer.params)
+    kept = CountsFolder(Path(options.out) / STATE) if options.out is not None else None
+    weights = (kept.weights_of(files) if kept else None) or provenance.weights_sha256(scorer.params)
     settings = provenance.settings(scorer.config, weights, data, scorer.variants, regions)
     made = {"versions": environment.versions(), "hardware": environment.hardware()}
-    found = provenance.Provenance(settings, made=made)
+    found = provenance.Provenance(settings, made=made, weights_files=files)
     if not with_images:
         return found
     return provenance.of_images(found, data, partial(on_step, checking, total=data.count))
@@ -188,7 +190,7 @@ def _model(options: EvaluateOptions) -> tuple[Config, Mapping[str, Any]]:
     name = str(options.regions)
     # Region maps of the data set or of files need no network.
     given = name == FROM_DATASET or not is_source(name)
-    return load(options.model, region_network=None if given else network_to_load(name))
+    return load_lazily(options.model, region_network=None if given else network_to_load(name))
 
 
 def _content(options: EvaluateOptions, run: ResumableEvaluation, counts: Counts) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from jaxtyping import Bool
 from corrclip_jax.config import Config, PartsConfig, to_dict
 from corrclip_jax.datasets.dataset import Dataset, some
 from corrclip_jax.datasets.marks import content_marks
+from corrclip_jax.io.marks import folder_digest
 from corrclip_jax.params.digests import network_digest
+from corrclip_jax.params.model_folder import LazyParams
 from corrclip_jax.runtime.environment import versions
 
 # Fields that bound memory and never change a result.
@@ -32,12 +34,15 @@ class Provenance:
       stems: the names of the images, in order.
       marks: a digest of every image by kind: "photos", "labels", "regions" (see `content_marks`).
       made: the hardware and the versions that counted; counts go on with others.
+      weights_files: a digest of the files of every network (see `files_sha256`), by which a later run knows those
+        weights without reading them into arrays; empty for weights that lie in no files.
     """
 
     settings: dict[str, Any]
     stems: list[str] = field(default_factory=list)
     marks: dict[str, list[str]] = field(default_factory=dict)
     made: dict[str, Any] = field(default_factory=dict)
+    weights_files: dict[str, str] = field(default_factory=dict)
 
     def changes_since(self, then: "Provenance", counted: Bool[np.ndarray, " N"]) -> list[str]:
         """What has changed since `counted` images were counted, one line each; nothing if their counts still hold.
@@ -102,11 +107,18 @@ def settings(
 
 def weights_sha256(params: Mapping[str, Any]) -> dict[str, str]:
     """A digest of every network's parameters."""
-    networks = sorted(params)
+    return _each(network_digest, params)
+
+
+def files_sha256(params: Mapping[str, Any]) -> dict[str, str]:
+    """A digest of the files of every network; {} for parameters that lie in no files."""
+    return _each(folder_digest, params.trees) if isinstance(params, LazyParams) else {}
+
+
+def _each(digest: Callable[[Any], str], networks: Mapping[str, Any]) -> dict[str, str]:
+    names = sorted(networks)
     with ThreadPoolExecutor() as pool:  # hashing releases Python's lock
-        return dict(
-            zip(networks, pool.map(lambda network: network_digest(params[network]), networks), strict=True)
-        )
+        return dict(zip(names, pool.map(lambda name: digest(networks[name]), names), strict=True))
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -2,8 +2,9 @@
 
 import hashlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from corrclip_jax.config import (
     CLIPConfig,
@@ -31,7 +32,7 @@ from corrclip_jax.conversion.rules import ConversionError
 from corrclip_jax.hub.download import vocabulary_here
 from corrclip_jax.hub.home import model_place
 from corrclip_jax.hub.parts import assemble, is_complete
-from corrclip_jax.params.model_folder import DESCRIPTION, read
+from corrclip_jax.params.model_folder import DESCRIPTION, LazyParams, describe, read
 from corrclip_jax.params.structure import Params
 from corrclip_jax.runtime.environment import start_backend
 
@@ -145,12 +146,20 @@ def load(
         embedded weights are missing or damaged.
       BackendError: where JAX cannot start the platform that it was told to use.
     """
+    config, params = load_lazily(model, region_network=region_network)
+    return (config if dtype is None else with_fields(config, dtype=dtype)), {**params}
+
+
+def load_lazily(model: str | Path, *, region_network: str | None = "all") -> tuple[Config, LazyParams]:
+    """As `load`, but the parameters are read when they are first needed.
+
+    A model that is not here is downloaded and converted at once.
+    """
     _check_region_network(model, region_network)
     family = source_family(region_network) if region_network else None
     start_backend()
     if model == EMBEDDED:
-        config, params = _read_embedded(family)
-        return (config if dtype is None else with_fields(config, dtype=dtype)), params
+        return _embedded(family)
     if model in PRESETS:
         folder = _prepare_preset(str(model), region_network)
     elif Path(model).is_dir():
@@ -160,8 +169,8 @@ def load(
             f"model must be one of {', '.join([EMBEDDED, *PRESETS])}, or a folder that holds a converted model or "
             f"checkpoints in published layout. Got {str(model)!r}.{did_you_mean(str(model), [EMBEDDED, *PRESETS])}"
         )
-    config, params = read(folder, region_network=family)
-    return (config if dtype is None else with_fields(config, dtype=dtype)), params
+    found = describe(folder, region_network=family)
+    return found.config, LazyParams(found.trees, lambda: read(folder, region_network=family)[1])
 
 
 def prepare(model: str, region_network: str | None = "all") -> Path:
@@ -198,19 +207,24 @@ def _check_region_network(model: str | Path, name: str | None) -> None:
         )
 
 
-def _read_embedded(region_network: str | None) -> tuple[Config, Params]:
+def _embedded(region_network: str | None) -> tuple[Config, LazyParams]:
+    config, trees, _ = _whole(describe, EMBEDDED_FOLDER)
+    if region_network != "all":
+        config = select_regions(config, region_network)
+    needed = {name: trees[name] for name in networks_of(config)}
+    return config, LazyParams(needed, lambda: _whole(read, EMBEDDED_FOLDER, region_network=region_network)[1])
+
+
+def _whole(step: Callable[..., Any], folder: Path, **options: Any) -> Any:
+    """What a step reads of the embedded model, whose damage is that of the installation."""
     try:
-        config, params = read(EMBEDDED_FOLDER)
+        return step(folder, **options)
     except (OSError, ValueError) as error:
-        state = "damaged" if is_complete(EMBEDDED_FOLDER) else "missing"
+        state = "damaged" if is_complete(folder) else "missing"
         raise FileNotFoundError(
-            f"The weights of the embedded model are {state} ({EMBEDDED_FOLDER}): this installation is broken. "
+            f"The weights of the embedded model are {state} ({folder}): this installation is broken. "
             "Install corrclip-jax again; in a checkout, restore weights/tiny and the link corrclip_jax/weights."
         ) from error
-    if region_network == "all":
-        return config, params
-    config = select_regions(config, region_network)
-    return config, {name: params[name] for name in networks_of(config)}
 
 
 def _prepare_folder(folder: Path) -> Path:

@@ -27,3 +27,15 @@ def file_mark(path: Path) -> str:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=MARK_BYTES)).hexdigest()
     except OSError:
         return ""
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256 of the names and contents of all files in a folder, in hexadecimal digits.
+
+    Raises:
+      OSError: if a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()} {file_digest(path)}\n".encode())
+    return digest.hexdigest()

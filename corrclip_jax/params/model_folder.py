@@ -9,15 +9,15 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
 from corrclip_jax.config import (
     FAMILIES,
@@ -64,6 +64,8 @@ def save(
 
 def write_network(folder: Path, name: str, params: Mapping[str, Any]) -> None:
     """Write one network's tree into the folder of a converted model."""
+    import orbax.checkpoint as ocp  # takes a second, which evaluations that are finished do not need
+
     types = ocp.type_handlers
     # By default Orbax copies every array first, which is needless here; and weights hardly compress.
     registry = types.create_type_handler_registry(
@@ -201,6 +203,54 @@ def sources_of(config: Config) -> dict[str, Any]:
     return {}
 
 
+class Description(NamedTuple):
+    """A converted model whose parameters are not read: configuration, the folders of its trees, their sources."""
+
+    config: Config
+    trees: dict[str, Path]
+    sources: dict[str, Any]
+
+
+def describe(path: str | Path, *, region_network: str | None = "all") -> Description:
+    """What a model folder says of the model; arguments and errors as for `read_model`."""
+    path = Path(path).absolute()
+    description = read_description(path)
+    config = from_dict(Config, description["config"])
+    if config.vocabulary is not None:
+        config = with_fields(config, vocabulary=str(path / config.vocabulary))
+    if region_network != "all":
+        config = select_regions(config, region_network)
+    elsewhere = description.get("networks", {})
+    trees = {name: (path / elsewhere.get(name, name)).resolve() for name in networks_of(config)}
+    return Description(config, trees, description.get("sources", {}))
+
+
+class LazyParams(Mapping[str, Any]):
+    """Parameters by network, all of which are read when one is first asked for.
+
+    Attributes:
+      trees: the folder of each network's tree.
+    """
+
+    def __init__(self, trees: Mapping[str, Path], read: Callable[[], Mapping[str, Any]]):
+        self.trees, self._read = dict(trees), read
+
+    @cached_property
+    def _params(self) -> Mapping[str, Any]:
+        return self._read()
+
+    def __getitem__(self, network: str) -> Any:
+        if network not in self.trees:
+            raise KeyError(network)
+        return self._params[network]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.trees)
+
+    def __len__(self) -> int:
+        return len(self.trees)
+
+
 def read_model(path: str | Path, *, region_network: str | None = "all") -> Model:
     """Read a converted model.
 
@@ -214,17 +264,10 @@ def read_model(path: str | Path, *, region_network: str | None = "all") -> Model
       ValueError: if its files are damaged or incomplete, or do not fit its configuration; if it does not have this
         network.
     """
-    path = Path(path).absolute()
-    description = read_description(path)
-    config = from_dict(Config, description["config"])
-    if config.vocabulary is not None:
-        config = with_fields(config, vocabulary=str(path / config.vocabulary))
-    if region_network != "all":
-        config = select_regions(config, region_network)
+    config, trees, sources = describe(path, region_network=region_network)
     device = jnp.zeros(()).sharding  # the default one, however it was set; where there is none, JAX says why
-    params, elsewhere = {}, description.get("networks", {})
-    for name in networks_of(config):
-        tree = (path / elsewhere.get(name, name)).resolve()
+    params = {}
+    for name, tree in trees.items():
         try:
             params[name] = _read_network(tree, device)
         except (jax.errors.JaxRuntimeError, MemoryError):
@@ -233,10 +276,12 @@ def read_model(path: str | Path, *, region_network: str | None = "all") -> Model
             reason = str(error).split("\n")[0].split(". See full")[0]
             raise ValueError(f"{tree} is damaged or missing ({reason}). Convert the model again.") from error
     check_params(config, params)
-    return Model(config, params, description.get("sources", {}))
+    return Model(config, params, sources)
 
 
 def _read_network(path: Path, device: jax.sharding.Sharding) -> Params:
+    import orbax.checkpoint as ocp
+
     if not path.is_dir():
         raise FileNotFoundError("there is no such folder")
     with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import commands, corrclip, plain
 from PIL import Image
 
 import corrclip_jax
+from corrclip_jax.cli.shared import console
 
 COMMANDS = commands()
 
@@ -27,6 +29,18 @@ def options(command):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_prints_json_and_more_or_less(command):
     assert {"--json", "--quiet", "-q", "--verbose", "-v", "--debug"} <= options(command)
+
+
+def test_a_result_is_json_whatever_its_numbers_are(capsys, monkeypatch):
+    monkeypatch.setattr(console.output, "as_json", True)
+    console.result_as_json(
+        {"a": np.float32(0.5), 2: [np.int64(3), float("nan"), Path("x")], "b": np.ones(2, bool)}
+    )
+    assert json.loads(capsys.readouterr().out) == {
+        "a": 0.5,
+        "2": [3, None, "x"],
+        "b": [True, True],
+    }
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import os
 import shutil
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,8 +17,11 @@ from corrclip_jax.datasets.dataset import Dataset, Example
 from corrclip_jax.evaluation import scorer
 from corrclip_jax.evaluation.counts import StateError
 from corrclip_jax.evaluation.kept_labels import KeptLabels
+from corrclip_jax.hub import presets
+from corrclip_jax.hub.presets import load
 from corrclip_jax.io.own_files import ForeignFileError
 from corrclip_jax.io.region_maps import write_regions
+from corrclip_jax.params.model_folder import save
 
 COUNT = 3
 
@@ -56,7 +60,8 @@ def run(model, tmp_path):
     def evaluate(**options):
         given = {"images": "photos", "labels": "truth", "out": "out"} | options
         folders = {name: tmp_path / given.pop(name) for name in ("images", "labels", "out")}
-        return corrclip_jax.evaluate(**folders, model=model, **{"classes": NAMES, "regions": "none"} | given)
+        settings = {"model": model, "classes": NAMES, "regions": "none"} | given
+        return corrclip_jax.evaluate(**folders, **settings)
 
     return evaluate
 
@@ -139,8 +144,9 @@ def test_a_finished_run_is_reported_again_without_a_model_at_work(run, tmp_path,
     kept = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("report.*")}
 
     def busy(*arguments, **options):
-        raise AssertionError("the scorer was prepared or labelled something")
+        raise AssertionError("a network was read, or the scorer was prepared or labelled something")
 
+    monkeypatch.setattr(presets, "read", busy)
     for name in ("prepare", "_start"):
         monkeypatch.setattr(scorer.Scorer, name, busy)
     again = run(predictions=True)
@@ -151,6 +157,16 @@ def test_a_finished_run_is_reported_again_without_a_model_at_work(run, tmp_path,
     assert content.pop("compiling_seconds") > 0
     assert again.report.pop("compiling_seconds") == 0
     assert again.report == content
+
+
+def test_other_weights_in_the_same_files_are_noticed(run, model, tmp_path):
+    shutil.copytree(model, tmp_path / "model")
+    run(model=tmp_path / "model")
+    config, params = load(tmp_path / "model")
+    params["clip"]["visual"] = jax.tree.map(lambda x: x + 1, params["clip"]["visual"])
+    save(tmp_path / "model", params, config)
+    with pytest.raises(StateError, match=r"weights_sha256\.clip: was "):
+        run(model=tmp_path / "model")
 
 
 def test_label_maps_that_were_lost_are_made_again(run, tmp_path):

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import math
 import os
 import sys
 from dataclasses import dataclass
@@ -61,9 +62,24 @@ def results() -> Console:
 
 
 def result_as_json(content: Any) -> None:
-    """Print the result of a command under --json; names of files that are no UTF-8 are escaped."""
+    """Print the result of a command under --json.
+
+    Names of files that are no UTF-8 are escaped; numbers of NumPy are numbers, and null where they are not finite.
+    """
     if output.as_json:
-        print(json.dumps(content, indent=1, default=str))
+        print(json.dumps(_plain(content), indent=1, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if hasattr(value, "tolist"):  # an array or a number of NumPy
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def complain(error: BaseException | str) -> None:
