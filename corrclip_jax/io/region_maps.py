@@ -253,7 +253,10 @@ def _read_npz(path: Path, pixels: int) -> np.ndarray:
         try:
             content = np.load(file, allow_pickle=False)
         except _DAMAGED as e:
-            raise RegionError(f"{path} is no readable .npz file: {e}.") from e
+            reason = (
+                "NumPy did not write it" if "pickle" in str(e) else e
+            )  # NumPy advises to run what is in it
+            raise RegionError(f"{path} is no readable .npz file: {reason}.") from e
         if isinstance(content, np.ndarray):
             raise RegionError(
                 f"{path} holds a bare array. Save it with np.savez_compressed(path, {KEY}=regions)."
