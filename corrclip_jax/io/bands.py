@@ -5,10 +5,8 @@ read by tifffile, without loss, and scaled here.
 """
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,8 +46,8 @@ def has_other_bands(image: Image.Image) -> bool:
     return max(bits) > 8 or len(bits) == 2 or len(bits) > 4 or (photometric in (0, 1, 2) and unknown)
 
 
-def read_tiff(path: str | os.PathLike, most_pixels: int) -> Bands:
-    """The bands of the first image of a TIFF file.
+def read_tiff(file: Any, most_pixels: int) -> Bands:
+    """The bands of the first image of a TIFF file that is opened for reading bytes.
 
     Raises:
       BandError: for a file that cannot be read, with what it is.
@@ -58,8 +56,8 @@ def read_tiff(path: str | os.PathLike, most_pixels: int) -> Bands:
 
     what = "is a damaged TIFF"
     try:
-        with _quiet(), tifffile.TiffFile(Path(path)) as file:
-            page = file.pages.first
+        with _quiet(), tifffile.TiffFile(file) as opened:
+            page = opened.pages.first
             what = (
                 f"is a TIFF of {page.samplesperpixel} band{'s' * (page.samplesperpixel != 1)} of "
                 f"{page.bitspersample} bits ({page.dtype or 'of no number type'}, "
@@ -76,7 +74,7 @@ def read_tiff(path: str | os.PathLike, most_pixels: int) -> Bands:
                 values = _inverted(values)
             orientation = page.tags.get(274)
             nodata = page.tags.get(42113)
-            pages = sum(other.shape == page.shape and not other.is_reduced for other in file.pages)
+            pages = sum(other.shape == page.shape and not other.is_reduced for other in opened.pages)
             separate = page.axes.startswith("S") and values.ndim == 3
     except Exception as error:  # tifffile's decoders raise whatever damaged data makes them raise
         reason = str(error).split("\n")[0]

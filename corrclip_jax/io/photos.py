@@ -170,7 +170,7 @@ def _opened(
     if isinstance(photo, bytes | bytearray | memoryview):
         photo = io.BytesIO(photo)
     if hasattr(photo, "read"):
-        return _decoded(photo, name)
+        return _read_stream(_in_memory(photo, name), name, bands)
     if photo is None or isinstance(photo, list | tuple | dict | set):
         raise PhotoError(f"a photo is a path, an image or an array. Got {photo!r:.80}.")
     return _from_array(np.asarray(photo)), []
@@ -200,22 +200,37 @@ def _read_file(path: Path, bands: Sequence[int] | None) -> tuple[UInt8[np.ndarra
         raise PhotoError(f"{path} is a folder. Give the photos in it one by one.")
     try:
         with path.open("rb") as file:
-            start = file.read(16)
-            file.seek(0)
-            if start[:4] in _TIFF and _is_survey(file):
-                return _read_bands(path, bands)
-            file.seek(0)
-            pixels, notes = _decoded(file, str(path), start)
-        return (pixels, notes) if bands is None else _of_bands(Bands(pixels), bands, str(path))
+            return _read_stream(file, str(path), bands)
     except FileNotFoundError:
         raise PhotoError(f"{path} does not exist.") from None
     except OSError as e:
         raise PhotoError(f"{path} cannot be read: {e.strerror or e}.") from e
 
 
-def _decoded(
-    file: Any, name: str, start: bytes | None = None
+def _in_memory(file: Any, name: str) -> io.BytesIO:
+    """The content of an opened file from its beginning, where it can be sought there."""
+    if getattr(file, "seekable", lambda: False)():
+        file.seek(0)
+    content = file.read()
+    if not isinstance(content, bytes):
+        raise PhotoError(f"{name} must be opened as a binary file: open(path, 'rb').")
+    return io.BytesIO(content)
+
+
+def _read_stream(
+    file: Any, name: str, bands: Sequence[int] | None
 ) -> tuple[UInt8[np.ndarray, "H W 3"], list[str]]:
+    """Pixels of an opened file that can be sought."""
+    start = file.read(16)
+    file.seek(0)
+    if start[:4] in _TIFF and _is_survey(file):
+        return _read_bands(file, name, bands)
+    file.seek(0)
+    pixels, notes = _decoded(file, name, start)
+    return (pixels, notes) if bands is None else _of_bands(Bands(pixels), bands, name)
+
+
+def _decoded(file: Any, name: str, start: bytes) -> tuple[UInt8[np.ndarray, "H W 3"], list[str]]:
     """Pixels of an opened file; `start` are its first bytes, for messages."""
     try:
         with Image.open(file) as image:
@@ -244,25 +259,29 @@ def _is_survey(file: Any) -> bool:
         return False
 
 
-def _read_bands(path: Path, bands: Sequence[int] | None) -> tuple[UInt8[np.ndarray, "H W 3"], list[str]]:
+def _read_bands(
+    file: Any, name: str, bands: Sequence[int] | None
+) -> tuple[UInt8[np.ndarray, "H W 3"], list[str]]:
     try:
-        found = read_tiff(path, MAX_PIXELS)
+        file.seek(0)
+        found = read_tiff(file, MAX_PIXELS)
     except BandError as e:
-        upper = _upper_bytes(path) if bands is None else None
+        upper = _upper_bytes(file, name) if bands is None else None
         if upper is None:
-            raise PhotoError(f"{path} {e}") from e
+            raise PhotoError(f"{name} {e}") from e
         return upper, []
-    return _of_bands(found, bands, str(path))
+    return _of_bands(found, bands, name)
 
 
-def _upper_bytes(path: Path) -> UInt8[np.ndarray, "H W 3"] | None:
+def _upper_bytes(file: Any, name: str) -> UInt8[np.ndarray, "H W 3"] | None:
     """The upper bytes of a compressed TIFF of 3 x 16 bits, as Pillow reads them; None for others and dark ones."""
+    file.seek(0)
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             tags: Any = getattr(image, "tag_v2", {})
             if image.mode != "RGB" or set(tags.get(258, ())) != {16} or tags.get(284, 1) != 1:
                 return None
-            pixels, notes = _pixels(image, str(path))
+            pixels, notes = _pixels(image, name)
     except Exception:  # the reason of the other reader stands
         return None
     return None if notes or dark_note(pixels) else pixels
@@ -379,10 +398,9 @@ _TO_UINT8 = {
 }
 
 
-def _foreign(name: str, start: bytes | None) -> str:
-    if start is not None and not start:
+def _foreign(name: str, start: bytes) -> str:
+    if not start:
         return f"{name} is an empty file, not an image. Copy or download it again."
-    if start is not None and start[4:8] == b"ftyp":
+    if start[4:8] == b"ftyp":
         return f"{name} is a HEIC image or a video, which cannot be read. Convert it to JPEG or PNG."
-    begin = "" if start is None else f": it begins with {start!r}"
-    return f"{name} is not an image of a known kind{begin}. Convert it to JPEG or PNG."
+    return f"{name} is not an image of a known kind: it begins with {start!r}. Convert it to JPEG or PNG."

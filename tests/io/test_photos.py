@@ -308,6 +308,20 @@ def test_bands_of_an_ordinary_photo_are_red_green_and_blue(tmp_path, suffix):
         read_photo(tmp_path / f"a.{suffix}", bands=[4])
 
 
+def test_opened_files_are_read_as_their_paths_are(tmp_path):
+    values = np.linspace(0, 2047, 6 * 9 * 5).astype(np.uint16).reshape(6, 9, 5)
+    path = tiff(tmp_path / "a.tif", values, photometric="minisblack", planarconfig="contig")
+    pixels, notes = read_with_notes(path)
+    with path.open("rb") as file:
+        file.read(7)
+        for opened in (file, path.read_bytes()):
+            again, again_notes = read_with_notes(opened)
+            assert np.array_equal(again, pixels)
+            assert again_notes == notes
+    with path.open(encoding="latin-1") as file, pytest.raises(PhotoError, match="as a binary file"):
+        read_photo(file)
+
+
 def test_alpha_is_no_band(tmp_path):
     values = np.dstack([gradient(), np.full((6, 9), 40, np.uint8)])
     pixels, notes = read_with_notes(
