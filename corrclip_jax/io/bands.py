@@ -79,13 +79,13 @@ def read_tiff(file: Any, most_pixels: int) -> Bands:
     except Exception as error:  # tifffile's decoders raise whatever damaged data makes them raise
         reason = str(error).split("\n")[0]
         lacks = "imagecodecs" in reason or isinstance(error, ImportError)
-        hint = " Install imagecodecs, or save the file without compression." if lacks else ""
+        hint = " pip install 'corrclip-jax[tiff]', or save the file without compression." if lacks else ""
         raise BandError(f"{what} and cannot be read: {reason}.{hint}") from error
     if values.ndim not in (2, 3):
         raise BandError(f"{what} with axes {page.axes}. An image has rows, columns and bands.")
     values = np.moveaxis(values, 0, -1) if separate else values.reshape(*values.shape[:2], -1)
     turned = 1 if orientation is None else int(orientation.value)
-    return Bands(values, turned, _number(nodata and nodata.value), pages)
+    return Bands(values, turned, number_of(nodata and nodata.value), pages)
 
 
 def pages_note(pages: int) -> str:
@@ -112,7 +112,8 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _number(text: Any) -> float | None:
+def number_of(text: Any) -> float | None:
+    """The number that a tag of GDAL's holds as text; None for no number."""
     try:
         return float(text)
     except (TypeError, ValueError):

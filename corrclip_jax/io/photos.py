@@ -26,6 +26,7 @@ from corrclip_jax.io.bands import (
     Bands,
     dark_note,
     has_other_bands,
+    number_of,
     pages_note,
     read_tiff,
     to_rgb,
@@ -266,11 +267,30 @@ def _read_bands(
         file.seek(0)
         found = read_tiff(file, MAX_PIXELS)
     except BandError as e:
+        grey = _grey_bands(file)
+        if grey is not None:
+            return _of_bands(grey, bands, name)
         upper = _upper_bytes(file, name) if bands is None else None
         if upper is None:
             raise PhotoError(f"{name} {e}") from e
         return upper, []
     return _of_bands(found, bands, name)
+
+
+def _grey_bands(file: Any) -> Bands | None:
+    """The one band of a TIFF of 16 or 32 bits in a compression that Pillow alone reads here; None for others."""
+    file.seek(0)
+    try:
+        with Image.open(file) as image:
+            if image.mode not in ("I", "F", "I;16", "I;16B"):
+                return None
+            tags: Any = getattr(image, "tag_v2", {})
+            signed_16 = image.mode == "I" and tags.get(258) == (16,)
+            values = np.asarray(image).astype(np.int16) if signed_16 else _values(image)
+            nodata = number_of(tags.get(42113))
+            return Bands(values[..., None], _orientation(image), nodata, _pages(image))
+    except Exception:  # the reason of the other reader stands
+        return None
 
 
 def _upper_bytes(file: Any, name: str) -> UInt8[np.ndarray, "H W 3"] | None:

@@ -308,6 +308,14 @@ def test_bands_of_an_ordinary_photo_are_red_green_and_blue(tmp_path, suffix):
         read_photo(tmp_path / f"a.{suffix}", bands=[4])
 
 
+def test_grey_of_16_bits_in_a_compression_that_only_pillow_reads_here(tmp_path):
+    values = np.linspace(0, 4095, 6 * 9).astype(np.uint16).reshape(6, 9)
+    Image.fromarray(values).save(tmp_path / "a.tif", compression="tiff_lzw")
+    pixels, notes = read_with_notes(tmp_path / "a.tif")
+    assert np.array_equal(pixels[..., 0], values >> 4)
+    assert notes == ["uses 12 of its 16 bits: these are stretched to 8."]
+
+
 def test_opened_files_are_read_as_their_paths_are(tmp_path):
     values = np.linspace(0, 2047, 6 * 9 * 5).astype(np.uint16).reshape(6, 9, 5)
     path = tiff(tmp_path / "a.tif", values, photometric="minisblack", planarconfig="contig")
