@@ -1,6 +1,7 @@
 """Photo files: which photos are at the paths that a user names, and what a folder holds besides."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -121,7 +122,7 @@ class _Survey:
         elif exists:
             files = [] if self._is_own(path) else [path]
         else:
-            self.found.problems.append(f"{path} does not exist. Give photos, or folders of photos.")
+            self.found.problems.append(_missing(path))
             return
         for file in files:
             real = file.resolve()
@@ -170,3 +171,9 @@ class _Survey:
 
 def _count(number: int, thing: str) -> str:
     return f"{number} {thing}{'s' * (number != 1)}"
+
+
+def _missing(path: Path) -> str:
+    if address := re.match(r"(https?|ftp|s3|gs|file):/", str(path)):
+        return f"{address[1]}://{str(path)[address.end() :]} is an address, not a file. Download it first."
+    return f"{path} does not exist. Give photos, or folders of photos."

@@ -120,3 +120,10 @@ def test_names_of_any_bytes(tmp_path):
     odd = os.fsdecode(b"caf\xe9.jpg")
     touch(tmp_path, odd)
     assert names(find_photos([tmp_path])) == [odd]
+
+
+def test_an_address_is_said_to_be_one():
+    with pytest.raises(
+        PhotoError, match=r"^https://example\.org/a\.jpg is an address, not a file\. Download"
+    ):
+        find_photos(["https://example.org/a.jpg"])
