@@ -2,9 +2,8 @@
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from re import _parser  # type: ignore[attr-defined]  # the standard library's own: the parts of an expression
 from typing import Any
 
 _GROUP = re.compile(r"\\\\(\d)")
@@ -67,24 +66,64 @@ def _target_pattern(target: str) -> re.Pattern[str]:
 
 def _spellings(pattern: str, groups: Mapping[int, str]) -> list[str]:
     """Strings that a regular expression matches, with the content of its groups given: one for each alternative."""
-    return list(_spelled(_parser.parse(pattern), groups))
+    return _Spelling(pattern, groups).alternatives()
 
 
-def _spelled(parsed: Any, groups: Mapping[int, str]) -> Iterator[str]:
-    parts: list[list[str]] = []
-    for kind, value in parsed:
-        match str(kind):
-            case "LITERAL":
-                parts.append([chr(value)])
-            case "SUBPATTERN" if value[0] in groups:
-                parts.append([groups[value[0]]])
-            case "SUBPATTERN":
-                parts.append(list(_spelled(value[-1], groups)))
-            case "IN":
-                parts.append([chr(code) for kind, code in value if str(kind) == "LITERAL"])
-            case "BRANCH":
-                parts.append([text for branch in value[1] for text in _spelled(branch, groups)])
-            case "MAX_REPEAT":
-                least, _, repeated = value
-                parts.append([text * least for text in _spelled(repeated, groups)])
-    yield from map("".join, itertools.product(*parts))
+class _Spelling:
+    """A reader of the regular expressions of the tables: literals, groups, alternatives, sets, repetitions.
+
+    What may be repeated is spelled as seldom as is allowed.
+    """
+
+    def __init__(self, pattern: str, groups: Mapping[int, str]):
+        self._rest, self._groups, self._number = pattern, groups, 0
+
+    def alternatives(self) -> list[str]:
+        """The spellings up to the end of the group, or of the expression."""
+        found: list[str] = []
+        parts: list[list[str]] = []
+        while self._rest and self._rest[0] != ")":
+            if self._rest[0] == "|":
+                self._take()
+                found += map("".join, itertools.product(*parts))
+                parts = []
+            else:
+                texts = self._atom()
+                least = {"?": 0, "*": 0, "+": 1}.get(self._rest[:1])
+                if least is not None:
+                    self._take()
+                parts.append([text * (1 if least is None else least) for text in texts])
+        return [*found, *map("".join, itertools.product(*parts))]
+
+    def _atom(self) -> list[str]:
+        """The spellings of the next part, without its repetition; none of a class of characters such as \\d."""
+        match self._take():
+            case "(":
+                number = 0
+                if self._rest.startswith("?:"):
+                    self._rest = self._rest[2:]
+                else:
+                    number = self._number = self._number + 1
+                inside = self.alternatives()
+                self._take()
+                return [self._groups[number]] if number in self._groups else inside
+            case "[":
+                inside_set, _, self._rest = self._rest.partition("]")
+                return _members(inside_set)
+            case "\\":
+                return [] if (letter := self._take()) in "dsw" else [letter]
+            case ".":
+                return [""]
+            case char:
+                return [char]
+
+    def _take(self) -> str:
+        char, self._rest = self._rest[0], self._rest[1:]
+        return char
+
+
+def _members(inside: str) -> list[str]:
+    """The characters of a set such as "01" or "0-3"."""
+    if first_last := re.fullmatch(r"(.)-(.)", inside):
+        return [chr(code) for code in range(ord(first_last[1]), ord(first_last[2]) + 1)]
+    return list(inside)
