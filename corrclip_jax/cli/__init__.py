@@ -16,6 +16,7 @@ from corrclip_jax.cli.commands import (
     evaluate,
     explain,
     export,
+    export_labels,
     models,
     prepare,
     regions,
@@ -37,9 +38,24 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _WAIT_FOR_SIGNALS = (segment, regions, evaluate, demo)  # and save what is done; the others run in a thread
-for _module in (segment, regions, convert, models, demo, evaluate, prepare, explain, export, bench):
-    _command = getattr(_module, _module.__name__.rpartition(".")[2])
-    app.command(help=_module.HELP)(with_common_options(_command, in_thread=_module not in _WAIT_FOR_SIGNALS))
+for _module in (
+    segment,
+    regions,
+    convert,
+    models,
+    demo,
+    evaluate,
+    prepare,
+    explain,
+    export,
+    export_labels,
+    bench,
+):
+    _word = _module.__name__.rpartition(".")[2]
+    _command = getattr(_module, _word)
+    app.command(_word.replace("_", "-"), help=_module.HELP)(
+        with_common_options(_command, in_thread=_module not in _WAIT_FOR_SIGNALS)
+    )
 _banks = typer.Typer(help=bank.HELP, no_args_is_help=True, rich_markup_mode="rich")
 for _name, (_command, _help) in bank.COMMANDS.items():
     _banks.command(_name, help=_help)(with_common_options(_command, in_thread=True))

@@ -43,7 +43,7 @@ class Polygon(NamedTuple):
     @property
     def area(self) -> float:
         """In pixels."""
-        return _signed_area(self.exterior) - sum(abs(_signed_area(hole)) for hole in self.holes)
+        return ring_area(self.exterior) - sum(abs(ring_area(hole)) for hole in self.holes)
 
 
 def trace(mask: Bool[np.ndarray, "H W"]) -> list[Polygon]:
@@ -58,7 +58,7 @@ def trace(mask: Bool[np.ndarray, "H W"]) -> list[Polygon]:
     exteriors: dict[int, Ring] = {}
     holes: dict[int, list[Ring]] = {}
     for piece, ring in _rings(np.pad(pieces, 1)):
-        if _signed_area(ring) > 0:
+        if ring_area(ring) > 0:
             exteriors[piece] = ring
         else:
             holes.setdefault(piece, []).append(ring)
@@ -196,14 +196,14 @@ class _Edges(NamedTuple):
         return ((self.piece.astype(np.int64) * (height + 1) + y) * (width + 1) + x) * 4 + direction
 
 
-def _signed_area(ring: Ring) -> float:
+def ring_area(ring: Ring) -> float:
     """The area inside, positive for a line that runs clockwise as one sees it (y points down)."""
     x, y = ring.T
     return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
 
 
 def _clockwise(ring: Ring) -> Ring:
-    return ring if _signed_area(ring) > 0 else ring[::-1]
+    return ring if ring_area(ring) > 0 else ring[::-1]
 
 
 def _simplified(polygon: Polygon, tolerance: float) -> Polygon:

@@ -1,7 +1,7 @@
 """Segments of a label map: its regions, connected pieces of classes, or classes, with their probabilities."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -138,13 +138,15 @@ def to_json(segment: Segment, height: int, width: int, class_names: Sequence[str
     return content
 
 
-def from_json(content: dict[str, Any]) -> Segment:
-    """The segment that `to_json` has written.
+def from_json(content: dict[str, Any], classes: int, size: tuple[int, int]) -> Segment:
+    """The segment that `to_json` has written, of an image of a size (height, width) with a number of classes.
 
     Raises:
       KeyError, TypeError, ValueError: if it is not one.
     """
     x, y, w, h = content["box"]
+    if tuple(content["rle"]["size"]) != size or not 0 <= content["label"] < classes:
+        raise ValueError("a segment has another size than the image, or a class that is not there")
     mask = coco_rle.decode(content["rle"])[y : y + h, x : x + w]
     if int(mask.sum()) != content["area"] or mask.shape != (h, w):
         raise ValueError("area and box of a segment do not fit its mask")
@@ -153,6 +155,13 @@ def from_json(content: dict[str, Any]) -> Segment:
         content["label"], content["region"], content["area"], (x, y, w, h), mask, content.get("probability"),
         second.get("label"), second.get("probability"),
     )  # fmt: skip
+
+
+def with_mean_probability(segment: Segment, chances: Float[np.ndarray, "H W"]) -> Segment:
+    """The segment with the mean of its pixels' probabilities, if all are known (not NaN)."""
+    x, y, w, h = segment.box
+    mean = float(chances[y : y + h, x : x + w][segment.mask].mean())
+    return replace(segment, probability=None if np.isnan(mean) else mean)
 
 
 def _segment_ids(

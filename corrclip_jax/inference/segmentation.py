@@ -166,6 +166,7 @@ class Segmentation:
         *,
         made: Made | None = None,
         overwrite: bool = False,
+        probabilities: bool = False,
     ) -> list[Path]:
         """Write `<stem>.png` (labels), `<stem>.overlay.jpg` and `<stem>.json` (`summary` and `details`).
 
@@ -177,19 +178,27 @@ class Segmentation:
           details: more for the description, as JSON types.
           made: for the journal, from what and how the result was made.
           overwrite: replace files that this program did not write, too.
+          probabilities: also write `<stem>.probabilities.npz`: the array `probabilities` and `class_names`.
 
         Returns:
           The paths.
 
         Raises:
+          ValueError: if probabilities are to be written and are not known.
           ForeignFileError: if a file that this program did not write would be replaced, and `overwrite` is False.
           OutputError: if a file cannot be written.
         """
-        names = result_names(stem)
+        if probabilities and self.probabilities is None:
+            raise ValueError("this result has no probabilities: it was not made by a Segmenter.")
+        names = result_names(stem, probabilities=probabilities)
         content = {**self.summary(), **(details or {})}
         own = folder if isinstance(folder, OwnFiles) else OwnFiles(folder)
-        with own.writing(names, made or {}, overwrite=overwrite) as (labels, picture, text):
+        with own.writing(names, made or {}, overwrite=overwrite) as (labels, picture, *archive, text):
             self.label_image().save(labels, optimize=True)
             self.overlay().save(picture, quality=92, subsampling=0)
+            for path in archive:
+                with path.open("wb") as file:
+                    chances = np.asarray(self.probabilities)
+                    np.savez_compressed(file, probabilities=chances, class_names=np.array(self.class_names))
             text.write_bytes(json_bytes(content))
         return [own.folder / name for name in names]

@@ -77,14 +77,23 @@ RESULT_SUFFIXES = (".png", ".overlay.jpg", ".json")
 """Suffixes of the files of a result: label map, overlay, description."""
 
 
-def result_names(stem: str) -> list[str]:
-    """The names of the files of a result, the description last."""
-    return [f"{stem}{suffix}" for suffix in RESULT_SUFFIXES]
+PROBABILITIES_SUFFIX = ".probabilities.npz"
+
+
+def result_names(stem: str, *, probabilities: bool = False) -> list[str]:
+    """The names of the files of a result, the description last; with that of the probabilities if asked."""
+    *others, description = RESULT_SUFFIXES
+    more = [PROBABILITIES_SUFFIX] if probabilities else []
+    return [f"{stem}{suffix}" for suffix in (*others, *more, description)]
 
 
 def json_bytes(content: Any) -> bytes:
-    """JSON as UTF-8, whatever the locale is; bytes of file names that are no UTF-8 become escapes like \\udce9."""
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    """JSON in lines as UTF-8, whatever the locale is (see `utf8`)."""
+    return utf8(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def utf8(text: str) -> bytes:
+    """Text of a JSON file as UTF-8; bytes of file names that are no UTF-8 become escapes like \\udce9."""
     # In some locales Python takes the UTF-8 of a file name for such bytes.
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
     return text.encode("utf-8", "backslashreplace")

@@ -70,6 +70,23 @@ def test_a_folder_of_photos(photos, model, tmp_path):
     assert "2 of 2 photos segmented" in plain(result.stderr)
 
 
+def test_formats_and_probabilities(photos, model, tmp_path):
+    options = ("-c", "cat, grass, sky; cloud", "-m", model, "-o", tmp_path / "out", "--regions", "none")
+    more = ("--format", "coco", "--format", "png", "--save-probabilities")
+    result = segment(photos, *options, *more, "--json")
+    assert result.exit_code == 0, result.output
+    assert set(json.loads(result.stdout)["formats"]) == {"coco", "png"}
+    coco = tmp_path / "out" / "coco" / "annotations" / "instances_default.json"
+    content = json.loads(coco.read_text("utf-8"))
+    assert [one["file_name"] for one in content["images"]] == ["a.png", "b.jpg"]
+    assert all(0 < one["score"] <= 1 for one in content["annotations"])
+    with np.load(tmp_path / "out" / "a.probabilities.npz") as arrays:
+        assert (arrays["probabilities"].shape, arrays["probabilities"].dtype) == ((3, *SIZE), np.float16)
+        assert arrays["class_names"].tolist() == ["cat", "grass", "sky"]
+    again = segment(photos, *options, *more)
+    assert again.exit_code == 0 and "2 done before" in plain(again.stderr)
+
+
 @pytest.mark.slow
 def test_regions_from_sam(photos, model, tmp_path):
     result = segment(photos / "a.png", "-c", "cat, grass", "-m", model, "-o", tmp_path, "--points", "2")

@@ -33,7 +33,7 @@ def test_segments_make_up_the_labels_and_survive_json(by):
         labels, regions = random.integers(-1, 4, size), random.integers(0, 3, size)
         again = np.full(size, -1)
         for segment in find_segments(labels, regions, by=by):
-            same = from_json(to_json(segment, *size, "abcd"))
+            same = from_json(to_json(segment, *size, "abcd"), 4, size)
             assert (same.label, same.region, same.box) == (segment.label, segment.region, segment.box)
             mask = same.full_mask(*size)
             assert mask.sum() == segment.area and (again[mask] == -1).all()
@@ -66,4 +66,4 @@ def test_json_names_the_classes():
     assert content["class"] == "кот" and content["probability"] == 0.5
     assert content["runner_up"] == {"label": 1, "class": "dog", "probability": 0.5}
     with pytest.raises(ValueError, match="do not fit its mask"):
-        from_json({**content, "area": 3})
+        from_json({**content, "area": 3}, 2, (2, 2))

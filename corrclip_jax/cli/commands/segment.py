@@ -16,6 +16,7 @@ from corrclip_jax.cli.shared.console import (
     result_as_json,
     results,
 )
+from corrclip_jax.cli.shared.format_options import FormatName, format_option
 from corrclip_jax.cli.shared.interrupts import run_interruptibly
 from corrclip_jax.cli.shared.options import (
     SOURCES,
@@ -43,7 +44,9 @@ if TYPE_CHECKING:
     from corrclip_jax.cli.runs.output_names import Job
     from corrclip_jax.cli.runs.segment import Work
     from corrclip_jax.cli.shared.notes import Notes
+    from corrclip_jax.formats.export import Exported
 
+_POINTS = 96  # of `Segmenter`
 HELP = "\n\n".join(
     [
         "Label every pixel of photos with one of the classes you name.",
@@ -86,6 +89,23 @@ def segment(
     assignments: SetOption = None,
     recursive: RecursiveOption = False,
     bands: BandsOption = None,
+    formats: Annotated[
+        list[FormatName] | None,
+        format_option(
+            "Also write annotations for other tools: coco, yolo, cvat ...; may be given several times. "
+            "corrclip export-labels has more settings."
+        ),
+    ] = None,
+    save_probabilities: Annotated[
+        bool,
+        typer.Option(
+            "--save-probabilities",
+            help="Also write .probabilities.npz: those of all classes, float16, classes x rows x columns.",
+        ),
+    ] = False,
+    probability_points: Annotated[
+        int, typer.Option(min=1, help="Their points along the longer side of a photo.")
+    ] = _POINTS,
     overwrite: RemakeOption = False,
 ) -> None:
     """Segment photos. Users see `HELP`."""
@@ -101,7 +121,12 @@ def segment(
         raise UsageError(f"--bank must be the folder of a bank. {bank} holds no bank.json.")
     chosen_bands = None if bands is None else parse_bands(bands)
     names = class_names(classes, classes_file)
-    jobs, problems, hints = _jobs(photos, out, recursive)
+    jobs, problems, hints = _jobs(photos, out, recursive, save_probabilities)
+    if formats:
+        from corrclip_jax.formats.images import Options
+        from corrclip_jax.formats.table import check_packages
+
+        check_packages(formats, Options())
 
     from corrclip_jax.cli.runs.plan import model_mark, plan_tasks
     from corrclip_jax.cli.shared.notes import collected_notes
@@ -124,7 +149,9 @@ def segment(
         "bands": bands,
         **{name.replace("_", " "): value for name, value in options.items() if name != "bank"},
         **({} if bank is None else {"bank": file_digest(bank / "bank.json")}),
+        **({} if probability_points == _POINTS else {"probability points": probability_points}),
     }
+    options["probability_points"] = probability_points
     with Progress() as progress, collected_notes() as notes:
         progress.phase("Looking for what is done")
         plan = plan_tasks(jobs, out, made, region_maps=region_maps, bands=chosen_bands, overwrite=overwrite)
@@ -141,9 +168,16 @@ def segment(
             raise
     for hint in hints if work is None else ():
         note(hint)
-    _report(work, len(jobs), plan.done, out, [*problems, *plan.failed])
+    exported = None
+    if formats:
+        from corrclip_jax.cli.runs.export_labels import export
+
+        labelled = [*plan.kept, *(() if work is None else work.labelled(plan.tasks))]
+        files = [out / job.names[-1] for job in labelled]
+        exported = export(files, formats, out, Options(), overwrite=overwrite) if files else None
+    _report(work, len(jobs), plan.done, out, [*problems, *plan.failed], exported)
     notes.show()
-    if problems or plan.failed or (work is not None and work.failed):
+    if problems or plan.failed or (work is not None and work.failed) or (exported and exported.failed):
         raise typer.Exit(FAILED)
 
 
@@ -164,7 +198,9 @@ def _work(
     return Work(names, out, *model, notes=notes, hints=hints, overwrite=overwrite)
 
 
-def _jobs(photos: list[Path], out: Path, recursive: bool) -> tuple[list["Job"], list[str], list[str]]:
+def _jobs(
+    photos: list[Path], out: Path, recursive: bool, probabilities: bool
+) -> tuple[list["Job"], list[str], list[str]]:
     """What to do, what cannot be found, and what is left out; checks all that needs no JAX."""
     from corrclip_jax.cli.runs.output_names import plan_jobs
     from corrclip_jax.io.files import check_writable
@@ -176,12 +212,19 @@ def _jobs(photos: list[Path], out: Path, recursive: bool) -> tuple[list["Job"], 
             "folder with --out."
         )
     found = survey_photos(photos, recursive=recursive, out=out)
-    jobs = plan_jobs(found.photos, out)
+    jobs = plan_jobs(found.photos, out, probabilities=probabilities)
     check_writable(out)
     return jobs, found.problems, [found.left_out] if found.left_out else []
 
 
-def _report(work: "Work | None", total: int, before: int, out: Path, failed: list[str]) -> None:
+def _report(
+    work: "Work | None",
+    total: int,
+    before: int,
+    out: Path,
+    failed: list[str],
+    exported: "Exported | None" = None,
+) -> None:
     """Print what was done and what was not."""
     done = [] if work is None else work.done
     if done:
@@ -194,6 +237,11 @@ def _report(work: "Work | None", total: int, before: int, out: Path, failed: lis
     failed = [*failed, *([] if work is None else work.failed)]
     for line in failed:
         complain(line)
-    result_as_json(
-        {"photos": [one._asdict() for one in done], "done_before": before, "failed": failed, "out": str(out)}
-    )
+    content = {"photos": [one._asdict() for one in done], "done_before": before, "out": str(out)}
+    if exported is not None:
+        from corrclip_jax.cli.runs.export_labels import report
+
+        report(exported)
+        failed = [*failed, *exported.failed]
+        content["formats"] = {name: str(folder) for name, folder in exported.folders.items()}
+    result_as_json({**content, "failed": failed})

@@ -6,23 +6,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 from corrclip_jax.cli.shared.console import UsageError
-from corrclip_jax.io.files import RESULT_SUFFIXES, fitting_stem, result_names
+from corrclip_jax.io.files import PROBABILITIES_SUFFIX, RESULT_SUFFIXES, fitting_stem, result_names
 
 
 class Job(NamedTuple):
-    """A photo and the stem of the names of its results."""
+    """A photo, the stem of the names of its results, and whether these include its probabilities."""
 
     photo: Path
     stem: str
+    probabilities: bool = False
 
     @property
     def names(self) -> list[str]:
         """The names of its results."""
-        return result_names(self.stem)
+        return result_names(self.stem, probabilities=self.probabilities)
 
 
-def plan_jobs(photos: Sequence[Path], out: Path) -> list[Job]:
-    """Jobs for photos whose results go to the folder `out`.
+def plan_jobs(photos: Sequence[Path], out: Path, *, probabilities: bool = False) -> list[Job]:
+    """Jobs for photos whose results, with their `probabilities` if asked, go to the folder `out`.
 
     Results have the stem of their photo. Where several photos have the same stem, the name of the folder is put
     before it; if that is not enough, the suffix after it, and finally a number. A name that would be too long
@@ -31,7 +32,7 @@ def plan_jobs(photos: Sequence[Path], out: Path) -> list[Job]:
     Raises:
       UsageError: if a result would replace a photo.
     """
-    jobs = [Job(photo, stem) for photo, stem in zip(photos, _distinct(photos), strict=True)]
+    jobs = [Job(photo, stem, probabilities) for photo, stem in zip(photos, _distinct(photos), strict=True)]
     originals = {photo.resolve() for photo in photos}
     for job in jobs:
         for name in job.names:
@@ -56,7 +57,7 @@ def _distinct(photos: Sequence[Path]) -> list[str]:
             stem if counts[stem.lower()] == 1 else name(photo)
             for stem, photo in zip(stems, photos, strict=True)
         ]
-    longest = max(RESULT_SUFFIXES, key=len)
+    longest = max((*RESULT_SUFFIXES, PROBABILITIES_SUFFIX), key=len)
     taken: set[str] = set()
     for index, stem in enumerate(fitting_stem(stem, f"-99999{longest}") for stem in stems):
         distinct, number = stem, 1

@@ -42,6 +42,7 @@ class Plan:
     Attributes:
       tasks: photos to work on.
       done: how many were done before, in the same way.
+      kept: these.
       edited: files of those that were changed since, which are kept.
       again: photos whose results were made in another way and are made again, by what differs.
       failed: messages about photos that cannot be worked on.
@@ -49,6 +50,7 @@ class Plan:
 
     tasks: list[Task] = field(default_factory=list)
     done: int = 0
+    kept: list[Job] = field(default_factory=list)
     edited: list[Path] = field(default_factory=list)
     again: Counter[str] = field(default_factory=Counter)
     failed: list[str] = field(default_factory=list)
@@ -110,6 +112,7 @@ def plan_tasks(
         task, standing = one
         if standing.done:
             plan.done += 1
+            plan.kept.append(task.job)
             plan.edited += [out / name for name in standing.edited]
         elif standing.foreign:
             plan.failed.append(f"{task.job.photo}: {ForeignFileError(out, standing.foreign)}")

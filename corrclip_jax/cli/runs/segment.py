@@ -11,6 +11,7 @@ import jax
 from rich.markup import escape
 from rich.table import Table
 
+from corrclip_jax.cli.runs.output_names import Job
 from corrclip_jax.cli.runs.plan import Task
 from corrclip_jax.cli.shared.console import note
 from corrclip_jax.cli.shared.options import is_source
@@ -80,6 +81,12 @@ class Work:
         """Messages about the others, in order."""
         return [one for _, one in sorted(self.outcomes.items()) if isinstance(one, str)]
 
+    def labelled(self, tasks: Sequence[Task]) -> list[Job]:
+        """The jobs of those tasks that have a result, in order."""
+        return [
+            tasks[position].job for position, one in sorted(self.outcomes.items()) if isinstance(one, Done)
+        ]
+
     def run(self, tasks: Sequence[Task], total: int, progress: Progress, stop: Event) -> None:
         """Load the model and do all tasks, those of similar sizes together.
 
@@ -133,13 +140,21 @@ class Work:
         seconds = {**timings, "segment": result.seconds}
         content = {
             "photo": str(task.job.photo),
+            "path": str(task.job.photo.absolute()),
             "seconds": {name: round(value, 4) for name, value in seconds.items()},
             **details,
         }
         if notes := self.notes.get(str(task.job.photo)):
             content["notes"] = list(notes)
         try:
-            result.save(self._own, task.job.stem, content, made=task.made, overwrite=self.overwrite)
+            result.save(
+                self._own,
+                task.job.stem,
+                content,
+                made=task.made,
+                overwrite=self.overwrite,
+                probabilities=task.job.probabilities,
+            )
         except OutputError as error:
             return _Unwritten(str(error))
         except MemoryError:

@@ -1,0 +1,91 @@
+"""COCO instances: one file, with polygons or run-length encoded masks."""
+
+from pathlib import PurePosixPath
+from typing import Any
+
+from corrclip_jax.formats.images import (
+    Entry,
+    Images,
+    LabelledImage,
+    Options,
+    Vocabulary,
+    plain,
+    rings_of_segment,
+)
+from corrclip_jax.formats.photos import link_photos
+from corrclip_jax.formats.polygons import ring_area
+from corrclip_jax.formats.segments import Segment
+from corrclip_jax.formats.target import JsonList, Target, compact_json
+from corrclip_jax.io import coco_rle
+
+FILE = "annotations/instances_default.json"
+INFO = {"description": "Labels by corrclip_jax", "version": "1.0"}
+
+
+def write(target: Target, vocabulary: Vocabulary, images: Images, options: Options, mark: str) -> None:
+    """Write one file with all images; ids count from 1, also those of categories, in the order of the classes.
+
+    Raises:
+      OutputError: if it cannot be written.
+    """
+    link_photos(target.own.folder, images, (entry.name for entry in images.entries))
+    if target.is_done(FILE, mark):
+        return
+    with target.writing(FILE, mark, images) as path, path.open("wb") as file:
+        file.write(b'{"info":' + compact_json(INFO) + b',\n"licenses":[],\n"categories":')
+        file.write(compact_json(categories(vocabulary)) + b',\n"annotations":[')
+        listed, written, number = [], JsonList(file), 0
+        for image_id, entry, image in images.loaded():
+            listed.append(image_record(image_id, entry))
+            for annotation in annotations(image, vocabulary, options):
+                number += 1
+                written.add({"id": number, "image_id": image_id, **annotation})
+        file.write(b'],\n"images":[')
+        records = JsonList(file)
+        for record in listed:
+            records.add(record)
+        file.write(b"]}\n")
+
+
+def categories(vocabulary: Vocabulary) -> list[dict[str, Any]]:
+    """The categories, with their synonyms."""
+    return [
+        {"id": number, "name": names[0], "supercategory": "", "synonyms": list(names[1:])}
+        for number, names in enumerate(vocabulary.classes, start=1)
+    ]
+
+
+def image_record(image_id: int, entry: Entry) -> dict[str, Any]:
+    """An item of the list of images."""
+    name = str(PurePosixPath(entry.name))
+    return {"id": image_id, "file_name": name, "width": entry.width, "height": entry.height}
+
+
+def annotations(image: LabelledImage, vocabulary: Vocabulary, options: Options) -> list[dict[str, Any]]:
+    """The annotations of an image without their ids: areas and boxes are those of the polygons or masks written."""
+    found = []
+    for segment in image.chosen(vocabulary, options):
+        annotation = {
+            "category_id": segment.label + 1,
+            "iscrowd": 0,
+            **_shape(segment, image, options),
+            "region": segment.region,
+        }
+        if segment.probability is not None:
+            annotation["score"] = round(segment.probability, 4)
+        found.append(annotation)
+    return found
+
+
+def _shape(segment: Segment, image: LabelledImage, options: Options) -> dict[str, Any]:
+    if options.shapes == "masks":
+        rle = coco_rle.encode_within(segment.mask, segment.box[:2], (image.height, image.width))
+        return {"segmentation": rle, "area": segment.area, "bbox": list(segment.box)}
+    rings = rings_of_segment(segment, options)
+    x0, y0 = (min(ring[:, axis].min() for ring in rings) for axis in (0, 1))
+    x1, y1 = (max(ring[:, axis].max() for ring in rings) for axis in (0, 1))
+    return {
+        "segmentation": [[value for corner in plain(ring) for value in corner] for ring in rings],
+        "area": round(sum(ring_area(ring) for ring in rings), 3),
+        "bbox": [round(float(value), 3) for value in (x0, y0, x1 - x0, y1 - y0)],
+    }

@@ -1,0 +1,41 @@
+"""YOLO segmentation: a text file of polygons for each image, links to the images, and data.yaml (Ultralytics)."""
+
+import yaml
+
+from corrclip_jax.formats.images import Images, LabelledImage, Options, Vocabulary, rings_of_segment
+from corrclip_jax.formats.photos import FOLDER, link_photos
+from corrclip_jax.formats.target import Target
+
+FILE = "data.yaml"
+
+
+def write(target: Target, vocabulary: Vocabulary, images: Images, options: Options, mark: str) -> None:
+    """Write labels/<name>.txt and images/<name> for each image, and data.yaml last.
+
+    Raises:
+      OutputError: if a file cannot be written.
+    """
+    for number, entry in enumerate(images.entries, start=1):
+        name = f"labels/{entry.stem}.txt"
+        if not target.is_done(name, entry.mark):
+            image = images.load(number, entry)
+            if image is None:
+                continue
+            with target.writing(name, entry.mark) as path:
+                path.write_text("".join(lines(image, vocabulary, options)), "utf-8")
+    link_photos(target.own.folder, images, (one.stem + one.photo.suffix for one in images.entries))
+    names = dict(enumerate(vocabulary.names))
+    content = yaml.safe_dump(
+        {"train": FOLDER, "val": FOLDER, "names": names}, allow_unicode=True, sort_keys=False
+    )
+    target.write(FILE, "", content.encode("utf-8", "backslashreplace"))
+
+
+def lines(image: LabelledImage, vocabulary: Vocabulary, options: Options) -> list[str]:
+    """A line for each polygon: the class, and x and y of every corner as shares of the image's width and height."""
+    size = (image.width, image.height)
+    return [
+        " ".join([str(segment.label), *(f"{value:.7g}" for value in (ring / size).ravel().tolist())]) + "\n"
+        for segment in image.chosen(vocabulary, options)
+        for ring in rings_of_segment(segment, options)
+    ]
