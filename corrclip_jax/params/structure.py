@@ -18,6 +18,7 @@ from corrclip_jax.config import (
     networks_of,
     with_fields,
 )
+from corrclip_jax.params import structure_cache
 from corrclip_jax.params.trees import differences, shapes_by_path
 
 Params = dict[str, Any]
@@ -31,12 +32,16 @@ def expected_network(config: NetworkConfig) -> Params:
 
     Callers share the tree: do not change it.
     """
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    inputs = [_images(config)]
-    if isinstance(config, CLIPConfig):
-        inputs.append(jax.ShapeDtypeStruct((1, config.text.context_length), jnp.int32))
     network = family_of(config).network()(config, jnp.float32)
-    return jax.eval_shape(network.init, key, *inputs)["params"]
+
+    def trace() -> Params:
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        inputs = [_images(config)]
+        if isinstance(config, CLIPConfig):
+            inputs.append(jax.ShapeDtypeStruct((1, config.text.context_length), jnp.int32))
+        return jax.eval_shape(network.init, key, *inputs)["params"]
+
+    return structure_cache.kept(network, trace)
 
 
 def expected_params(config: Config) -> Params:
