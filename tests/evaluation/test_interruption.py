@@ -14,11 +14,26 @@ pytestmark = [pytest.mark.slow, pytest.mark.process]
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    return Bench(tmp_path_factory.mktemp("bench"))
+    """Of what is interrupted and goes on, the networks are no part."""
+    return Bench(tmp_path_factory.mktemp("bench"), networks=False)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(bench):
+    return matrix_of(bench)
+
+
+@pytest.fixture(scope="module")
+def segmenting(tmp_path_factory):
+    return Bench(tmp_path_factory.mktemp("segmenting"), 12)
+
+
+@pytest.fixture(scope="module")
+def segmented(segmenting):
+    return matrix_of(segmenting)
+
+
+def matrix_of(bench):
     matrix = bench.finish("undisturbed")
     assert matrix.sum() == bench.count * 40 * 48
     return matrix
@@ -62,34 +77,34 @@ def test_a_signal_ends_a_run_soon_with_its_counts_written(bench, undisturbed, nu
     np.testing.assert_array_equal(bench.finish(out), undisturbed)
 
 
-def test_a_signal_does_not_wait_for_a_program_to_compile(bench):
+def test_a_signal_does_not_wait_for_a_program_to_compile(segmenting):
     """SAM and the towers of the embedded model take much longer than the ten seconds that a run has to end in."""
-    (bench.folder / "empty").mkdir()
-    process = bench.start(
+    (segmenting.folder / "empty").mkdir()
+    process = segmenting.start(
         "compiling",
         "--model",
         "tiny",
         "--regions",
         "sam2",
-        JAX_COMPILATION_CACHE_DIR=str(bench.folder / "empty"),
+        JAX_COMPILATION_CACHE_DIR=str(segmenting.folder / "empty"),
     )
-    while process.poll() is None and ", compiling" not in bench.log("compiling"):
+    while process.poll() is None and ", compiling" not in segmenting.log("compiling"):
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     start = time.perf_counter()
-    assert process.wait(60) == 128 + signal.SIGTERM, bench.log("compiling")
+    assert process.wait(60) == 128 + signal.SIGTERM, segmenting.log("compiling")
     assert time.perf_counter() - start < 10
-    assert (bench.folder / "compiling" / "state" / "part-1-0.npz").is_file()
+    assert (segmenting.folder / "compiling" / "state" / "part-1-0.npz").is_file()
 
 
-def test_two_processes_give_the_matrix_of_one(bench, undisturbed):
-    both = two_processes(bench, "two")
-    assert [process.wait(300) for process in both] == [0, 0], bench.log("two")
-    np.testing.assert_array_equal(bench.matrix("two"), undisturbed)
-    content = json.loads((bench.folder / "two" / "report.json").read_text("utf-8"))
+def test_two_processes_give_the_matrix_of_one(segmenting, segmented):
+    both = two_processes(segmenting, "two")
+    assert [process.wait(300) for process in both] == [0, 0], segmenting.log("two")
+    np.testing.assert_array_equal(segmenting.matrix("two"), segmented)
+    content = json.loads((segmenting.folder / "two" / "report.json").read_text("utf-8"))
     assert content["hardware"]["processes"] == 2
-    with np.load(bench.folder / "two" / "state" / "part-1-1.npz") as part:
-        assert part["counted"].sum() == bench.count // 2
+    with np.load(segmenting.folder / "two" / "state" / "part-1-1.npz") as part:
+        assert part["counted"].sum() == segmenting.count // 2
 
 
 def test_two_killed_processes_are_gone_on_from_by_one(bench, undisturbed):
@@ -103,6 +118,6 @@ def test_two_killed_processes_are_gone_on_from_by_one(bench, undisturbed):
     np.testing.assert_array_equal(bench.finish("two-killed"), undisturbed)
 
 
-def test_several_devices_give_the_matrix_of_one(bench, undisturbed):
-    found = bench.finish("devices", "--batch", 3, XLA_FLAGS=with_devices(3))
-    np.testing.assert_array_equal(found, undisturbed)
+def test_several_devices_give_the_matrix_of_one(segmenting, segmented):
+    found = segmenting.finish("devices", "--batch", 3, XLA_FLAGS=with_devices(3))
+    np.testing.assert_array_equal(found, segmented)
