@@ -77,6 +77,7 @@ def window_step(
     return WindowStages(similar, merged, attention, features)
 
 
+@partial(jax.jit, static_argnames=("config", "cap"))  # programs for other batches share the trace
 def correlate(
     config: Config, similar: Float[Array, "N gh gw C"], regions: Int[Array, "N h w"], cap: int
 ) -> tuple[Int[Array, "N gh gw"], Float[Array, "N L L"] | None]:
@@ -136,8 +137,8 @@ def clip_features(
         params,
         pixels,
         jax.nn.one_hot(token_of, min(cap, th * tw), axis=1, dtype=bool),
-        spatial_layers(config),
         own_scope,
+        spatial_layers=spatial_layers(config),
         method="last_block_inputs",
     )
     token_of = jax.vmap(lambda ids: resize.nearest(ids, gh, gw).reshape(-1))(token_of)
@@ -148,11 +149,16 @@ def clip_features(
     else:
         mixed = attend(attention, values, (gh, gw))
     main, spatial = jnp.split(mixed, 2, axis=-1)
-    weights = (
-        config.method.spatial_weight * config.parts.spatial,
-        config.method.semantic_weight * config.parts.semantic,
+    features = run(
+        clip,
+        params,
+        main,
+        spatial,
+        semantic,
+        spatial_weight=config.method.spatial_weight * config.parts.spatial,
+        semantic_weight=config.method.semantic_weight * config.parts.semantic,
+        method="read_out",
     )
-    features = run(clip, params, main, spatial, semantic, *weights, method="read_out")
     return features.astype(jnp.float32)
 
 

@@ -8,7 +8,7 @@ Shapes: B images, padded to [Hp, Wp], n the most windows of an image, (h, w) pad
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
@@ -163,6 +163,7 @@ def map_windows(
     ends = jnp.cumsum(plan.windows)
     total, first = ends[-1], ends - plan.windows
 
+    @partial(jax.jit, static_argnums=1)  # traced once a size
     def chunk(start, size):
         place = jnp.minimum(start + jnp.arange(size), jnp.maximum(total - 1, 0))
         image = jnp.minimum(jnp.searchsorted(ends, place, side="right"), len(images) - 1)

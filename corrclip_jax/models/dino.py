@@ -16,12 +16,14 @@ from corrclip_jax.config import DINOConfig
 from corrclip_jax.models.layers import (
     MLP,
     ROUNDING_GUARD,
+    Dense,
     LayerNorm,
     PatchEmbed,
     Projection,
     add_bias,
     gelu,
     interpolate_positions,
+    normal,
 )
 from corrclip_jax.models.vit import resized_positions, visible_tokens
 from corrclip_jax.ops.attention import attention
@@ -44,12 +46,10 @@ class Attention(nn.Module):
         """Attend to the tokens that are visible, then project."""
         heads = (*x.shape[:2], self.heads, self.width // self.heads)
         q, k, v = (
-            nn.Dense(self.width, dtype=self.dtype, name=name)(x).reshape(heads)
+            Dense(self.width, dtype=self.dtype, name=name)(x).reshape(heads)
             for name in ("query", "key", "value")
         )
-        return nn.Dense(self.width, dtype=self.dtype, name="proj")(
-            attention(q, k, v, visible).reshape(x.shape)
-        )
+        return Dense(self.width, dtype=self.dtype, name="proj")(attention(q, k, v, visible).reshape(x.shape))
 
 
 class QueryPlusKey(nn.Module):
@@ -114,8 +114,8 @@ class DINO(nn.Module):
         config = self.config
         native = config.image_size // config.patch_size
         patches = PatchEmbed(config.width, config.patch_size, dtype=self.dtype, name="patch_embed")(images)
-        cls_token = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, config.width))
-        pos_embed = self.param("pos_embed", nn.initializers.normal(0.02), (1, 1 + native**2, config.width))
+        cls_token = self.param("cls_token", normal(0.02), (1, 1, config.width))
+        pos_embed = self.param("pos_embed", normal(0.02), (1, 1 + native**2, config.width))
 
         batch, h, w, width = patches.shape
         positions = pos_embed[:, 1:]

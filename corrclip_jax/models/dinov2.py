@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from corrclip_jax.config import DINOv2Config
-from corrclip_jax.models.layers import LayerNorm, PatchEmbed
+from corrclip_jax.models.layers import LayerNorm, PatchEmbed, normal
 from corrclip_jax.models.vit import (
     Block,
     by_image,
@@ -32,7 +32,7 @@ class DINOv2(nn.Module):
         self, images: Float[Array, "B H W 3"], grids: Int[Array, "B 2"] | None = None
     ) -> Float[Array, "B h w C"]:
         """Features of ImageNet-normalised images, not of unit length; `grids` as in `models.vit`."""
-        config, init = self.config, nn.initializers.normal(0.02)
+        config, init = self.config, normal(0.02)
         patches = PatchEmbed(config.width, config.patch_size, dtype=self.dtype, name="patch_embed")(images)
         class_token = self.param("cls_token", init, (1, 1, config.width))
         embedding = self.param("pos_embed", init, (1, 1 + config.grid**2, config.width))[0]

@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from corrclip_jax.config import DINOv3Config
-from corrclip_jax.models.layers import LayerNorm, PatchEmbed
+from corrclip_jax.models.layers import LayerNorm, PatchEmbed, normal
 from corrclip_jax.models.vit import Block, by_image, join_tokens, rotation, split_patches, visible_tokens
 from corrclip_jax.ops.resize import Length
 
@@ -29,7 +29,7 @@ class DINOv3(nn.Module):
         self, images: Float[Array, "B H W 3"], grids: Int[Array, "B 2"] | None = None
     ) -> Float[Array, "B h w C"]:
         """Features of ImageNet-normalised images, not of unit length; `grids` as in `models.vit`."""
-        config, init = self.config, nn.initializers.normal(0.02)
+        config, init = self.config, normal(0.02)
         patches = PatchEmbed(config.width, config.patch_size, dtype=self.dtype, name="patch_embed")(images)
         prefix = [self.param("cls_token", init, (1, 1, config.width))[0]]
         if config.registers:

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from corrclip_jax.config import EoMTConfig
-from corrclip_jax.models.layers import LayerNorm, PatchEmbed, Upscale, gelu
+from corrclip_jax.models.layers import Dense, LayerNorm, PatchEmbed, Upscale, gelu, lecun_normal, normal
 from corrclip_jax.models.vit import Block
 from corrclip_jax.ops import resize
 
@@ -28,7 +28,7 @@ class Embeddings(nn.Module):
 
     def setup(self) -> None:
         """The published parts."""
-        config, init = self.config, nn.initializers.normal(0.02)
+        config, init = self.config, normal(0.02)
         self.cls_token = self.param("cls_token", init, (1, 1, config.width))
         self.register_tokens = self.param("register_tokens", init, (1, config.registers, config.width))
         self.position_embeddings = self.param("position_embeddings", init, (config.grid**2, config.width))
@@ -50,8 +50,7 @@ class ByChannel(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B H H C"]) -> Float[Array, "B H H C"]:
         """Maps to maps; beyond the edges are zeros."""
-        init = nn.initializers.lecun_normal()
-        kernel = self.param("kernel", init, (3, 3, 1, x.shape[-1])).astype(self.dtype)
+        kernel = self.param("kernel", lecun_normal, (3, 3, 1, x.shape[-1])).astype(self.dtype)
         side = x.shape[1]
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         out = jnp.zeros_like(x)
@@ -99,9 +98,9 @@ class MaskHead(nn.Module):
     def __call__(self, x: Float[Array, "B Q C"]) -> Float[Array, "B Q C"]:
         """Queries to what their masks' cells look like."""
         width = x.shape[-1]
-        x = gelu(nn.Dense(width, dtype=self.dtype, name="fc1")(x))
-        x = gelu(nn.Dense(width, dtype=self.dtype, name="fc2")(x))
-        return nn.Dense(width, dtype=self.dtype, name="fc3")(x)
+        x = gelu(Dense(width, dtype=self.dtype, name="fc1")(x))
+        x = gelu(Dense(width, dtype=self.dtype, name="fc2")(x))
+        return Dense(width, dtype=self.dtype, name="fc3")(x)
 
 
 class EoMT(nn.Module):
@@ -114,12 +113,12 @@ class EoMT(nn.Module):
         """The published parts."""
         config = self.config
         self.embeddings = Embeddings(config, self.dtype)
-        self.query = self.param("query", nn.initializers.normal(1.0), (config.queries, config.width))
+        self.query = self.param("query", normal(1.0), (config.queries, config.width))
         self.layers = [Block(config, self.dtype) for _ in range(config.layers)]
         self.layernorm = LayerNorm(epsilon=_EPSILON, dtype=self.dtype)
         self.upscale_block = UpscaleBlock(config.upscale_blocks, self.dtype)
         self.mask_head = MaskHead(self.dtype)
-        self.class_predictor = nn.Dense(config.labels + 1, dtype=self.dtype)
+        self.class_predictor = Dense(config.labels + 1, dtype=self.dtype)
         self.attn_mask_probs = self.param("attn_mask_probs", nn.initializers.zeros, (config.query_blocks,))
 
     def __call__(

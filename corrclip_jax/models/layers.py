@@ -5,7 +5,7 @@ Shapes: B batch, T tokens, H heads, D head width (V that of the values), C width
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import flax.linen as nn
@@ -19,6 +19,25 @@ from corrclip_jax.ops import resize
 from corrclip_jax.ops.loops import map_rows
 
 Activation = Callable[[jax.Array], jax.Array]
+
+
+def _traced_once(initialiser: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """An initialiser traced once a shape: Flax traces that of every parameter whenever a module is applied."""
+    return jax.jit(initialiser, static_argnums=(1, 2))
+
+
+lecun_normal = _traced_once(nn.initializers.lecun_normal())
+
+
+@lru_cache(maxsize=16)
+def normal(deviation: float) -> Callable[..., jax.Array]:
+    """Flax's initialiser of normal numbers."""
+    return _traced_once(nn.initializers.normal(deviation))
+
+
+Dense = partial(nn.Dense, kernel_init=lecun_normal)
+Conv = partial(nn.Conv, kernel_init=lecun_normal)
+
 
 # Of ImageNet's RGB pixels 0..1, as torchvision has them.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -70,7 +89,7 @@ class Projection(nn.Module):
 
     def setup(self) -> None:
         """The parameters of `nn.Dense`."""
-        self.kernel = self.param("kernel", nn.initializers.lecun_normal(), (self.inputs, self.outputs))
+        self.kernel = self.param("kernel", lecun_normal, (self.inputs, self.outputs))
         self.bias = self.param("bias", nn.initializers.zeros, (self.outputs,))
 
     def weights(self) -> tuple[Float[Array, "inputs outputs"], Float[Array, " outputs"]]:
@@ -148,7 +167,7 @@ class PatchEmbed(nn.Module):
         p = self.patch_size
         batch, height, width, channels = images.shape
         h, w = height // p, width // p
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (p, p, channels, self.width))
+        kernel = self.param("kernel", lecun_normal, (p, p, channels, self.width))
         patches = images[:, : h * p, : w * p].reshape(batch, h, p, w, p, channels)
         patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch, h, w, p * p * channels)
         out = jnp.dot(patches.astype(self.dtype), kernel.reshape(-1, self.width).astype(self.dtype))
@@ -177,9 +196,26 @@ def interpolate_positions(
     return resize.separable(grid, rows, columns).reshape(height * width, -1)
 
 
-def run(module: nn.Module, params: Any, *args: Any, **kwargs: Any) -> Any:
-    """Apply a Linen module to a bare parameter tree."""
-    return module.apply({"params": params}, *args, **kwargs)
+def run(module: nn.Module, params: Any, *args: Any, **static: Any) -> Any:
+    """Apply a Linen module to a bare parameter tree.
+
+    A program that applies a module several times to arrays of the same shapes traces it once.
+
+    Args:
+      module: the module.
+      params: its parameters, without the collection's name.
+      args: arrays.
+      static: hashable options, `method` among them.
+    """
+    return _jitted(module, tuple(sorted(static.items())))(params, *args)
+
+
+@lru_cache(maxsize=64)
+def _jitted(module: nn.Module, static: tuple[tuple[str, Any], ...]) -> Callable[..., Any]:
+    def apply(params: Any, *args: Any) -> Any:
+        return module.apply({"params": params}, *args, **dict(static))
+
+    return jax.jit(apply)
 
 
 def window_partition(x: Float[Array, "B H W C"], window: int) -> Float[Array, "N {window} {window} C"]:
@@ -211,7 +247,7 @@ class ReluMLP(nn.Module):
     def __call__(self, x: Float[Array, "*batch C"]) -> Float[Array, "*batch outputs"]:
         """Every token to `outputs` numbers."""
         for i, width in enumerate((self.hidden, self.hidden, self.outputs)):
-            x = nn.Dense(width, dtype=self.dtype, name=f"layers_{i}")(x if i == 0 else jax.nn.relu(x))
+            x = Dense(width, dtype=self.dtype, name=f"layers_{i}")(x if i == 0 else jax.nn.relu(x))
         return x
 
 

@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from corrclip_jax.config import PEConfig
-from corrclip_jax.models.layers import LayerNorm, PatchEmbed
+from corrclip_jax.models.layers import LayerNorm, PatchEmbed, normal
 from corrclip_jax.models.vit import (
     Block,
     by_image,
@@ -36,7 +36,7 @@ class PE(nn.Module):
         self, images: Float[Array, "B H W 3"], grids: Int[Array, "B 2"] | None = None
     ) -> Float[Array, "B h w C"]:
         """Features of images in -1 .. 1, not of unit length; `grids` as in `models.vit`."""
-        config, init = self.config, nn.initializers.normal(0.02)
+        config, init = self.config, normal(0.02)
         patches = PatchEmbed(config.width, config.patch_size, False, self.dtype, name="conv1")(images)
         class_token = self.param("class_embedding", init, (config.width,))
         embedding = self.param("positional_embedding", init, (1 + config.grid**2, config.width))

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from corrclip_jax.config import RadioConfig
-from corrclip_jax.models.layers import LayerNorm, PatchEmbed, add_bias
+from corrclip_jax.models.layers import LayerNorm, PatchEmbed, add_bias, lecun_normal, normal
 from corrclip_jax.models.vit import (
     Block,
     by_image,
@@ -33,7 +33,7 @@ class FeatureNormalizer(nn.Module):
         """(x - mean) @ tx, in float32."""
         width = x.shape[-1]
         mean = self.param("mean", nn.initializers.zeros, (width,))
-        tx = self.param("tx", nn.initializers.lecun_normal(), (width, width))
+        tx = self.param("tx", lecun_normal, (width, width))
         return add_bias(x.astype(jnp.float32), -mean) @ tx
 
 
@@ -48,7 +48,7 @@ class Radio(nn.Module):
         self, images: Float[Array, "B H W 3"], grids: Int[Array, "B 2"] | None = None
     ) -> Float[Array, "B h w C"]:
         """Features of CLIP-normalised images, not normalised; `grids` as in `models.vit`."""
-        config, init = self.config, nn.initializers.normal(0.02)
+        config, init = self.config, normal(0.02)
         embed = PatchEmbed(config.width, config.patch_size, False, self.dtype, name="patch_embed")
         patches = embed(images)
         prefix = self.param("cls_token", init, (config.prefix_tokens, config.width))

@@ -18,7 +18,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from corrclip_jax.models.layers import MLP, LayerNorm, gelu
+from corrclip_jax.models.layers import MLP, Dense, LayerNorm, gelu
 from corrclip_jax.ops.attention import attention
 from corrclip_jax.ops.resize import Length, separable
 
@@ -43,13 +43,13 @@ class Attention(nn.Module):
         """Attend, then project."""
         heads = (*x.shape[:2], self.heads, self.width // self.heads)
         q, k, v = (
-            nn.Dense(self.width, use_bias, dtype=self.dtype, name=name)(x).reshape(heads)
+            Dense(self.width, use_bias, dtype=self.dtype, name=name)(x).reshape(heads)
             for name, use_bias in (("q_proj", True), ("k_proj", self.key_bias), ("v_proj", True))
         )
         if rotate is not None:
             q, k = rotate(q), rotate(k)
         out = attention(q, k, v, visible).reshape(x.shape)
-        return nn.Dense(self.width, dtype=self.dtype, name="out_proj")(out)
+        return Dense(self.width, dtype=self.dtype, name="out_proj")(out)
 
 
 class GatedMLP(nn.Module):
@@ -61,8 +61,8 @@ class GatedMLP(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
         """Project down what the gate lets through."""
-        gate, up = (nn.Dense(self.width, dtype=self.dtype, name=name)(x) for name in ("gate_proj", "up_proj"))
-        return nn.Dense(x.shape[-1], dtype=self.dtype, name="down_proj")(jax.nn.silu(gate) * up)
+        gate, up = (Dense(self.width, dtype=self.dtype, name=name)(x) for name in ("gate_proj", "up_proj"))
+        return Dense(x.shape[-1], dtype=self.dtype, name="down_proj")(jax.nn.silu(gate) * up)
 
 
 class LayerScale(nn.Module):

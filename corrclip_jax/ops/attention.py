@@ -8,6 +8,7 @@ from corrclip_jax.ops.cudnn_attention import can_flash, flash_attention
 from corrclip_jax.ops.loops import map_rows
 
 
+@jax.jit  # blocks of one network share its trace
 def attention(
     q: Float[Array, "B T H D"],
     k: Float[Array, "B S H D"],

@@ -17,6 +17,7 @@ def map_images(
 
     Without `sizes` the size is None. Images of size (0, 0), which fill up a batch, cost nothing and give zeros.
     """
+    function = jax.jit(function)  # traced once for the shapes of its result and for the loop
 
     def or_nothing(args: tuple[UInt8[Array, "H W 3"], Int[Array, "2"]]) -> Any:
         shapes = jax.eval_shape(function, args)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from corrclip_jax.config import Config, source_network
 from corrclip_jax.models.eomt import EoMT
-from corrclip_jax.models.layers import IMAGENET_MEAN, IMAGENET_STD, normalise_channels
+from corrclip_jax.models.layers import IMAGENET_MEAN, IMAGENET_STD, normalise_channels, run
 from corrclip_jax.models.mask2former.model import Mask2Former
 from corrclip_jax.ops import resize
 from corrclip_jax.ops.masks import inside
@@ -59,7 +59,7 @@ def query_adapter(config: Config, params: Mapping[str, Any]) -> QueryNetworkAdap
     name, network = source_network(config)
     image_size, dtype = network.image_size, jnp.dtype(config.dtype)
     model = EoMT(network, dtype) if name == "eomt" else Mask2Former(network, dtype)
-    predict: Callable[..., Any] = partial(model.apply, {"params": params})
+    predict: Callable[..., Any] = partial(run, model, params)
     if name == "eomt":
         extent = partial(eomt_resized_extent, image_size=image_size)
         return QueryNetworkAdapter(image_size, extent, predict, 0.8, image_size, False)

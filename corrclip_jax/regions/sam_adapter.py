@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from corrclip_jax.config import Config, source_network
+from corrclip_jax.models.layers import run
 from corrclip_jax.models.sam import sam1, sam2
 from corrclip_jax.ops import resize
 from corrclip_jax.ops.resize import Length
@@ -49,7 +50,7 @@ def sam_adapter(config: Config, params: Mapping[str, Any]) -> SAMAdapter:
     name, network = source_network(config)
     dtype, image_size = jnp.dtype(config.dtype), network.image_size
     model = sam1.SAM1(network, dtype) if name == "sam1" else sam2.SAM2(network, dtype)
-    apply: Callable[..., Any] = partial(model.apply, {"params": params})
+    apply: Callable[..., Any] = partial(run, model, params)
     methods = {
         "encode": partial(apply, method="encode"),
         "prepare": partial(apply, method="prepare"),

@@ -12,6 +12,7 @@ from reference.window import clip_blocks, nearest
 from corrclip_jax.method.similarity import BACKBONES, renormalise
 from corrclip_jax.models.clip.model import CLIP
 from corrclip_jax.models.dino import DINO
+from corrclip_jax.models.layers import run
 
 CLIPS = {
     "b16": CLIPSize(layers=6, head_width=16, patch_size=16, image_size=64),
@@ -52,16 +53,6 @@ def as_torch(x: jax.Array) -> torch.Tensor:
 
 def channels_first(images: jax.Array) -> torch.Tensor:
     return as_torch(images).permute(0, 3, 1, 2)
-
-
-def apply(module, params, *args, method=None, static=()):
-    """A module's result, compiled as a whole."""
-
-    @jax.jit
-    def run(params, *args):
-        return module.apply({"params": params}, *args, *static, method=method)
-
-    return run(params, *args)
 
 
 def with_blocks(module, params, *args, method=None):
@@ -122,12 +113,12 @@ def test_branches_up_to_the_last_block(clip, grid):
     regions[0, 0], regions[-1, -1] = 0, 2
     absent = 1
     one_hot = np.stack([regions == i for i in range(3 + absent)])[None]
-    ours = apply(
+    ours = run(
         CLIP(config),
         params,
         window,
         jnp.asarray(one_hot),
-        static=(layers,),
+        spatial_layers=layers,
         method="last_block_inputs",
     )
 
@@ -147,7 +138,8 @@ def test_branches_up_to_the_last_block(clip, grid):
 def test_read_out(clip):
     model, config, params = clip
     main, spatial, semantic = normal(3, 1, 10, config.vision.width)
-    ours = apply(CLIP(config), params, main, spatial, semantic, static=(1.5, 0.25), method="read_out")
+    weights = {"spatial_weight": 1.5, "semantic_weight": 0.25}
+    ours = run(CLIP(config), params, main, spatial, semantic, method="read_out", **weights)
     main, spatial, semantic = (
         model.vision_model.post_layernorm(as_torch(x)) for x in (main, spatial, semantic)
     )
@@ -159,7 +151,7 @@ def test_read_out(clip):
 def test_dino_features(dino, size):
     model, config, params = dino
     window = normal(1, *size, 3)
-    ours = apply(DINO(config), params, renormalise(window, BACKBONES["dino"]))[0]
+    ours = run(DINO(config), params, renormalise(window, BACKBONES["dino"]))[0]
     ours = ours / jnp.linalg.norm(ours, axis=-1, keepdims=True)
     assert_close("features", ours, dino_features(model, channels_first(window)[0]), 1e-5)
 

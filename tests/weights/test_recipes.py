@@ -141,7 +141,7 @@ def test_the_training_tower_is_the_package_s(pool, clip_config, teacher_run):
         {"params": state.params},
         images,
         batch.parts,
-        train_clip.SPATIAL_LAYERS,
+        spatial_layers=train_clip.SPATIAL_LAYERS,
         method="last_block_inputs",
     )
     share = batch.parts / batch.parts.sum((2, 3), keepdims=True)

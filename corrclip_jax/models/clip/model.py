@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from corrclip_jax.config import CLIPConfig
 from corrclip_jax.models.clip.transformer import EPSILON, Transformer
-from corrclip_jax.models.layers import LayerNorm, PatchEmbed, interpolate_positions
+from corrclip_jax.models.layers import Dense, LayerNorm, PatchEmbed, interpolate_positions, normal
 
 
 class LastBlockInputs(NamedTuple):
@@ -41,7 +41,7 @@ class VisionTransformer(nn.Module):
         """The published parts."""
         vision = self.config.vision
         width, native = vision.width, vision.image_size // vision.patch_size
-        init = nn.initializers.normal(width**-0.5)
+        init = normal(width**-0.5)
         self.conv1 = PatchEmbed(width, vision.patch_size, use_bias=False, dtype=self.dtype)
         self.class_embedding = self.param("class_embedding", init, (width,))
         self.positional_embedding = self.param("positional_embedding", init, (1 + native**2, width))
@@ -55,7 +55,7 @@ class VisionTransformer(nn.Module):
             self.dtype,
         )
         self.ln_post = LayerNorm(epsilon=EPSILON, dtype=self.dtype)
-        self.proj = nn.Dense(self.config.embed_dim, use_bias=False, dtype=self.dtype)
+        self.proj = Dense(self.config.embed_dim, use_bias=False, dtype=self.dtype)
 
     def embed(self, images: Float[Array, "B H W 3"]) -> tuple[Float[Array, "B T C"], tuple[int, int]]:
         """Class token and patches with their positions after `ln_pre`, and the patch grid."""
@@ -78,8 +78,9 @@ class VisionTransformer(nn.Module):
         self,
         images: Float[Array, "B H W 3"],
         regions: Bool[Array, "B R h w"],
-        spatial_layers: int,
         own_scope: Bool[Array, "B P P"] | None = None,
+        *,
+        spatial_layers: int,
     ) -> LastBlockInputs:
         """The tower up to what the three branches read; `regions` are one-hot on the patch grid.
 
@@ -137,9 +138,7 @@ class TextTransformer(nn.Module):
         text = self.config.text
         if tokens.shape[1] != text.context_length:
             raise ValueError(f"tokens must have shape (N, {text.context_length}). Got {tokens.shape}.")
-        positions = self.param(
-            "positional_embedding", nn.initializers.normal(0.01), (text.context_length, text.width)
-        )
+        positions = self.param("positional_embedding", normal(0.01), (text.context_length, text.width))
         x = nn.Embed(text.vocab_size, text.width, dtype=self.dtype, name="token_embedding")(tokens)
         causal = jnp.tril(jnp.ones((1, text.context_length, text.context_length), bool))
         x = Transformer(
@@ -153,7 +152,7 @@ class TextTransformer(nn.Module):
         )(x + positions.astype(self.dtype)[None], causal)
         end = jnp.take_along_axis(x, tokens.argmax(axis=-1)[:, None, None], axis=1)[:, 0]
         end = LayerNorm(epsilon=EPSILON, dtype=self.dtype, name="ln_final")(end)
-        return nn.Dense(self.config.embed_dim, use_bias=False, dtype=self.dtype, name="text_projection")(end)
+        return Dense(self.config.embed_dim, use_bias=False, dtype=self.dtype, name="text_projection")(end)
 
 
 class CLIP(nn.Module):
@@ -186,11 +185,12 @@ class CLIP(nn.Module):
         self,
         images: Float[Array, "B H W 3"],
         regions: Bool[Array, "B R h w"],
-        spatial_layers: int,
         own_scope: Bool[Array, "B P P"] | None = None,
+        *,
+        spatial_layers: int,
     ) -> LastBlockInputs:
         """See `VisionTransformer.last_block_inputs`."""
-        return self.visual.last_block_inputs(images, regions, spatial_layers, own_scope)
+        return self.visual.last_block_inputs(images, regions, own_scope, spatial_layers=spatial_layers)
 
     def read_out(
         self,

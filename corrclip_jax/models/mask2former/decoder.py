@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from corrclip_jax.config import Mask2FormerConfig
-from corrclip_jax.models.layers import MLP, LayerNorm, ReluMLP, add_bias
+from corrclip_jax.models.layers import MLP, Dense, LayerNorm, ReluMLP, add_bias, normal
 from corrclip_jax.models.mask2former.pixel_decoder import LEVELS
 from corrclip_jax.models.mask2former.positions import sine_positions
 from corrclip_jax.ops import resize
@@ -34,11 +34,11 @@ class Attention(nn.Module):
         """Queries see the keys where `mask` is True."""
         width = q.shape[-1]
         queries, keys, values = (
-            nn.Dense(width, dtype=self.dtype, name=f"{name}_proj")(x).reshape(*x.shape[:2], self.heads, -1)
+            Dense(width, dtype=self.dtype, name=f"{name}_proj")(x).reshape(*x.shape[:2], self.heads, -1)
             for name, x in (("q", q), ("k", k), ("v", v))
         )
         out = attention(queries, keys, values, mask)
-        return nn.Dense(width, dtype=self.dtype, name="out_proj")(out.reshape(q.shape))
+        return Dense(width, dtype=self.dtype, name="out_proj")(out.reshape(q.shape))
 
 
 class DecoderLayer(nn.Module):
@@ -91,7 +91,7 @@ class TransformerModule(nn.Module):
     ) -> tuple[Float[Array, "B Q C"], Float[Array, "B Q h w"]]:
         """The last layer's queries, normed, and their mask logits in float32."""
         config, width, batch = self.config, self.config.feature_size, len(features)
-        init = nn.initializers.normal(1.0)
+        init = normal(1.0)
         queries = self.param("queries_features", init, (config.queries, width)).astype(self.dtype)
         positions = self.param("queries_embedder", init, (config.queries, width)).astype(self.dtype)
         level_embed = self.param("level_embed", init, (LEVELS, width)).astype(self.dtype)

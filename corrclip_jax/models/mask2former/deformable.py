@@ -16,6 +16,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from corrclip_jax.models.layers import Dense
+
 Sides = Sequence[tuple[int, int]]
 """Height and width of each map."""
 
@@ -81,11 +83,11 @@ class DeformableAttention(nn.Module):
         batch, length, width = x.shape
         count = len(sides)
         queries = x + positions[None]
-        values = nn.Dense(width, dtype=self.dtype, name="value_proj")(x)
+        values = Dense(width, dtype=self.dtype, name="value_proj")(x)
         values = values.reshape(batch, length, self.heads, -1)
         shape = (batch, length, self.heads, count * self.points)
-        offsets = nn.Dense(2 * shape[2] * shape[3], dtype=self.dtype, name="sampling_offsets")(queries)
-        weights = nn.Dense(shape[2] * shape[3], dtype=self.dtype, name="attention_weights")(queries)
+        offsets = Dense(2 * shape[2] * shape[3], dtype=self.dtype, name="sampling_offsets")(queries)
+        weights = Dense(shape[2] * shape[3], dtype=self.dtype, name="attention_weights")(queries)
         weights = jax.nn.softmax(weights.astype(jnp.float32).reshape(shape))
         # Map by map and point by point, heads before cells.
         weights = weights.reshape(*shape[:3], count, -1).transpose(3, 4, 0, 2, 1)
@@ -101,4 +103,4 @@ class DeformableAttention(nn.Module):
             total += sample(cells, at_x, at_y, weights[level])
             start += height * columns
         out = jnp.moveaxis(total, 1, 2).reshape(x.shape).astype(self.dtype)
-        return nn.Dense(width, dtype=self.dtype, name="output_proj")(out)
+        return Dense(width, dtype=self.dtype, name="output_proj")(out)

@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from corrclip_jax.config import Mask2FormerConfig
+from corrclip_jax.models.layers import Dense
 from corrclip_jax.models.mask2former.decoder import TransformerModule
 from corrclip_jax.models.mask2former.pixel_decoder import PixelDecoder
 from corrclip_jax.models.mask2former.swin import Swin
@@ -28,7 +29,7 @@ class Mask2Former(nn.Module):
         self.encoder = Swin(self.config, self.dtype)
         self.pixel_decoder = PixelDecoder(self.config, self.dtype)
         self.transformer_module = TransformerModule(self.config, self.dtype)
-        self.class_predictor = nn.Dense(self.config.labels + 1, dtype=self.dtype)
+        self.class_predictor = Dense(self.config.labels + 1, dtype=self.dtype)
 
     def __call__(
         self, pixel_values: Float[Array, "B H W 3"]

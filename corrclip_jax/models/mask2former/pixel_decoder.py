@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from corrclip_jax.config import Mask2FormerConfig
-from corrclip_jax.models.layers import MLP, LayerNorm
+from corrclip_jax.models.layers import MLP, Conv, LayerNorm, normal
 from corrclip_jax.models.mask2former.deformable import DeformableAttention, Sides
 from corrclip_jax.models.mask2former.positions import sine_positions
 from corrclip_jax.ops import resize
@@ -36,7 +36,7 @@ class ConvNorm(nn.Module):
     def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B h w C"]:
         """Maps to maps of `width` channels and the same sides."""
         sides = (self.kernel, self.kernel)
-        x = nn.Conv(self.width, sides, use_bias=self.use_bias, dtype=self.dtype, name="conv")(x)
+        x = Conv(self.width, sides, use_bias=self.use_bias, dtype=self.dtype, name="conv")(x)
         # Variance of what the mean leaves, as in `layers.LayerNorm`.
         norm = nn.GroupNorm(_GROUPS, epsilon=1e-5, use_fast_variance=False, dtype=self.dtype, name="norm")
         with jax.numpy_dtype_promotion("standard"):
@@ -79,7 +79,7 @@ class PixelDecoder(nn.Module):
             for level, x in enumerate(maps[: -LEVELS - 1 : -1])
         ]
         sides = [(x.shape[1], x.shape[2]) for x in coarse]
-        level_embed = self.param("level_embed", nn.initializers.normal(1.0), (LEVELS, width))
+        level_embed = self.param("level_embed", normal(1.0), (LEVELS, width))
         positions = [
             sine_positions(height, columns, width).reshape(-1, width) + own[None]
             for (height, columns), own in zip(sides, level_embed, strict=True)
@@ -96,6 +96,4 @@ class PixelDecoder(nn.Module):
         fine = ConvNorm(width, use_bias=False, dtype=self.dtype, name="adapter_1")(maps[0])
         fine = fine + resize.bilinear(mixed[-1], *fine.shape[1:3])
         fine = jax.nn.relu(ConvNorm(width, 3, use_bias=False, dtype=self.dtype, name="layer_1")(fine))
-        return mixed, nn.Conv(config.mask_feature_size, (1, 1), dtype=self.dtype, name="mask_projection")(
-            fine
-        )
+        return mixed, Conv(config.mask_feature_size, (1, 1), dtype=self.dtype, name="mask_projection")(fine)

@@ -11,7 +11,16 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from corrclip_jax.config import Mask2FormerConfig
-from corrclip_jax.models.layers import MLP, LayerNorm, PatchEmbed, gelu, window_merge, window_partition
+from corrclip_jax.models.layers import (
+    MLP,
+    Dense,
+    LayerNorm,
+    PatchEmbed,
+    gelu,
+    normal,
+    window_merge,
+    window_partition,
+)
 
 _APART = -100.0  # as published: what a logit loses between tokens that lie apart in the image
 
@@ -53,11 +62,11 @@ class WindowAttention(nn.Module):
         """Windows, image by image, to windows; with `regions` those of a shifted map."""
         count, tokens, width = x.shape
         q, k, v = (
-            nn.Dense(width, dtype=self.dtype, name=name)(x).reshape(count, tokens, self.heads, -1)
+            Dense(width, dtype=self.dtype, name=name)(x).reshape(count, tokens, self.heads, -1)
             for name in ("q_proj", "k_proj", "v_proj")
         )
         shape = ((2 * self.window - 1) ** 2, self.heads)
-        table = self.param("relative_position_bias_table", nn.initializers.normal(0.02), shape)
+        table = self.param("relative_position_bias_table", normal(0.02), shape)
         bias = table[relative_rows(self.window)].transpose(2, 0, 1)
         logits = jnp.einsum("nthd,nshd->nhts", q, k, preferred_element_type=jnp.float32)
         logits = logits * q.shape[-1] ** -0.5 + bias[None]
@@ -68,7 +77,7 @@ class WindowAttention(nn.Module):
             logits = (by_image + apart[None, :, None]).reshape(logits.shape)
         weights = jax.nn.softmax(logits).astype(self.dtype)
         out = jnp.einsum("nhts,nshd->nthd", weights, v)
-        return nn.Dense(width, dtype=self.dtype, name="o_proj")(out.reshape(x.shape))
+        return Dense(width, dtype=self.dtype, name="o_proj")(out.reshape(x.shape))
 
 
 class Block(nn.Module):
@@ -117,7 +126,7 @@ class PatchMerging(nn.Module):
         # The published order: columns outside, rows inside.
         cells = cells.transpose(0, 1, 3, 4, 2, 5).reshape(batch, height // 2, width // 2, 4 * channels)
         normed = LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(cells)
-        return nn.Dense(2 * channels, use_bias=False, dtype=self.dtype, name="reduction")(normed)
+        return Dense(2 * channels, use_bias=False, dtype=self.dtype, name="reduction")(normed)
 
 
 class Swin(nn.Module):

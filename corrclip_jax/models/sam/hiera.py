@@ -12,7 +12,16 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from corrclip_jax.config import SAM2Config
-from corrclip_jax.models.layers import MLP, LayerNorm, gelu, window_merge, window_partition
+from corrclip_jax.models.layers import (
+    MLP,
+    Conv,
+    Dense,
+    LayerNorm,
+    gelu,
+    normal,
+    window_merge,
+    window_partition,
+)
 from corrclip_jax.ops import resize
 from corrclip_jax.ops.attention import attention
 
@@ -61,11 +70,11 @@ class MultiScaleAttention(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N h w D"]:
         """Windows [N, H, W, C] to [N, H, W, width], or half the side."""
-        q, k, v = (nn.Dense(self.width, dtype=self.dtype, name=name)(x) for name in ("query", "key", "value"))
+        q, k, v = (Dense(self.width, dtype=self.dtype, name=name)(x) for name in ("query", "key", "value"))
         if self.pool:
             q = max_pool(q)
         out = attention(*(y.reshape(len(x), -1, self.heads, self.width // self.heads) for y in (q, k, v)))
-        return nn.Dense(self.width, dtype=self.dtype, name="proj")(out.reshape(q.shape))
+        return Dense(self.width, dtype=self.dtype, name="proj")(out.reshape(q.shape))
 
 
 class MultiScaleBlock(nn.Module):
@@ -80,7 +89,7 @@ class MultiScaleBlock(nn.Module):
         plan = self.plan
         normed = LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm1")(x)
         if plan.pool:
-            x = max_pool(nn.Dense(plan.width, dtype=self.dtype, name="proj")(normed))
+            x = max_pool(Dense(plan.width, dtype=self.dtype, name="proj")(normed))
         attend = MultiScaleAttention(plan.width, plan.heads, plan.pool, self.dtype, name="attn")
         if plan.window:
             x = x + window_merge(attend(window_partition(normed, plan.window)), *x.shape[1:3])
@@ -100,7 +109,7 @@ class Hiera(nn.Module):
     def __call__(self, images: Float[Array, "B S S 3"]) -> list[Float[Array, "B h w C"]]:
         """Normalised images to four maps: sides S/4, S/8, S/16, S/32, widths doubling from `config.width`."""
         width = self.config.width
-        x = nn.Conv(width, (7, 7), (4, 4), padding=3, dtype=self.dtype, name="patch_embed")(images)
+        x = Conv(width, (7, 7), (4, 4), padding=3, dtype=self.dtype, name="patch_embed")(images)
         x = x + self._positions(x.shape[1]).astype(self.dtype)[None]
         maps = []
         for index, plan in enumerate(block_plans(self.config)):
@@ -113,7 +122,7 @@ class Hiera(nn.Module):
         """A coarse grid enlarged (bicubic) plus one window's embedding repeated."""
         width, window = self.config.width, self.config.window_sizes[0]
         rows, columns = self.config.background_size
-        init = nn.initializers.normal(0.02)
+        init = normal(0.02)
         # Both are stored as published, channels first.
         background = self.param("pos_embed", init, (1, width, rows, columns))
         tile = self.param("pos_embed_window", init, (1, width, window, window))

@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from corrclip_jax.config import SAM1Config, SAM2Config
-from corrclip_jax.models.layers import LayerNorm, ReluMLP, Upscale, gelu
+from corrclip_jax.models.layers import Conv, LayerNorm, ReluMLP, Upscale, gelu, normal
 from corrclip_jax.models.sam.two_way_transformer import TwoWayTransformer
 
 MASK_TOKENS = 4  # one for an unambiguous mask, three for the alternatives
@@ -53,7 +53,7 @@ class MaskDecoder(nn.Module):
     def setup(self) -> None:
         """The published parts; SAM's layers `lin1` and `lin2` of the transformer's MLPs have SAM 2's names."""
         c, config = self.config.embed_dim, self.config
-        init = nn.initializers.normal(0.02)
+        init = normal(0.02)
         if self.object_token:
             self.obj_score_token = self.param("obj_score_token", init, (1, c))
         self.iou_token = self.param("iou_token", init, (1, c))
@@ -62,8 +62,8 @@ class MaskDecoder(nn.Module):
             c, config.decoder_heads, config.decoder_mlp_width, config.decoder_layers, self.dtype
         )
         if self.fine_maps:
-            self.conv_s0 = nn.Conv(c // 8, (1, 1), dtype=self.dtype)
-            self.conv_s1 = nn.Conv(c // 4, (1, 1), dtype=self.dtype)
+            self.conv_s0 = Conv(c // 8, (1, 1), dtype=self.dtype)
+            self.conv_s1 = Conv(c // 4, (1, 1), dtype=self.dtype)
         self.output_upscaling_0 = Upscale(c // 4, self.dtype)
         self.output_upscaling_1 = LayerNorm(epsilon=1e-6, dtype=self.dtype)
         self.output_upscaling_3 = Upscale(c // 8, self.dtype)

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from corrclip_jax.models.layers import Conv
+
 
 class FPNNeck(nn.Module):
     """1 x 1 projections of the four maps; only the second coarsest is enriched from above.
@@ -20,7 +22,7 @@ class FPNNeck(nn.Module):
     def __call__(self, maps: list[Float[Array, "B _ _ _"]]) -> list[Float[Array, "B _ _ D"]]:
         """Four maps, finest first, to three: sides S/4, S/8, S/16."""
         levels = [
-            nn.Conv(self.width, (1, 1), dtype=self.dtype, name=f"convs_{len(maps) - 1 - level}")(x)
+            Conv(self.width, (1, 1), dtype=self.dtype, name=f"convs_{len(maps) - 1 - level}")(x)
             for level, x in enumerate(maps)
         ]
         above = levels[-1].repeat(2, axis=1).repeat(2, axis=2)

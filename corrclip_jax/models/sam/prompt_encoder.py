@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from corrclip_jax.config import SAM1Config, SAM2Config
-from corrclip_jax.models.layers import LayerNorm, gelu
+from corrclip_jax.models.layers import Conv, LayerNorm, gelu, normal
 
 
 class PositionEncoding(nn.Module):
@@ -22,7 +22,7 @@ class PositionEncoding(nn.Module):
     def __call__(self, positions: Float[Array, "*batch 2"]) -> Float[Array, "*batch C"]:
         """(x, y) in 0..1 to [sin, cos] of 2 pi (2 position - 1) @ matrix."""
         name = "positional_encoding_gaussian_matrix"
-        matrix = self.param(name, nn.initializers.normal(1.0), (2, self.width // 2))
+        matrix = self.param(name, normal(1.0), (2, self.width // 2))
         x, y = jnp.split(2 * positions - 1, 2, axis=-1)
         # Two products rather than a matrix product, which a GPU would round to TF32 before the sine.
         kernel_x, kernel_y = (jax.lax.broadcast_to_rank(row, positions.ndim) for row in matrix)
@@ -43,16 +43,16 @@ class PromptEncoder(nn.Module):
     def setup(self) -> None:
         """The published parts; the point embeddings are for labels 0, 1, 2, 3."""
         width, channels = self.config.embed_dim, self.config.mask_channels
-        init = nn.initializers.normal(0.02)
+        init = normal(0.02)
         self.pe_layer = PositionEncoding(width)
         self.point_embeddings = [self.param(f"point_embeddings_{i}", init, (1, width)) for i in range(4)]
         self.not_a_point_embed = self.param("not_a_point_embed", init, (1, width))
         self.no_mask_embed = self.param("no_mask_embed", init, (1, width))
-        self.mask_downscaling_0 = nn.Conv(channels // 4, (2, 2), (2, 2), dtype=self.dtype)
+        self.mask_downscaling_0 = Conv(channels // 4, (2, 2), (2, 2), dtype=self.dtype)
         self.mask_downscaling_1 = LayerNorm(epsilon=1e-6, dtype=self.dtype)
-        self.mask_downscaling_3 = nn.Conv(channels, (2, 2), (2, 2), dtype=self.dtype)
+        self.mask_downscaling_3 = Conv(channels, (2, 2), (2, 2), dtype=self.dtype)
         self.mask_downscaling_4 = LayerNorm(epsilon=1e-6, dtype=self.dtype)
-        self.mask_downscaling_6 = nn.Conv(width, (1, 1), dtype=self.dtype)
+        self.mask_downscaling_6 = Conv(width, (1, 1), dtype=self.dtype)
 
     def tokens(
         self, points: Float[Array, "P 2"], labels: Int[Array, " P"], box: Float[Array, "4"] | None = None

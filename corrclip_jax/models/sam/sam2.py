@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
 from corrclip_jax.config import SAM2Config
-from corrclip_jax.models.layers import IMAGENET_MEAN, IMAGENET_STD, add_bias, normalise_channels
+from corrclip_jax.models.layers import IMAGENET_MEAN, IMAGENET_STD, add_bias, normal, normalise_channels
 from corrclip_jax.models.sam.hiera import Hiera
 from corrclip_jax.models.sam.mask_decoder import ImageContext, MaskDecoder, nest
 from corrclip_jax.models.sam.neck import FPNNeck
@@ -60,7 +60,7 @@ class SAM2(PromptedSAM):
         self.sam_mask_decoder = MaskDecoder(
             self.config, fine_maps=True, object_token=True, sigmoid_iou=True, dtype=self.dtype
         )
-        self.no_mem_embed = self.param("no_mem_embed", nn.initializers.normal(0.02), (self.config.embed_dim,))
+        self.no_mem_embed = self.param("no_mem_embed", normal(0.02), (self.config.embed_dim,))
 
     def prompt_parts(self) -> tuple[PromptEncoder, MaskDecoder]:
         """Prompt encoder and mask decoder."""

@@ -9,7 +9,17 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from corrclip_jax.config import SAM1Config
-from corrclip_jax.models.layers import MLP, LayerNorm, PatchEmbed, gelu, window_merge, window_partition
+from corrclip_jax.models.layers import (
+    MLP,
+    Conv,
+    Dense,
+    LayerNorm,
+    PatchEmbed,
+    gelu,
+    normal,
+    window_merge,
+    window_partition,
+)
 from corrclip_jax.ops.attention import attention
 
 
@@ -37,11 +47,11 @@ class RelativeAttention(nn.Module):
         count, side, _, _ = x.shape
         head_width = self.width // self.heads
         q, k, v = (
-            nn.Dense(self.width, dtype=self.dtype, name=name)(x).reshape(count, side, side, self.heads, -1)
+            Dense(self.width, dtype=self.dtype, name=name)(x).reshape(count, side, side, self.heads, -1)
             for name in ("query", "key", "value")
         )
         rows, columns = (
-            self.param(name, nn.initializers.normal(0.02), (2 * side - 1, head_width)).astype(self.dtype)
+            self.param(name, normal(0.02), (2 * side - 1, head_width)).astype(self.dtype)
             for name in ("rel_pos_h", "rel_pos_w")
         )
         by_row = jnp.einsum("nhwdc,hkc->nhwdk", q, relative_table(rows, side))
@@ -55,7 +65,7 @@ class RelativeAttention(nn.Module):
         key_column = jnp.broadcast_to(one_hot[:, None], shape)
         k = jnp.concatenate([k, key_row, key_column], axis=-1)
         out = attention(*(y.reshape(count, side * side, self.heads, -1) for y in (q, k, v)))
-        return nn.Dense(self.width, dtype=self.dtype, name="proj")(out.reshape(x.shape))
+        return Dense(self.width, dtype=self.dtype, name="proj")(out.reshape(x.shape))
 
 
 class Block(nn.Module):
@@ -91,12 +101,12 @@ class ImageEncoder(nn.Module):
         """Normalised images to one map of `config.embed_dim` channels."""
         config, size = self.config, self.config.embed_size
         x = PatchEmbed(config.width, config.patch_size, dtype=self.dtype, name="patch_embed")(images)
-        positions = self.param("pos_embed", nn.initializers.normal(0.02), (1, size, size, config.width))
+        positions = self.param("pos_embed", normal(0.02), (1, size, size, config.width))
         x = x + positions.astype(self.dtype)
         for index in range(config.layers):
             window = 0 if index in config.global_blocks else config.window
             x = Block(config, window, self.dtype, name=f"blocks_{index}")(x)
         for index, kernel in ((0, (1, 1)), (2, (3, 3))):
-            conv = nn.Conv(config.embed_dim, kernel, use_bias=False, dtype=self.dtype, name=f"neck_{index}")
+            conv = Conv(config.embed_dim, kernel, use_bias=False, dtype=self.dtype, name=f"neck_{index}")
             x = LayerNorm(epsilon=1e-6, dtype=self.dtype, name=f"neck_{index + 1}")(conv(x))
         return x
