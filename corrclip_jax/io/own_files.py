@@ -116,6 +116,15 @@ class OwnFiles:
             return Standing(True, edited=foreign, made=then)
         return Standing(False, changed=changed, foreign=foreign, made=then if present else {})
 
+    def check(self, names: Sequence[str], *, overwrite: bool = False) -> None:
+        """Refuse, before the work begins, to replace files that this program did not write.
+
+        Raises:
+          ForeignFileError: if there are any, and `overwrite` is False.
+        """
+        if not overwrite and (foreign := self.look(names, {}).foreign):
+            raise ForeignFileError(self.folder, foreign)
+
     @contextmanager
     def writing(self, names: Sequence[str], made: Made, *, overwrite: bool = False) -> Iterator[list[Path]]:
         """Partial files, which get their names in this order if the block succeeds, and are deleted if it fails.

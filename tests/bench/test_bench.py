@@ -8,7 +8,7 @@ from io import StringIO
 import jax
 import numpy as np
 import pytest
-from command_line import corrclip
+from command_line import assert_refused, corrclip
 from rich.console import Console
 from sam2_models import SMALL
 from small_models import small_config, small_model
@@ -34,6 +34,14 @@ def params():
 
 def run(*arguments):
     return corrclip("bench", *arguments)
+
+
+def test_a_file_of_ones_own_is_not_replaced_by_a_report(tmp_path):
+    (tmp_path / "bench.json").write_text("mine")
+    assert_refused(
+        run("--random", "--out", tmp_path / "bench.json"), r"bench\.json was not written by this program"
+    )
+    assert (tmp_path / "bench.json").read_text() == "mine"
 
 
 @pytest.mark.slow

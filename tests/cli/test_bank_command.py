@@ -60,6 +60,13 @@ def test_what_is_missing_is_refused(tmp_path):
     assert_refused(corrclip(*explain), "holds no bank")
 
 
+def test_a_page_of_ones_own_is_not_replaced_by_an_explanation(bank, tmp_path):
+    (tmp_path / "a.html").write_text("mine")
+    explain = ["explain", tmp_path / "a.png", "--bank", bank, "--classes", "cat", "--out", tmp_path]
+    assert_refused(corrclip(*explain), r"a\.html was not written by this program")
+    assert (tmp_path / "a.html").read_text() == "mine"
+
+
 def test_build_says_what_it_left_out(bank, tmp_path, monkeypatch):
     asked = {}
 

@@ -13,6 +13,7 @@ from corrclip_jax.cli.shared.options import (
     BatchOption,
     DtypeOption,
     ModelOption,
+    OverwriteOption,
     PointsOption,
     Precision,
     RegionSourceOption,
@@ -20,6 +21,7 @@ from corrclip_jax.cli.shared.options import (
     parse_size,
 )
 from corrclip_jax.config import FAMILIES, Config, RegionSource, families, source_family, with_fields
+from corrclip_jax.io.own_files import OwnFiles
 
 HELP = "\n\n".join(
     [
@@ -77,11 +79,15 @@ def bench(
         typer.Option("--out", "-o", help="Also write the report to this file, as JSON.", show_default=False),
     ] = None,
     file: Annotated[Path | None, typer.Argument(hidden=True, help="--json FILE: the older --out.")] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Measure a model. Users see `HELP`."""
     width, height = parse_size(size)
     if file is not None:
         out, output.as_json = file, False
+    own = None if out is None else OwnFiles(out.parent)
+    if own is not None and out is not None:
+        own.check([out.name], overwrite=overwrite)
     if threads is not None:
         limit_threads(threads)
     from corrclip_jax.cli.shared.progress import Progress
@@ -128,10 +134,8 @@ def bench(
             shown = tables(report)
     results().print(shown)
     result_as_json(report)
-    if out is not None:
-        from corrclip_jax.io.files import atomic_file
-
-        with atomic_file(out) as part:
+    if own is not None and out is not None:
+        with own.writing([out.name], {}, overwrite=overwrite) as [part]:
             part.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
 
 

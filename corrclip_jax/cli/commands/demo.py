@@ -49,7 +49,7 @@ def demo(
     start = time.perf_counter()
     from corrclip_jax.cli.shared.progress import Progress
     from corrclip_jax.io.files import check_writable
-    from corrclip_jax.io.own_files import ForeignFileError, OwnFiles
+    from corrclip_jax.io.own_files import OwnFiles
     from corrclip_jax.text.classes import parse_classes
 
     names = None if classes is None else parse_classes(classes)
@@ -58,8 +58,7 @@ def demo(
         progress.phase("Starting")
         from corrclip_jax.cli.runs.demo import file_names, show
 
-        if not overwrite and (foreign := OwnFiles(out).look(file_names(scenes), {}).foreign):
-            raise ForeignFileError(out, foreign)
+        OwnFiles(out).check(file_names(scenes), overwrite=overwrite)
         keep_compiled_programs()
         gallery = run_interruptibly(lambda stop: show(model, names, scenes, progress, stop))
         progress.phase("Writing the images")

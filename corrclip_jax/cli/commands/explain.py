@@ -14,6 +14,7 @@ from corrclip_jax.cli.shared.options import (
     ModelOption,
     OptionalDtypeOption,
     OutOption,
+    OverwriteOption,
     RegionsOption,
     class_names,
     is_source,
@@ -44,13 +45,15 @@ def explain(
     regions: RegionsOption = None,
     neighbours: Annotated[int, typer.Option(min=1, help="Entries of the bank shown for each region.")] = 8,
     dtype: OptionalDtypeOption = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Explain a segmentation. Users see `HELP`."""
     from corrclip_jax.bank.folder import read_description
     from corrclip_jax.cli.shared.progress import Progress
     from corrclip_jax.inference import explanation
     from corrclip_jax.inference.segmenter import Segmenter
-    from corrclip_jax.io.files import atomic_file, check_writable
+    from corrclip_jax.io.files import check_writable
+    from corrclip_jax.io.own_files import OwnFiles
     from corrclip_jax.io.region_maps import region_file
     from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 
@@ -65,7 +68,9 @@ def explain(
                 f"folder.{nearest_source(source)}"
             )
         source, region_map = "none", region_file(source, image)
+    own, file = OwnFiles(out), out / f"{image.stem}.html"
     check_writable(out)
+    own.check([file.name], overwrite=overwrite)
     keep_compiled_programs()
     with Progress() as progress:
         progress.phase(f"Loading {model} and {bank}")
@@ -74,8 +79,7 @@ def explain(
         progress.phase(f"Segmenting {image}")
         found = segmenter(image, names, regions=region_map)
         explained = explanation.explain(found, bank, neighbours=neighbours)
-    file = out / f"{image.stem}.html"
-    with atomic_file(file) as partial:
+    with own.writing([file.name], {}, overwrite=overwrite) as [partial]:
         partial.write_text(explanation.page(image.name, found, explained, str(bank)), "utf-8")
     messages().print(f"{len(explained)} regions explained -> {escape(str(file))}", soft_wrap=True)
     result_as_json([_plain(region) for region in explained])
