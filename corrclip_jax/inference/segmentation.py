@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float16, Float32, Int32, UInt8
 from PIL import Image
 
+from corrclip_jax.formats import libraries
+from corrclip_jax.formats.images import LabelledImage, Options, Vocabulary
 from corrclip_jax.formats.segments import By, Segment, find_segments, to_json
 from corrclip_jax.io.files import json_bytes, result_names
 from corrclip_jax.io.own_files import Made, OwnFiles
@@ -19,6 +21,10 @@ from corrclip_jax.viz import overlay as viz
 from corrclip_jax.viz.data_uri import data_uri
 from corrclip_jax.viz.legend import percent
 from corrclip_jax.viz.palette import class_colours
+
+if TYPE_CHECKING:
+    import fiftyone
+    import supervision
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +88,40 @@ class Segmentation:
     def find_segments(self, by: By = "region") -> list[Segment]:
         """Segments of another kind: connected pieces of classes ("piece"), or whole classes ("class")."""
         return find_segments(self.labels, self.regions, by=by, probabilities=self.probabilities)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """The labels, for `numpy.asarray(result)` and everything that takes arrays."""
+        return np.array(self.labels, dtype=dtype, copy=copy)
+
+    def to_pil(self) -> Image.Image:
+        """The labels as an image, the same as `label_image`."""
+        return self.label_image()
+
+    def to_supervision(self, by: By = "region", *, background: bool = False) -> "supervision.Detections":
+        """Segments as `supervision.Detections` (see `formats.libraries.to_supervision`).
+
+        Args:
+          by: what a segment is (see `find_segments`).
+          background: whether a class called "background" is among them.
+
+        Raises:
+          MissingExtraError: if supervision is not installed.
+        """
+        return libraries.to_supervision(*self._annotated(by), Options(background=background))
+
+    def to_fiftyone(self, by: By = "region", *, background: bool = False) -> "fiftyone.Detections":
+        """Segments as `fiftyone.Detections` (see `formats.libraries.to_fiftyone`).
+
+        Arguments are those of `to_supervision`.
+
+        Raises:
+          MissingExtraError: if fiftyone is not installed.
+        """
+        return libraries.to_fiftyone(*self._annotated(by), Options(background=background))
+
+    def _annotated(self, by: By) -> tuple[LabelledImage, Vocabulary]:
+        height, width = self.labels.shape
+        return LabelledImage(width, height, self.find_segments(by)), Vocabulary(self.classes)
 
     @property
     def class_names(self) -> list[str]:
