@@ -26,6 +26,7 @@ Ring = Float64[np.ndarray, "_ 2"]
 
 # Directions of the sides of a pixel as one walks around it with the pixel on the right: right, down, left, up.
 _STEPS = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
+_CHANGE = 0.1  # share of its area by which a polygon may grow or shrink
 _SMALL = 4.0  # a polygon in a box no larger than this many tolerances keeps its corners
 
 
@@ -52,6 +53,9 @@ def trace(mask: Bool[np.ndarray, "H W"]) -> list[Polygon]:
     >>> [polygon.exterior.tolist() for polygon in trace(np.ones((1, 2), bool))]
     [[[0.0, 0.0], [2.0, 0.0], [2.0, 1.0], [0.0, 1.0]]]
     """
+    if mask.size and mask.all():
+        height, width = mask.shape
+        return [Polygon(np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64))]
     pieces, count = ndimage.label(mask)
     if count == 0:
         return []
@@ -68,7 +72,8 @@ def trace(mask: Bool[np.ndarray, "H W"]) -> list[Polygon]:
 def simplify(polygons: Iterable[Polygon], tolerance: float) -> list[Polygon]:
     """Valid polygons with fewer corners, nowhere farther than `tolerance` pixels from the given ones.
 
-    A polygon that is hardly larger than the tolerance keeps its corners. A hole keeps being one, and none appears.
+    A polygon that is hardly larger than the tolerance keeps its corners, and so does one that would lose or gain
+    more than a tenth of its area. A hole keeps being one, and none appears.
 
     Args:
       polygons: valid ones, as `trace` makes them.
@@ -97,8 +102,8 @@ def without_holes(polygons: Iterable[Polygon]) -> list[Ring]:
             rings.append(polygon.exterior)
             continue
         require("shapely", "polygons with holes in this format", "formats")
-        rings += [np.array(part.exterior.coords)[-2::-1] for part in _cut(_shape(polygon))]
-    return [_clockwise(ring) for ring in rings]
+        rings += [_clockwise(np.array(part.exterior.coords)[:-1]) for part in _cut(_shape(polygon))]
+    return rings
 
 
 def fill(rings: Iterable[Ring], height: int, width: int) -> Bool[np.ndarray, "{height} {width}"]:
@@ -199,7 +204,8 @@ class _Edges(NamedTuple):
 def ring_area(ring: Ring) -> float:
     """The area inside, positive for a line that runs clockwise as one sees it (y points down)."""
     x, y = ring.T
-    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
+    inner = np.dot(x[:-1], y[1:]) - np.dot(x[1:], y[:-1])
+    return float(inner + x[-1] * y[0] - x[0] * y[-1]) / 2
 
 
 def _clockwise(ring: Ring) -> Ring:
@@ -216,6 +222,8 @@ def _simplified(polygon: Polygon, tolerance: float) -> Polygon:
     for share in (1, 0.75, 0.5, 0.25):
         found = shape.simplify(share * tolerance, preserve_topology=True)
         if found.geom_type != "Polygon" or found.is_empty or not found.is_valid:
+            continue
+        if abs(found.area - shape.area) > _CHANGE * shape.area:  # as of a line of single pixels
             continue
         outline = found.boundary
         shapely.prepare(outline)

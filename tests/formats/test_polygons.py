@@ -78,3 +78,10 @@ def test_without_shapely_exact_polygons_are_made_and_others_say_what_to_install(
     with pytest.raises(MissingExtraError, match=r"pip install 'corrclip-jax\[formats\]'\.$"):
         without_holes(ring)
     assert len(without_holes(trace(MASKS["diagonal contacts"]))) == 8
+
+
+def test_a_line_of_single_pixels_stays_one():
+    mask = np.zeros((40, 50), bool)
+    mask[0] = mask[:, 0] = True
+    after = simplify(trace(mask), 1.0)
+    assert np.array_equal(fill(rings_of(after), 40, 50), mask)
