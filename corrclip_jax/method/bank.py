@@ -194,11 +194,11 @@ def _nearest_codes(
     )
     squares = (queries * queries).sum(axis=1)
 
-    def one(centroids, begins, ends, table, square, best):
+    def one(centroids: Array, begins: Array, ends: Array, table: Array, square: Array, best: Any) -> Any:
         """The nearest keys of one query, some codes at a time."""
         upto = jnp.cumsum(ends - begins)
 
-        def step(index, best):
+        def step(index: Any, best: Any) -> Any:
             position = index * _CODES + jnp.arange(_CODES)
             number = jnp.minimum(jnp.searchsorted(upto, position, side="right"), len(upto) - 1)
             row = jnp.clip(ends[number] - (upto[number] - position), 0, len(keys.codes) - 1)

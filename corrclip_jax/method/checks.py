@@ -1,5 +1,7 @@
 """Checks of what `segment` is called with: images, text embeddings, sizes, region maps, parameters."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,9 @@ from corrclip_jax.regions.sources import SOURCES, can_find
 from corrclip_jax.text.embedding import TextEmbedding
 
 
-def check_inputs(config: Config, params, images, text: TextEmbedding, sizes, regions, bank=None) -> None:
+def check_inputs(
+    config: Config, params: Any, images: Any, text: TextEmbedding, sizes: Any, regions: Any, bank: Any = None
+) -> None:
     """Check what `segment` is called with; the arguments are its own, with `text` as a `TextEmbedding`.
 
     Raises:
@@ -85,7 +89,7 @@ def _check_text_of(text: TextEmbedding, bank: Bank) -> None:
             )
 
 
-def _check_sizes(config: Config, images, sizes) -> None:
+def _check_sizes(config: Config, images: Any, sizes: Any) -> None:
     if sizes.shape != (len(images), 2) or not jnp.issubdtype(sizes.dtype, jnp.integer):
         raise ValueError(
             f"sizes must be integers [{len(images)}, 2], height and width of each image. Got {sizes.dtype} "
@@ -108,7 +112,7 @@ def _check_sizes(config: Config, images, sizes) -> None:
             )
 
 
-def _check_regions(config: Config, images, regions, sizes) -> None:
+def _check_regions(config: Config, images: Any, regions: Any, sizes: Any) -> None:
     if regions.shape != images.shape[:3] or not jnp.issubdtype(regions.dtype, jnp.integer):
         raise ValueError(
             f"regions must be integers of the images' size, {list(images.shape[:3])}. "

@@ -48,7 +48,7 @@ def connected_components(linked: Bool[Array, "R R"]) -> Int[Array, " R"]:
     """The smallest index of each node's component, for a symmetric reflexive relation."""
     size = linked.shape[0]
 
-    def spread(state):
+    def spread(state: tuple[Array, Array]) -> tuple[Array, Array]:
         labels, _ = state
         smallest = jnp.where(linked, labels[None], size).min(axis=1)
         smallest = smallest[smallest]  # a label's own label: paths halve at every step

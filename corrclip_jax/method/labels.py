@@ -6,6 +6,7 @@ Shapes: (ny, nx) windows, (gh, gw) grid of a window, D joint width, Q queries, K
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +63,7 @@ def classify(
     [h, Q, W0] of some of the image's rows, given their numbers [h].
     """
 
-    def decide(block):
+    def decide(block: tuple[Any, Any]) -> tuple[Array, Array]:
         rows, numbers = block
         logits = upsample(grid, rows, columns)
         if fuse is not None:

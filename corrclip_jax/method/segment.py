@@ -106,7 +106,9 @@ def make_segment(
     """
     spatial_layers(config)
 
-    def run(params, text, images, sizes, regions, *, bank=None, axes=None) -> Any:
+    def run(
+        params: Any, text: Any, images: Any, sizes: Any, regions: Any, *, bank: Any = None, axes: Any = None
+    ) -> Any:
         with jax.default_matmul_precision("highest"):
             windows = sliding_windows(images.shape[1:3], sizes, config)
             if regions is None:
@@ -127,7 +129,9 @@ def make_segment(
             points = min(probability_points, max(images.shape[1:3]))
             return result, class_probabilities(*arrays, points, support)
 
-    def segment(params, images, text_emb, *, sizes=None, regions=None, bank=None) -> Any:
+    def segment(
+        params: Any, images: Any, text_emb: Any, *, sizes: Any = None, regions: Any = None, bank: Any = None
+    ) -> Any:
         text = as_text_embedding(text_emb)
         check_inputs(config, params, images, text, sizes, regions, bank)
         sizes = None if sizes is None else jnp.asarray(sizes, jnp.int32)
@@ -138,7 +142,7 @@ def make_segment(
             return sharded(run, devices)(params, text, images, sizes, regions)
         axes = devices.axis_names
 
-        def run_divided(params, text, bank, *batched) -> Any:
+        def run_divided(params: Any, text: Any, bank: Any, *batched: Any) -> Any:
             return run(params, text, *batched, bank=bank, axes=axes)
 
         spread = sharded(run_divided, devices, bank_specs(bank, axes))
@@ -162,7 +166,7 @@ def image_features(
     are those of the features of `whole` images, where these are given.
     """
 
-    def step(pixels, regions, similar):
+    def step(pixels: Array, regions: Array, similar: Array | None) -> Array:
         # A padded window holds one id more than its image.
         return normalise(window_step(config, params, pixels, regions, cap + 1, similar).features)
 
@@ -180,7 +184,7 @@ def label_images(
 ) -> Result | SupportedResult:
     """Features to labels at the images' own size, corrected by region; joined with the support of regions."""
 
-    def one_image(image: ImageWindows, features, regions, support) -> Result:
+    def one_image(image: ImageWindows, features: Array, regions: Array, support: Support | None) -> Result:
         ids = compact(regions, cap)
         grid = image.logits(features, text.features)
         fuse = None if support is None else SupportMap(support, ids, image.size, image.resized).fuse

@@ -5,7 +5,7 @@ same CLIP, is joined with what the region's own features say.
 Shapes: B images [H0, W0], R regions (a cap), k neighbours, C width of the features, Q queries.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +71,9 @@ def region_support(
     return jax.tree.map(lambda x: x.reshape(*there.shape, *x.shape[1:]), found)
 
 
-def _look_up(queries, there, bank: Bank, text: TextEmbedding, method: MethodConfig, axes) -> Support:
+def _look_up(
+    queries: Array, there: Array, bank: Bank, text: TextEmbedding, method: MethodConfig, axes: Any
+) -> Support:
     """Support of the queries that are there, some at a time: those that are not cost nothing."""
     count = len(queries)
     at_once = min(_REGIONS, count)
@@ -88,7 +90,7 @@ def _look_up(queries, there, bank: Bank, text: TextEmbedding, method: MethodConf
     if axes is not None:
         nothing = jax.lax.pcast(nothing, axes, to="varying")
 
-    def step(index, found: Support) -> Support:
+    def step(index: Any, found: Support) -> Support:
         places = index * at_once + jnp.arange(at_once)
         rows = order[jnp.minimum(places, count - 1)]
         one = support_of(queries[rows], bank, text, method, axes)
@@ -159,5 +161,5 @@ class SupportMap(NamedTuple):
         mixed = (at(row_taps[0]) * (1 - lower) + at(row_taps[1]) * lower).swapaxes(1, 2)
         return own * (1 - mixed[:, -1:]) + mixed[:, :-1]
 
-    def _region_columns(self, taps) -> list[Array]:
+    def _region_columns(self, taps: Any) -> list[Array]:
         return [resize.nearest_at(tap, self.size[1], self.resized[1]) for tap in taps[:2]]

@@ -7,9 +7,9 @@ of `windows.plan_windows` for the image alone, to the last bit.
 Shapes: B images, padded to [Hp, Wp], n the most windows of an image, (h, w) padded window, (gh, gw) its grid.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +102,9 @@ def _plan_axis(length: Int[Array, " B"], resized: Int[Array, " B"], method: Meth
     )
 
 
-def _resized_sides(height, width, shape, method) -> tuple[Int[Array, " B"], Int[Array, " B"]]:
+def _resized_sides(
+    height: Array, width: Array, shape: Sequence[int], method: MethodConfig
+) -> tuple[Int[Array, " B"], Int[Array, " B"]]:
     """`windows.resized_sides` in whole numbers, but for the few that double precision rounds otherwise."""
     shorter, longer = jnp.minimum(height, width), jnp.maximum(height, width)
     small, large = _exact_sides(shorter, longer, method)
@@ -113,7 +115,7 @@ def _resized_sides(height, width, shape, method) -> tuple[Int[Array, " B"], Int[
     return jnp.where(height <= width, small, large), jnp.where(height <= width, large, small)
 
 
-def _exact_sides(shorter, longer, method: MethodConfig):
+def _exact_sides(shorter: Any, longer: Any, method: MethodConfig) -> tuple[Any, Any]:
     """Resized shorter and longer side, exact halves rounded up."""
     by_longer = method.resize_long * shorter < method.resize_short * longer
     small = (2 * shorter * method.resize_long + longer) // (2 * longer)
@@ -164,7 +166,7 @@ def map_windows(
     total, first = ends[-1], ends - plan.windows
 
     @partial(jax.jit, static_argnums=1)  # traced once a size
-    def chunk(start, size):
+    def chunk(start: Any, size: int) -> Array:
         place = jnp.minimum(start + jnp.arange(size), jnp.maximum(total - 1, 0))
         image = jnp.minimum(jnp.searchsorted(ends, place, side="right"), len(images) - 1)
         index = place - first[image]
@@ -177,8 +179,8 @@ def map_windows(
     # What a last chunk has beyond the windows there are must not push it back over others.
     buffer = jnp.zeros((len(images) * most + large, *out.shape[1:]), out.dtype)
 
-    def fill(buffer, start, end, size):
-        def step(i, buffer):
+    def fill(buffer: Array, start: Any, end: Array, size: int) -> Array:
+        def step(i: Any, buffer: Array) -> Array:
             place = start + i * size
             return jax.lax.dynamic_update_slice_in_dim(buffer, chunk(place, size), place, axis=0)
 
