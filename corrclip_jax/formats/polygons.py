@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float64, Int
-from scipy import ndimage
 
 from corrclip_jax.formats.extras import require
 
@@ -56,7 +56,7 @@ def trace(mask: Bool[np.ndarray, "H W"]) -> list[Polygon]:
     if mask.size and mask.all():
         height, width = mask.shape
         return [Polygon(np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64))]
-    pieces, count = ndimage.label(mask)
+    pieces, count = scipy.ndimage.label(mask)
     if count == 0:
         return []
     exteriors: dict[int, Ring] = {}

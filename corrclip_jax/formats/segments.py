@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float, Int, Integer
-from scipy import ndimage, sparse
 
 from corrclip_jax.io import coco_rle
 
@@ -72,7 +72,7 @@ def find_segments(
       probabilities: of the K classes at evenly spaced points of the image (see `segment_means`).
     """
     ids = _segment_ids(labels, regions, by)
-    slices = ndimage.find_objects(ids)
+    slices = scipy.ndimage.find_objects(ids)
     firsts = _first_pixels(ids, len(slices))
     areas = np.bincount(ids.ravel(), minlength=len(slices) + 1)[1:]
     means = None if probabilities is None else segment_means(ids, len(slices), probabilities)
@@ -109,7 +109,7 @@ def segment_means(
     rows = np.arange(ids.shape[0]) * height // ids.shape[0]
     columns = np.arange(ids.shape[1]) * width // ids.shape[1]
     cells = (rows[:, None] * width + columns).ravel()
-    pixels = sparse.coo_array(
+    pixels = scipy.sparse.coo_array(
         (np.ones(ids.size, np.float32), (ids.ravel(), cells)), shape=(count + 1, height * width)
     ).tocsr()
     pixels.sum_duplicates()
@@ -206,8 +206,8 @@ def _connected(values: Integer[np.ndarray, "H W"], inside: Bool[np.ndarray, "H W
     touch = (values[1:] == values[:-1]) & (begins[1:] | begins[:-1])  # once for each pair of runs
     above, below = runs[:-1][touch], runs[1:][touch]
     count = int(runs[-1, -1]) + 1 if runs.size else 0
-    graph = sparse.coo_array((np.ones(len(above), bool), (above, below)), shape=(count, count))
-    return sparse.csgraph.connected_components(graph, directed=False)[1][runs].astype(np.int64)
+    graph = scipy.sparse.coo_array((np.ones(len(above), bool), (above, below)), shape=(count, count))
+    return scipy.sparse.csgraph.connected_components(graph, directed=False)[1][runs].astype(np.int64)
 
 
 def _first_pixels(ids: Int[np.ndarray, "H W"], count: int) -> Int[np.ndarray, " {count}"]:
