@@ -33,7 +33,8 @@ class Segment:
       mask: the pixels within the box.
       probability: of the class, 0..1, the mean over the pixels, before the correction by region; None if
         probabilities are not known.
-      runner_up: the most probable other class; None if there is none or probabilities are not known.
+      runner_up: the most probable other class, which the vote of a region or the background threshold may have
+        passed over for a less probable one; None if there is none or probabilities are not known.
       runner_up_probability: its probability.
     """
 
