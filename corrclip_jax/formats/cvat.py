@@ -1,7 +1,6 @@
 """CVAT for images 1.1: one XML file with the polygons or masks of all images."""
 
 import itertools
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,9 +21,9 @@ from corrclip_jax.formats.images import (
 )
 from corrclip_jax.formats.photos import link_photos
 from corrclip_jax.formats.target import Target
+from corrclip_jax.formats.xml_text import xml_text
 
 FILE = "annotations.xml"
-_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def write(target: Target, vocabulary: Vocabulary, images: Images, options: Options, mark: str) -> None:
@@ -98,7 +97,7 @@ class _Xml:
         """An element that holds text."""
         self._generator.characters("  " * self._depth)
         self._generator.startElement(name, AttributesImpl({}))
-        self._generator.characters(_valid(text))
+        self._generator.characters(xml_text(text))
         self._generator.endElement(name)
         self._generator.characters("\n")
 
@@ -106,7 +105,7 @@ class _Xml:
     def element(self, tag: str, /, **attributes: Any) -> Iterator[None]:
         """An element that holds those made in the block."""
         self._generator.characters("  " * self._depth)
-        valid = {key: _valid(str(value)) for key, value in attributes.items()}
+        valid = {key: xml_text(str(value)) for key, value in attributes.items()}
         self._generator.startElement(tag, AttributesImpl(valid))
         self._generator.characters("\n")
         self._depth += 1
@@ -115,8 +114,3 @@ class _Xml:
         self._generator.characters("  " * self._depth)
         self._generator.endElement(tag)
         self._generator.characters("\n")
-
-
-def _valid(text: str) -> str:
-    """The text without characters that XML cannot hold."""
-    return _NO_XML.sub("\ufffd", text)

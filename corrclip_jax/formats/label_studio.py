@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from corrclip_jax.formats.images import Entry, Images, LabelledImage, Options, Vocabulary, rings_of_segment
 from corrclip_jax.formats.segments import Segment
 from corrclip_jax.formats.target import JsonList, Target
+from corrclip_jax.formats.xml_text import xml_text
 
 FILE, CONFIGURATION = "tasks.json", "labelling_config.xml"
 _FROM, _TO = "label", "image"
@@ -37,7 +38,7 @@ def configuration(vocabulary: Vocabulary, options: Options) -> str:
     """The labelling configuration of a project that takes the tasks."""
     tag = {"polygons": "PolygonLabels", "masks": "BrushLabels"}[options.shapes]
     labels = "".join(
-        f"    <Label value={quoteattr(name)} background={quoteattr(colour)}/>\n"
+        f"    <Label value={quoteattr(xml_text(name))} background={quoteattr(colour)}/>\n"
         for name, colour in zip(vocabulary.names, vocabulary.hex_colours, strict=True)
     )
     return (
@@ -61,7 +62,7 @@ def task(image: LabelledImage, entry: Entry, vocabulary: Vocabulary, options: Op
                 "original_width": image.width,
                 "original_height": image.height,
                 "image_rotation": 0,
-                "value": {**value, kind: [vocabulary.names[segment.label]]},
+                "value": {**value, kind: [xml_text(vocabulary.names[segment.label])]},
             }
             if segment.probability is not None:
                 one["score"] = round(segment.probability, 4)

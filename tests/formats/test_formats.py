@@ -185,6 +185,20 @@ def test_label_studio_tasks_have_predictions(kind, request):
         assert np.array_equal(painted(found, numbers, shape), expected(name))
 
 
+def test_names_that_xml_cannot_hold_are_the_same_in_all_files(tmp_path):
+    classes = ["bell\x07", 'a "<&>']
+    odd = {"a\nb#c?.png": np.array([[0, 1]]), "x" * 240 + ".png": np.array([[0, 1]])}
+    results = save_results(tmp_path / "out", tmp_path / "photos", odd, classes)
+    assert export_results(results, ["label-studio", "cvat"], tmp_path, EXACT).failed == []
+    config = ElementTree.parse(tmp_path / "label-studio" / "labelling_config.xml")
+    tasks = json.loads((tmp_path / "label-studio" / "tasks.json").read_text("utf-8"))
+    used = {one["value"]["polygonlabels"][0] for one in tasks[0]["predictions"][0]["result"]}
+    assert used == {one.get("value") for one in config.iter("Label")} == {"bell\ufffd", 'a "<&>'}
+    root = ElementTree.parse(tmp_path / "cvat" / "annotations.xml").getroot()
+    assert {one.get("label") for one in root.iter("polygon")} == used
+    assert {one.get("name") for one in root.iter("image")} == set(odd)
+
+
 def test_brush_masks_of_long_runs():
     mask = np.zeros((300, 200), bool)
     mask[150:, 7] = True
