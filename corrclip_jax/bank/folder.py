@@ -152,13 +152,18 @@ def write_images(folder: Path, images: Sequence[BankImage]) -> None:
 
 
 def load_bank(
-    folder: str | Path, model: tuple[Config, Mapping[str, Any]] | None = None, *, in_memory: bool = True
+    folder: str | Path,
+    model: tuple[Config, Mapping[str, Any]] | None = None,
+    *,
+    others: Mapping[str, Network] | None = None,
+    in_memory: bool = True,
 ) -> Bank:
     """The bank in a folder, for `make_segment` and `Segmenter`.
 
     Args:
       folder: the bank.
       model: configuration and parameters of the model that it is to be used with, which must have made it.
+      others: further CLIPs that the names of classes are embedded with, by the names of their values.
       in_memory: whether rows are read at once, as NumPy arrays; else they are read where they are used, by
         `put_bank` for instance.
 
@@ -169,7 +174,8 @@ def load_bank(
     folder = Path(folder)
     description = read_description(folder)
     if model is not None:
-        check_fits(description, backbone_of(*model), {"main": clip_of(*model)}, str(folder))
+        clips = {"main": clip_of(*model), **(others or {})}
+        check_fits(description, backbone_of(*model), clips, str(folder))
     if description.entries == 0:
         raise BankError(f"{folder} holds no entries. Build it with images that have regions.")
 

@@ -12,7 +12,7 @@ import jax
 
 from corrclip_jax.bench.clock import matmul_rate, seconds
 from corrclip_jax.bench.flops import count_flops
-from corrclip_jax.bench.stages import draw_photos, draw_text, split_stages
+from corrclip_jax.bench.stages import draw_bank, draw_photos, draw_text, split_stages
 from corrclip_jax.config import Config
 from corrclip_jax.method.segment import make_segment
 from corrclip_jax.runtime.environment import versions
@@ -31,6 +31,7 @@ def measure(
     batch: int = 1,
     classes: int = 21,
     repeat: int = 5,
+    bank_entries: int = 0,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Report:
     """Time every stage and the whole program on random images.
@@ -43,6 +44,7 @@ def measure(
       batch: number of images in a call.
       classes: number of classes, with one name each.
       repeat: runs of every program; the median counts.
+      bank_entries: entries of a random bank, for a model of CorrCLIPv2; 0 for none.
       progress: called with the name of each step as it begins.
 
     Returns:
@@ -54,11 +56,12 @@ def measure(
     """
     images = draw_photos(batch, height, width)
     text = pad_queries(draw_text(classes, config.clip.embed_dim), query_bucket(classes))
+    bank = draw_bank(bank_entries, config) if bank_entries else None
     progress("Matrix products")
     rate = matmul_rate(config.dtype)
     progress("Inputs of the stages")
     rows = []
-    for stage in split_stages(config, params, images, text):
+    for stage in split_stages(config, params, images, text, bank):
         progress(f"Stage: {stage.name}")
         row = _program(stage.function, stage.arguments, rate, stage.times, repeat)
         rows.append({"name": stage.name, **row})
@@ -68,10 +71,10 @@ def measure(
     progress("The whole program")
     segment = make_segment(config)
 
-    def program(params: dict, images: jax.Array, text: TextEmbedding) -> tuple[jax.Array, ...]:
-        return tuple(segment(params, images, text))
+    def program(params: dict, images: jax.Array, text: TextEmbedding, bank: Any) -> tuple[jax.Array, ...]:
+        return tuple(segment(params, images, text, bank=bank))
 
-    whole = _program(program, (params, images, text), rate, 1.0, repeat)
+    whole = _program(program, (params, images, text, bank), rate, 1.0, repeat)
     whole["images_per_second"] = batch / whole["seconds"]
     # Other programs on the machine may lower the rate while it is measured: the higher of two counts.
     again = matmul_rate(config.dtype)
@@ -89,6 +92,7 @@ def measure(
             "windows_per_chunk": windows_at_once(config, device_bytes()),
             "classes": classes,
             "repeat": repeat,
+            "bank_entries": bank_entries,
         },
         "matmul_flops_per_second": max(rate, again),
         "stages": rows,

@@ -11,13 +11,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from corrclip_jax.config import FAMILIES, Config
+from corrclip_jax.config import FAMILIES, Config, similarity_network
+from corrclip_jax.method import bank as banks
 from corrclip_jax.method import branches, windows
+from corrclip_jax.method.bank import Bank
 from corrclip_jax.method.correlation import normalise
 from corrclip_jax.method.segment import label_images
 from corrclip_jax.method.similarity import patch_features
 from corrclip_jax.method.sliding_windows import sliding_windows
-from corrclip_jax.method.whole_image import whole_images
+from corrclip_jax.method.support import (
+    REGIONS_AT_ONCE,
+    Support,
+    region_queries,
+    region_support,
+    said_by,
+)
+from corrclip_jax.method.whole_image import WholeImages, whole_images
 from corrclip_jax.regions.sources import find_regions
 from corrclip_jax.runtime.memory import device_bytes, windows_at_once
 from corrclip_jax.text.embedding import TextEmbedding
@@ -40,8 +49,12 @@ class Stage(NamedTuple):
     times: float
 
 
-def split_stages(config: Config, params: dict, images: jax.Array, text: TextEmbedding) -> list[Stage]:
+def split_stages(
+    config: Config, params: dict, images: jax.Array, text: TextEmbedding, bank: Bank | None = None
+) -> list[Stage]:
     """Split the method into its stages, in order: regions, backbone, correlation, CLIP, labels.
+
+    With a bank there are three more before the labels: features of regions, search, support.
 
     The inputs of each stage are computed from the images by the stages before it; those of the window stages
     are the first chunk. Cutting windows is not a stage: it is only in the whole program.
@@ -51,6 +64,7 @@ def split_stages(config: Config, params: dict, images: jax.Array, text: TextEmbe
       params: its parameters.
       images: uint8 [B, H0, W0, 3].
       text: embeddings of the classes.
+      bank: a bank, for a model of CorrCLIPv2.
     """
     find = jax.jit(exactly(partial(find_regions, config)))
     regions, cap = find(params, images)
@@ -81,8 +95,8 @@ def split_stages(config: Config, params: dict, images: jax.Array, text: TextEmbe
     def clip(params: Any, pixels: jax.Array, similar: Any, merged: Any, attention: Any) -> jax.Array:
         return normalise(branches.clip_features(config, params, pixels, similar, merged, attention, cap + 1))
 
-    def labels(features: jax.Array, text: TextEmbedding, regions: jax.Array) -> Any:
-        return label_images(config, features, text, regions, cap, layout)
+    def labels(features: jax.Array, text: TextEmbedding, regions: jax.Array, support: Any) -> Any:
+        return label_images(config, features, text, regions, cap, layout, support)
 
     backbone = {config.similarity: params[config.similarity]}
     seen, looks = (images, 1.0) if of_images else (pixels, count / chunk)
@@ -95,15 +109,59 @@ def split_stages(config: Config, params: dict, images: jax.Array, text: TextEmbe
         some[0].reshape(*cells.shape[1:3], -1), (len(images), *grid, *cells.shape[1:3], some.shape[-1])
     )
     times = count / chunk
+    asked, support = ([], None) if bank is None else _bank_stages(config, similar, regions, cap, bank, text)
     stages = [
         Stage(FAMILIES[config.similarity].title, exactly(similarity), (backbone, seen), looks),
         Stage("correlation", exactly(correlation), (similar, ids), times),
         Stage("CLIP", exactly(clip), (params["clip"], pixels, cells, *correlated), times),
-        Stage("labels", exactly(labels), (features, text, regions), 1.0),
+        *asked,
+        Stage("labels", exactly(labels), (features, text, regions, support), 1.0),
     ]
     if config.regions.source == "none":
         return stages
     return [Stage("regions", lambda *inputs: find(*inputs)[0], (params, images), 1.0), *stages]
+
+
+def _bank_stages(
+    config: Config, whole: WholeImages, regions: jax.Array, cap: int, bank: Bank, text: TextEmbedding
+) -> tuple[list[Stage], Support]:
+    """The stages that ask a bank, and the support that it gives to the regions of the images."""
+    method = config.method
+
+    def queries(whole: WholeImages, regions: jax.Array) -> Any:
+        return region_queries(whole, regions, cap)
+
+    def search(bank: Bank, queries: jax.Array) -> Any:
+        return banks.search(bank, queries, method.neighbours)
+
+    def support(bank: Bank, text: TextEmbedding, ids: jax.Array, scores: jax.Array) -> Support:
+        return said_by(ids, scores, bank, text, method)
+
+    features, there = jax.jit(exactly(queries))(whole, regions)
+    features, there = features.reshape(-1, features.shape[-1]), there.reshape(-1)
+    at_once = min(REGIONS_AT_ONCE, len(features))
+    some = features[jnp.argsort(~there, stable=True)[:at_once]]
+    found = jax.jit(exactly(search))(bank, some)
+    said = jax.jit(exactly(region_support), static_argnums=(2, 5))(whole, regions, cap, bank, text, method)
+    times = -(-int(there.sum()) // at_once)
+    return [
+        Stage("features of regions", exactly(queries), (whole, regions), 1.0),
+        Stage("search", exactly(search), (bank, some), times),
+        Stage("support", exactly(support), (bank, text, *found), times),
+    ], said
+
+
+def draw_bank(entries: int, config: Config) -> Bank:
+    """A bank of random entries for a model, float16."""
+    rng = np.random.default_rng(2)
+    width = similarity_network(config)[1].width
+
+    def rows(width: int) -> jax.Array:
+        drawn = rng.standard_normal((entries, width), np.float32)
+        return jnp.asarray(drawn / np.linalg.norm(drawn, axis=1, keepdims=True), jnp.float16)
+
+    make: Any = Bank
+    return make(rows(width), {"main": rows(config.clip.embed_dim)})
 
 
 def exactly(function: Callable[..., Any]) -> Callable[..., Any]:

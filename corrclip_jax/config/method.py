@@ -51,11 +51,11 @@ class MethodConfig:
 
 @dataclass(frozen=True)
 class PartsConfig:
-    """The parts of the method that the paper's ablation switches; all off is plain CLIP.
+    """The parts of the method that the papers' ablations switch; all off is plain CLIP.
 
     `scope` off: every cell sees every cell. `value` off: the last block's own attention, within the scope, in
     place of DINO's similarities. `merging` off: regions stay as they came. `spatial`, `semantic` off: the branch is
-    left out. `correction` off: no vote of the regions on the final map.
+    left out. `correction` off: no vote of the regions on the final map. `support` off: a bank is not asked.
     """
 
     scope: bool = True
@@ -64,3 +64,4 @@ class PartsConfig:
     spatial: bool = True
     semantic: bool = True
     correction: bool = True
+    support: bool = True

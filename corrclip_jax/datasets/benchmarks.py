@@ -14,6 +14,9 @@ from corrclip_jax.datasets.layouts import Layout, Pair, find_pairs, own_pairs
 from corrclip_jax.io.photos import photo_size, read_photo
 from corrclip_jax.text.classes import read_classes
 
+PUBLISHED_BANK = "COCO"
+"""The images of the bank with which most scores of CorrCLIPv2 are published; it has values of MetaCLIP and DFN."""
+
 _FOLDER = Path(__file__).parent
 
 

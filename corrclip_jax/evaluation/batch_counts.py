@@ -17,6 +17,7 @@ class BatchCounts(NamedTuple):
       indices: the images that were counted.
       matrices: pixels by class (see `metrics`), one matrix for each variant of the method.
       areas: those of every image, by the first variant.
+      unscored: pixels by predicted class where the truth is no class, for each variant.
       boundary: the boundaries' areas by the first variant, summed over the batch.
       pixels: those of the images, scored or left out.
       labels: the first variant's, at the images' own sizes; None unless they were asked for.
@@ -24,6 +25,7 @@ class BatchCounts(NamedTuple):
 
     indices: tuple[int, ...]
     matrices: UInt32[np.ndarray, "V K K1"]
+    unscored: UInt32[np.ndarray, "V K"]
     areas: UInt32[np.ndarray, "B 3 K"]
     boundary: UInt32[np.ndarray, "3 K"]
     pixels: int
@@ -47,6 +49,7 @@ def counts_of(piece: Piece) -> BatchCounts:
     return BatchCounts(
         tuple(good),
         np.stack([outcome.matrix.sum(axis=0, dtype=np.uint32) for outcome in piece.out]),
+        np.stack([outcome.unscored.sum(axis=0, dtype=np.uint32) for outcome in piece.out]),
         areas[: len(good)],
         boundary.sum(axis=0, dtype=np.uint32),
         sum(example.labels.size for example in good.values()),
@@ -62,6 +65,7 @@ def joined(counts: Sequence[BatchCounts]) -> BatchCounts:
     return BatchCounts(
         tuple(index for each in counts for index in each.indices),
         np.stack([each.matrices for each in counts]).sum(axis=0, dtype=np.uint32),
+        np.stack([each.unscored for each in counts]).sum(axis=0, dtype=np.uint32),
         np.concatenate([each.areas for each in counts]),
         np.stack([each.boundary for each in counts]).sum(axis=0, dtype=np.uint32),
         sum(each.pixels for each in counts),

@@ -42,6 +42,7 @@ class Counts:
       counted: which images are counted.
       scores: the mIoU of each of these images, NaN elsewhere.
       matrices: pixels by class (see `metrics`), one matrix for each variant.
+      unscored: pixels by predicted class where the truth is no class, for each variant.
       boundary: boundary areas of the first variant.
       predicted: which images' label maps have been written for the user.
       pixels: all pixels of the images, scored or left out.
@@ -52,6 +53,7 @@ class Counts:
     counted: Bool[np.ndarray, " N"]
     scores: Float[np.ndarray, " N"]
     matrices: Int[np.ndarray, "V K K1"]
+    unscored: Int[np.ndarray, "V K"]
     boundary: Int[np.ndarray, "3 K"]
     predicted: Bool[np.ndarray, " N"]
     pixels: int = 0
@@ -65,6 +67,7 @@ class Counts:
             np.zeros(images, bool),
             np.full(images, np.nan),
             np.zeros((variants, classes, classes + 1), np.int64),
+            np.zeros((variants, classes), np.int64),
             np.zeros((3, classes), np.int64),
             np.zeros(images, bool),
         )
@@ -81,6 +84,7 @@ class Counts:
         self.counted[indices] = True
         self.scores[indices] = [metrics.mean_area_iou(each) for each in batch.areas]
         self.matrices += batch.matrices
+        self.unscored += batch.unscored
         self.boundary += batch.boundary
         self.pixels += batch.pixels
 
@@ -96,6 +100,7 @@ class Counts:
             self.counted | other.counted,
             np.where(other.counted, other.scores, self.scores),
             self.matrices + other.matrices,
+            self.unscored + other.unscored,
             self.boundary + other.boundary,
             self.predicted | other.predicted,
             self.pixels + other.pixels,
@@ -112,6 +117,7 @@ class Counts:
             counted=self.counted,
             scores=self.scores,
             matrices=self.matrices,
+            unscored=self.unscored,
             boundary=self.boundary,
             predicted=self.predicted,
             pixels=self.pixels,
@@ -129,6 +135,7 @@ class Counts:
                 file["counted"],
                 file["scores"],
                 file["matrices"],
+                file["unscored"],
                 file["boundary"],
                 file["predicted"],
                 int(file["pixels"]),

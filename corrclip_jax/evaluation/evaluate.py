@@ -9,6 +9,8 @@ from corrclip_jax.datasets.dataset import Dataset
 from corrclip_jax.evaluation.options import Classes, EvaluateOptions
 from corrclip_jax.evaluation.pipeline import Evaluation, run_evaluation
 from corrclip_jax.evaluation.resumable import Progress
+from corrclip_jax.inference.open_bank import BankLike
+from corrclip_jax.inference.other_clips import OtherModel
 
 
 def evaluate(
@@ -36,6 +38,8 @@ def evaluate(
     resume: bool = True,
     overwrite: bool = False,
     distributed: bool = False,
+    bank: BankLike | None = None,
+    others: Mapping[str, OtherModel] | None = None,
     on_start: Progress = lambda run: None,
     progress: Progress = lambda run: None,
 ) -> Evaluation:
@@ -77,6 +81,9 @@ def evaluate(
       resume: continue from the counts in `out`; False deletes them.
       overwrite: replace files in `out` that this program did not write.
       distributed: this is one of several processes (`runtime.distributed.connect`), each of which scores a share.
+      bank: a bank of unlabelled images, for a model of CorrCLIPv2: its folder, or a bank in memory. Counts
+        belong to its content.
+      others: further CLIPs whose values the bank has, by the names of these values; see `Segmenter`.
       on_start: called once with the `ResumableEvaluation`, before its first image.
       progress: called with it several times a second; `run.done` of `run.total` images are scored.
 
@@ -86,8 +93,9 @@ def evaluate(
 
     Raises:
       ValueError: for arguments that do not go together or are out of range (`DatasetError`: a data set that is
-        missing or incomplete; `StateError`: counts in `out` of other settings).
-      FileNotFoundError: if weights or the file of class names are missing.
+        missing or incomplete; `StateError`: counts in `out` of other settings;
+        `BankError`: a bank that is damaged, or was made by other networks).
+      FileNotFoundError: if weights, the bank or the file of class names are missing.
       OutputError: if `out` cannot be written, or holds files of other origin that would be replaced.
       Stopped: after SIGTERM or SIGINT; what was counted is in `out`.
       jax.errors.JaxRuntimeError: if a device fails.
@@ -95,6 +103,6 @@ def evaluate(
     options = EvaluateOptions(
         dataset, data_root, images, labels, classes, first_id, ignored, model, split, count, regions, points,
         background_threshold, dtype, assignments, ablation, batch_size, out, predictions, save_every, resume,
-        overwrite, distributed,
+        overwrite, distributed, bank, others,
     )  # fmt: skip
     return run_evaluation(options, on_start=on_start, progress=progress)

@@ -32,6 +32,15 @@ def confusion(
     return zeros.at[row, column].add(1, mode="drop")
 
 
+def unscored(
+    labels: Int[Array, "*shape"], truth: Int[Array, "*shape"], num_classes: int
+) -> UInt32[Array, " {num_classes}"]:
+    """Pixels by predicted class where the truth is no class."""
+    outside = (truth < 0) | (truth >= num_classes)
+    column = jnp.where(outside & (labels >= 0) & (labels < num_classes), labels, num_classes)
+    return jnp.zeros(num_classes, jnp.uint32).at[column].add(1, mode="drop")
+
+
 def areas(matrix: UInt32[Array, "*batch K K1"]) -> UInt32[Array, "*batch 3 K"]:
     """Pixels by class of matrices: correct, true, predicted."""
     hit = jnp.diagonal(matrix, axis1=-2, axis2=-1)
@@ -101,6 +110,24 @@ def class_iou(matrix: Integer[np.ndarray, "K _"]) -> Float[np.ndarray, " K"]:
     """
     hit = np.diagonal(matrix)
     return _ratio(hit, matrix.sum(axis=1) + matrix[:, : len(matrix)].sum(axis=0) - hit)
+
+
+def mean_iou_by_mmsegmentation(
+    matrix: Integer[np.ndarray, "K _"], unscored: Integer[np.ndarray, " K"], ignored: int
+) -> float:
+    """The mIoU as mmsegmentation computes it where `ignored`, the number it leaves out, is a class, 0..1.
+
+    True pixels of that class are left out, and pixels without true class are not: what is predicted there counts as
+    false. CorrCLIPv2's configurations of the large vocabularies are of this kind (255 is ignored, 65535 is not).
+
+    >>> round(mean_iou_by_mmsegmentation(np.array([[3, 1, 0], [2, 2, 0], [0, 1, 3]]), np.array([1, 0, 0]), 2), 4)
+    0.4143
+    """
+    matrix = np.array(matrix, np.int64)
+    matrix[ignored] = 0
+    hit = np.diagonal(matrix)
+    predicted = matrix[:, : len(matrix)].sum(axis=0) + unscored
+    return _mean(_ratio(hit, matrix.sum(axis=1) + predicted - hit))
 
 
 def class_accuracy(matrix: Integer[np.ndarray, "K _"]) -> Float[np.ndarray, " K"]:

@@ -7,6 +7,8 @@ from typing import Any, TypeAlias
 
 from corrclip_jax.config import Config, Dtype
 from corrclip_jax.datasets.dataset import Dataset
+from corrclip_jax.inference.open_bank import BankLike
+from corrclip_jax.inference.other_clips import OtherModel
 
 Classes: TypeAlias = str | Path | Sequence[str | Sequence[str]]
 
@@ -38,3 +40,5 @@ class EvaluateOptions:
     resume: bool = True
     overwrite: bool = False
     distributed: bool = False
+    bank: BankLike | None = None
+    others: Mapping[str, OtherModel] | None = None

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from corrclip_jax.config import Config, PartsConfig, source_family, with_fields
-from corrclip_jax.datasets.benchmarks import in_version_two, published_miou
+from corrclip_jax.datasets.benchmarks import PUBLISHED_BANK, in_version_two, published_miou
 from corrclip_jax.datasets.dataset import Dataset
 from corrclip_jax.evaluation import provenance, report
 from corrclip_jax.evaluation.ablation import ablation
@@ -28,7 +28,10 @@ from corrclip_jax.evaluation.report_html import page
 from corrclip_jax.evaluation.resumable import MOST_SHOWN, STATE, Progress, ResumableEvaluation
 from corrclip_jax.evaluation.scorer import FROM_DATASET, Scorer
 from corrclip_jax.hub.presets import load_lazily
+from corrclip_jax.inference.open_bank import read_bank
+from corrclip_jax.inference.other_clips import load_text_towers
 from corrclip_jax.inference.settings import check_settings, with_settings
+from corrclip_jax.method.bank import Bank
 from corrclip_jax.params.model_folder import sources_of
 from corrclip_jax.regions.sources import network_to_load
 from corrclip_jax.runtime import environment
@@ -98,7 +101,7 @@ def run_evaluation(
     data = open_dataset(options)
     output = None if options.out is None else _output(options, data)
     on_step(f"Loading {_name(options.model)}")
-    scorer = _scorer(options, data, *aside(lambda: _model(options)))
+    scorer = aside(lambda: _scorer(options, data, *_model(options)))
     belongs_to = aside(lambda: _provenance(options, scorer, output is not None and leads, on_step))
     if not options.resume and output is not None and leads:
         CountsFolder(output.folder / STATE).clear()
@@ -145,10 +148,20 @@ def _scorer(options: EvaluateOptions, data: Dataset, config: Config, params: Map
         background_threshold=options.background_threshold,
         assignments=options.assignments,
     )
-    variants = [parts for rows in ablation() for parts in rows.values()] if options.ablation else []
-    variants = [PartsConfig() if options.ablation else config.parts, *variants]
+    variants = [config.parts, *_ablation(options, config.parts).values()]
     source = source_family(str(options.regions)) if is_source(options.regions) else FROM_DATASET
-    return Scorer(config, params, data, variants, regions=source, batch_size=options.batch_size)
+    others = load_text_towers(options.others)
+    bank = None if options.bank is None else read_bank(options.bank, config, params, others)
+    return Scorer(
+        config,
+        params,
+        data,
+        variants,
+        regions=source,
+        batch_size=options.batch_size,
+        bank=bank,
+        others=others,
+    )
 
 
 def _provenance(
@@ -161,7 +174,9 @@ def _provenance(
     files = provenance.files_sha256(scorer.params)
     kept = CountsFolder(Path(options.out) / STATE) if options.out is not None else None
     weights = (kept.weights_of(files) if kept else None) or provenance.weights_sha256(scorer.params)
-    settings = provenance.settings(scorer.config, weights, data, scorer.variants, regions)
+    settings = provenance.settings(
+        scorer.config, weights, data, scorer.variants, regions, scorer.bank, scorer.others
+    )
     made = {"versions": environment.versions(), "hardware": environment.hardware()}
     found = provenance.Provenance(settings, made=made, weights_files=files)
     if not with_images:
@@ -176,6 +191,8 @@ def _check(options: EvaluateOptions) -> None:
       ValueError: what is wrong.
     """
     check_settings(options.dtype, options.points, options.background_threshold)
+    if options.others and options.bank is None:
+        raise ValueError("others are further CLIPs of a bank's values: give bank as well.")
     if options.predictions and options.out is None:
         raise ValueError("predictions need a folder: give out.")
     for name in ("count", "batch_size", "save_every"):
@@ -198,17 +215,36 @@ def _content(options: EvaluateOptions, run: ResumableEvaluation, counts: Counts)
     scorer, settings = run.scorer, run.provenance.settings
     config, regions = scorer.config, settings["regions"]
     points = config.regions.points_per_side if regions.startswith("sam") else None
-    published = published_miou(scorer.dataset.name, config.name, regions, points)
-    rows = [row for rows in ablation() for row in rows.items()] if options.ablation else []
+    bank = None if scorer.bank is None else PUBLISHED_BANK
+    published = published_miou(scorer.dataset.name, config.name, regions, points, bank)
     details = {
         "regions": str(Path(options.regions).resolve()) if regions == FILES else regions,
         "settings": settings,
         "sources": sources_of(config),
+        "bank": _bank(options, scorer),
         "compiling_seconds": round(scorer.programs.compile_seconds if run.total else 0.0, 3),
         **run.made,
     }
-    variants = {name: scorer.variants.index(parts) for name, parts in rows}
+    rows = _ablation(options, scorer.variants[0])
+    variants = {name: scorer.variants.index(parts) for name, parts in rows.items()}
     return report.build(scorer.dataset, counts, variants, published, details)
+
+
+def _ablation(options: EvaluateOptions, whole: PartsConfig) -> dict[str, PartsConfig]:
+    """The rows of the ablation; none where it is not asked for."""
+    if not options.ablation:
+        return {}
+    upon, without = ablation(whole, bank=options.bank is not None)
+    return upon | without
+
+
+def _bank(options: EvaluateOptions, scorer: Scorer) -> dict[str, Any] | None:
+    """The bank, for the report."""
+    if scorer.bank is None:
+        return None
+    folder = None if isinstance(options.bank, Bank) else str(Path(str(options.bank)).resolve())
+    values = scorer.bank.values
+    return {"folder": folder, "entries": len(values["main"]), "values": list(values)}
 
 
 def _name(model: Any) -> str:

@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from corrclip_jax.bank.digest import bank_digest
 from corrclip_jax.config import Config, PartsConfig, to_dict
 from corrclip_jax.datasets.dataset import Dataset, some
 from corrclip_jax.datasets.marks import content_marks
+from corrclip_jax.inference.other_clips import Loaded
 from corrclip_jax.io.marks import folder_digest
+from corrclip_jax.method.bank import Bank
 from corrclip_jax.params.digests import network_digest
 from corrclip_jax.params.model_folder import LazyParams
 from corrclip_jax.runtime.environment import versions
@@ -77,6 +80,8 @@ def settings(
     dataset: Dataset,
     variants: Sequence[PartsConfig],
     regions: str,
+    bank: Bank | None = None,
+    others: Loaded | None = None,
 ) -> dict[str, Any]:
     """All options that the counts of an evaluation depend on; a run resumes counts of equal settings.
 
@@ -86,6 +91,8 @@ def settings(
       dataset: what is scored.
       variants: the variants of the method.
       regions: the source of regions.
+      bank: the bank, whose content counts, wherever it lies.
+      others: the CLIPs of its further values.
     """
     model = {key: value for key, value in to_dict(config).items() if key not in ("vocabulary", "parts")}
     for part, names in _NO_SETTINGS.items():
@@ -101,6 +108,9 @@ def settings(
         "weights_sha256": dict(weights),
         "vocabulary_sha256": _vocabulary_sha256(config.vocabulary),
         "variants": [to_dict(parts) for parts in variants],
+        "bank_sha256": None if bank is None else bank_digest(bank),
+        "others_sha256": {name: network_digest(tree["clip"]) for name, (_, tree) in (others or {}).items()}
+        or None,
         **versions("corrclip_jax"),
     }
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from corrclip_jax.datasets.benchmarks import PUBLISHED_BANK
 from corrclip_jax.datasets.dataset import Dataset
 from corrclip_jax.evaluation import metrics
 from corrclip_jax.evaluation.counts import Counts
@@ -19,6 +20,7 @@ MEANS = {
     "frequency-weighted IoU": metrics.frequency_weighted_iou,
 }
 BOUNDARY = "boundary IoU"
+_IGNORED, _VOID = 255, 65535  # what mmsegmentation leaves out; what is no class in label files of 16 bits
 DEFINITIONS = (
     "A class that is neither true nor predicted anywhere has no IoU and is left out of the mIoU; a class that is "
     "predicted but never true counts with 0; a class that is never true is left out of the mean accuracy (all as "
@@ -67,6 +69,7 @@ def build(
         "unreadable": {dataset.stem(index): message for index, message in sorted(counts.unreadable.items())},
         **means(matrix),
         "boundary_iou": _plain(metrics.mean_area_iou(counts.boundary)),
+        "mmsegmentation_mean_iou": _by_mmsegmentation(dataset, counts),
         "published_mean_iou": None if published is None else round(published / 100, 6),
         "definitions": DEFINITIONS,
         "left_out": omitted,
@@ -100,12 +103,23 @@ def build(
     return content
 
 
+def _by_mmsegmentation(dataset: Dataset, counts: Counts) -> float | None:
+    """The mIoU by the rule of the paper, for data sets of which 255 is a class and 65535 none; else None."""
+    if dataset.left_out != (_VOID,) or len(dataset.classes) <= _IGNORED:
+        return None
+    score = metrics.mean_iou_by_mmsegmentation(counts.matrices[0], counts.unscored[0], _IGNORED)
+    return _plain(score)
+
+
 def headline(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The scores by name, in percent, and the published one if there is one."""
     rows = [(name, points(content[score.__name__])) for name, score in MEANS.items()]
     rows.append((BOUNDARY, points(content["boundary_iou"])))
+    if content["mmsegmentation_mean_iou"] is not None:
+        rows.append(("mIoU as the paper computes it", points(content["mmsegmentation_mean_iou"])))
     if content["published_mean_iou"] is not None:
-        rows.append(("mIoU in the paper, same settings", points(content["published_mean_iou"])))
+        settings = "same settings" if content["bank"] is None else f"with its bank of {PUBLISHED_BANK}"
+        rows.append((f"mIoU in the paper, {settings}", points(content["published_mean_iou"])))
     return rows
 
 
@@ -122,6 +136,7 @@ def facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Images", f"{content['pictures']} counted, {len(content['unreadable'])} unreadable"),
         ("Model", f"{settings['model']['name']}, {settings['model']['dtype']}"),
         ("Regions", regions),
+        *([] if content["bank"] is None else [("Bank", _bank(content))]),
         (
             "Method",
             f"short side {method['resize_short']}, window {method['window']}, stride {method['stride']}, "
@@ -139,6 +154,14 @@ def facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Versions", ", ".join(f"{name} {version}" for name, version in content["versions"].items())),
         ("Time", f"{content['seconds']:.0f} s, {content['pictures_per_second']:.2f} images per second"),
     ]
+
+
+def _bank(content: Mapping[str, Any]) -> str:
+    bank, digest = content["bank"], content["settings"]["bank_sha256"]
+    values = ", ".join(bank["values"])
+    return (
+        f"{bank['folder'] or 'in memory'}, {bank['entries']:,} entries, values {values}, sha256 {digest[:16]}"
+    )
 
 
 def markdown(content: Mapping[str, Any]) -> str:

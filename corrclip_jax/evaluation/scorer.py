@@ -20,14 +20,17 @@ from corrclip_jax.evaluation.batch_counts import BatchCounts, counts_of, joined
 from corrclip_jax.evaluation.loading import Unreadable, padded_examples, read_example, read_sizes
 from corrclip_jax.inference.buckets import Batch, Size, plan_batches, plan_buckets
 from corrclip_jax.inference.label_runner import region_cap
+from corrclip_jax.inference.other_clips import Loaded, embed_in_all
 from corrclip_jax.inference.programs import BatchLimit, Piece, Programs
 from corrclip_jax.io.region_maps import count_regions
+from corrclip_jax.method.bank import Bank
+from corrclip_jax.method.bank_arrays import put_bank
+from corrclip_jax.method.checks import check_bank
 from corrclip_jax.method.segment import make_segment
 from corrclip_jax.regions.sources import SOURCES, can_find, find_regions
 from corrclip_jax.runtime import sharding
 from corrclip_jax.runtime.memory import exhausted
 from corrclip_jax.text.embedding import TextEmbedding
-from corrclip_jax.text.encode import embed_text
 
 FROM_DATASET = "truth"
 """In place of a source of regions: the data set's own region maps."""
@@ -54,6 +57,8 @@ class Scorer:
         *,
         regions: str = "sam2",
         batch_size: int | None = None,
+        bank: Bank | None = None,
+        others: Loaded | None = None,
     ):
         """Check the settings.
 
@@ -66,6 +71,8 @@ class Scorer:
           batch_size: images of similar size that run together, rounded up to a multiple of the devices; by default
             one a device on CPUs, else up to 16. It bounds memory and sets the speed, and changes no result beyond
             the last bits of a logit.
+          bank: of unlabelled images; its arrays may lie on disk. The devices share its rows.
+          others: the CLIPs of its further values, by name.
 
         Raises:
           ValueError: for settings that the model or the data set does not support.
@@ -77,6 +84,9 @@ class Scorer:
         self.params = params
         self._mesh = Mesh(np.array(devices), ("photos",))
         self._split = sharding.over_images(self._mesh)
+        if bank is not None:
+            check_bank(self.config, bank)
+        self.bank, self.others = bank, others or {}
         self._each = None if batch_size is None else -(-batch_size // len(devices))
 
     @cached_property
@@ -97,8 +107,13 @@ class Scorer:
     @cached_property
     def _text(self) -> TextEmbedding:
         """The class names, embedded and on the devices."""
-        text = embed_text(self.config, self.params, self.dataset.classes)
+        text = embed_in_all(self.config, self.params, self.others, self.dataset.classes)
         return sharding.put_params(text, self._mesh)
+
+    @cached_property
+    def _bank(self) -> dict[str, Bank]:
+        """The bank on the devices, as a keyword argument."""
+        return {} if self.bank is None else {"bank": put_bank(self.bank, self._mesh)}
 
     @cached_property
     def _plan(self) -> list[Batch]:
@@ -188,28 +203,47 @@ class Scorer:
             maps = jax.device_put(host.regions, self._split)
         else:
             caps["max_regions"] = SOURCES[self.config.regions.source].cap(self.config) - 1
-            maps = self._run("find", partial(_find, self.config), images, sizes)
+            find = self._divided(partial(_find, self.config))
+            maps = self.programs("find", lambda: find, self._text, images, sizes)
         outcomes = []
         for number, parts in enumerate(self.variants):
             config = with_fields(self.config, parts=parts, method=caps)
-            step = partial(_step, make_segment(config), len(self.dataset.classes), number == 0)
-            outcome = self._run(("step", parts, *caps.values()), step, images, labels, maps, sizes, distances)
+            key, make = ("step", parts, *caps.values()), partial(self._step, config, number == 0)
+            batch_of = images, labels, maps, sizes, distances
+            outcome = self.programs(key, make, self._text, *batch_of, **self._bank)
             outcomes.append(outcome if keep_labels else outcome._replace(labels=None))
         return outcomes
 
-    def _run(self, key: Any, function: Callable, *arrays: jax.Array) -> Any:
-        """Run a function of parameters, text and a batch's arrays on all devices."""
+    def _step(self, config: Config, whole: bool) -> Callable:
+        """The program that labels a batch and counts its pixels."""
+        segment = make_segment(config, mesh=self._mesh if self._mesh.size > 1 else None)
+        count = self._divided(partial(_count, len(self.dataset.classes), whole))
 
-        def make() -> Callable:
-            return sharding.sharded(function, self._mesh) if self._mesh.size > 1 else function
+        def step(
+            params: Any,
+            text: Any,
+            images: Any,
+            truth: Any,
+            regions: Any,
+            sizes: Any,
+            distances: Any,
+            **bank: Any,
+        ) -> _Outcome:
+            labels = segment(params, images, text, sizes=sizes, regions=regions, **bank).labels
+            return count((), (), labels, truth, distances)
 
-        return self.programs(key, make, self._text, *arrays)
+        return step
+
+    def _divided(self, function: Callable) -> Callable:
+        """A function of parameters, text and a batch's arrays, run by each device on its images."""
+        return sharding.sharded(function, self._mesh) if self._mesh.size > 1 else function
 
 
 class _Outcome(NamedTuple):
     """What one device counts of its images."""
 
     matrix: jax.Array
+    unscored: jax.Array
     areas: jax.Array | None
     boundary: jax.Array | None
     labels: jax.Array | None
@@ -220,22 +254,19 @@ def _find(config: Config, params: Any, text: Any, images: jax.Array, sizes: jax.
         return find_regions(config, params, images, sizes)[0]
 
 
-def _step(
-    segment: Callable,
+def _count(
     num_classes: int,
     whole: bool,
     params: Any,
     text: Any,
-    images: jax.Array,
+    labels: jax.Array,
     truth: jax.Array,
-    regions: jax.Array | None,
-    sizes: jax.Array,
-    distances: jax.Array | None,
+    distances: jax.Array,
 ) -> _Outcome:
-    labels = segment(params, images, text, sizes=sizes, regions=regions).labels
     count = partial(metrics.confusion, num_classes=num_classes)
+    unscored = metrics.unscored(labels, truth, num_classes)[None]
     if not whole:
-        return _Outcome(count(labels, truth)[None], None, None, None)
+        return _Outcome(count(labels, truth)[None], unscored, None, None, None)
 
     def one(image: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         labels, truth, distance = image
@@ -244,7 +275,7 @@ def _step(
 
     matrices, areas, boundary = jax.lax.map(one, (labels, truth, distances))
     total = partial(jnp.sum, axis=0, keepdims=True, dtype=jnp.uint32)
-    return _Outcome(total(matrices), areas, total(boundary), labels)
+    return _Outcome(total(matrices), unscored, areas, total(boundary), labels)
 
 
 def _checked(config: Config, params: Mapping[str, Any], regions: str, batch_size: int | None) -> Config:

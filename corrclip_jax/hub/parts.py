@@ -80,6 +80,29 @@ def assemble(
         return folder if is_complete(folder) else _assemble(folder, config, parts, region_part, report)
 
 
+def provide(name: str, one: Published, config: NetworkConfig | None, report: Report) -> Part:
+    """One network by itself, downloaded and converted where it is not here.
+
+    Args:
+      name: what the user asked for, for messages.
+      one: the published model.
+      config: its configuration; None to read it off its file.
+      report: takes a line of progress.
+
+    Raises:
+      FileNotFoundError, ConversionError, OSError: as `assemble`.
+    """
+    wanted = None if one.family in _TOLD_BY_FILES else config
+    place = part_place(one.key)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(place.parent / ".lock"):
+        if part := _made(one, wanted):
+            return part
+        (offer,) = _fetch_all(name, {one.family: one}, report).values()
+        vocabulary = _vocabulary(name, offer) if one.family == "clip" else None
+        return _convert(offer, wanted, vocabulary, report)
+
+
 def _assemble(
     folder: Path, config: Config, parts: Mapping[str, Published], region_part: str | None, report: Report
 ) -> Path:

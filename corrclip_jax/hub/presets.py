@@ -30,15 +30,12 @@ from corrclip_jax.conversion.published import preset_models, region_models
 from corrclip_jax.conversion.readers import SUFFIXES
 from corrclip_jax.conversion.rules import ConversionError
 from corrclip_jax.hub.download import vocabulary_here
+from corrclip_jax.hub.embedded import EMBEDDED, EMBEDDED_FOLDER, EMBEDDED_V2, V2_FIELDS
 from corrclip_jax.hub.home import model_place
 from corrclip_jax.hub.parts import assemble, is_complete
 from corrclip_jax.params.model_folder import DESCRIPTION, LazyParams, describe, read
 from corrclip_jax.params.structure import Params
 from corrclip_jax.runtime.environment import start_backend
-
-EMBEDDED = "tiny"
-"""The model that comes with the package: small networks trained on generated scenes (weights/tiny)."""
-EMBEDDED_FOLDER = Path(__file__).parents[1] / "weights" / EMBEDDED
 
 _L14 = CLIPConfig(
     embed_dim=768,
@@ -108,7 +105,10 @@ class Model(NamedTuple):
 def available_models() -> list[Model]:
     """The models that `load` knows by name, the embedded one first."""
     own = {"clip": "Tiny CLIP ViT/4", "dino": "Tiny DINO ViT/4", "sam2": "Tiny SAM 2"}
-    models = [Model(EMBEDDED, own, dict.fromkeys(own, "Apache-2.0"), is_complete(EMBEDDED_FOLDER), 0.0)]
+    licences = dict.fromkeys(own, "Apache-2.0")
+    models = [
+        Model(name, own, licences, is_complete(EMBEDDED_FOLDER), 0.0) for name in (EMBEDDED, EMBEDDED_V2)
+    ]
     for name in PRESETS:
         parts = preset_models(name)
         titles = {family: part.title for family, part in parts.items()}
@@ -123,10 +123,10 @@ def load(
 ) -> tuple[Config, Params]:
     """Configuration and parameters of a model: a name of `available_models`, or a folder.
 
-    "tiny" is part of the package. Other models are downloaded by name and converted at first use; sizes and
-    licences are printed before. A folder is a converted one, or holds checkpoints of published layout, which are
-    converted once. Downloads are kept in the cache of huggingface_hub, conversions in `weights_home()`; networks
-    that several models share are downloaded and converted once.
+    "tiny" and "tiny-v2" are part of the package. Other models are downloaded by name and converted at first use;
+    sizes and licences are printed before. A folder is a converted one, or holds checkpoints of published layout,
+    which are converted once. Downloads are kept in the cache of huggingface_hub, conversions in `weights_home()`;
+    networks that several models share are downloaded and converted once.
 
     Args:
       model: the name or the folder.
@@ -158,26 +158,32 @@ def load_lazily(model: str | Path, *, region_network: str | None = "all") -> tup
     _check_region_network(model, region_network)
     family = source_family(region_network) if region_network else None
     start_backend()
-    if model == EMBEDDED:
-        return _embedded(family)
+    if model in (EMBEDDED, EMBEDDED_V2):
+        return _embedded(str(model), family)
     if model in PRESETS:
         folder = _prepare_preset(str(model), region_network)
     elif Path(model).is_dir():
         folder = _prepare_folder(Path(model))
     else:
+        names = [EMBEDDED, EMBEDDED_V2, *PRESETS]
         raise ValueError(
-            f"model must be one of {', '.join([EMBEDDED, *PRESETS])}, or a folder that holds a converted model or "
-            f"checkpoints in published layout. Got {str(model)!r}.{did_you_mean(str(model), [EMBEDDED, *PRESETS])}"
+            f"model must be one of {', '.join(names)}, or a folder that holds a converted model or "
+            f"checkpoints in published layout. Got {str(model)!r}.{did_you_mean(str(model), names)}"
         )
     found = describe(folder, region_network=family)
     return found.config, LazyParams(found.trees, lambda: read(folder, region_network=family)[1])
+
+
+def as_embedded(config: Config, name: str) -> Config:
+    """The configuration of the embedded model under one of its names."""
+    return with_fields(config, **V2_FIELDS) if name == EMBEDDED_V2 else config
 
 
 def prepare(model: str, region_network: str | None = "all") -> Path:
     """Download and convert a model with a name ahead of time; `load` with the same arguments need only read.
 
     Args:
-      model: a name of `available_models`, but for the embedded one.
+      model: a name of `available_models`, but for the embedded ones.
       region_network: as for `load`.
 
     Returns:
@@ -207,8 +213,9 @@ def _check_region_network(model: str | Path, name: str | None) -> None:
         )
 
 
-def _embedded(region_network: str | None) -> tuple[Config, LazyParams]:
+def _embedded(name: str, region_network: str | None) -> tuple[Config, LazyParams]:
     config, trees, _ = _whole(describe, EMBEDDED_FOLDER)
+    config = as_embedded(config, name)
     if region_network != "all":
         config = select_regions(config, region_network)
     needed = {name: trees[name] for name in networks_of(config)}

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from corrclip_jax.config import Config, Dtype, with_fields
 from corrclip_jax.hub.presets import load
+from corrclip_jax.hub.single_networks import load_clip, load_network
 from corrclip_jax.inference.bank_build import BankBuild, Progress, build
 from corrclip_jax.inference.bank_features import BankFeatures
 from corrclip_jax.inference.settings import check_settings, with_settings
@@ -48,7 +49,7 @@ def build_bank(
       regions: a source of regions (`regions.sources.SOURCES`), or a folder of region maps of the photos' stems; by
         default the model's source.
       points: n for SAM's n x n grid of points.
-      others: further models, whose CLIPs make values of these names.
+      others: further CLIPs that make values of these names: published ones ("dfn-b16"), or those of models.
       dtype: the networks' compute type.
       restart: forget an interrupted build.
       distributed: share the images with the other processes of a `jax.distributed` cluster.
@@ -72,13 +73,16 @@ def build_bank(
     if source is not None:
         config = with_fields(config, regions={"source": source})
     if config.dino is None:
-        dino, weights = _loaded(DINO_MODEL, None)
-        config, params = with_fields(config, dino=dino.dino), {**params, "dino": weights["dino"]}
+        dino, weights = load_network(DINO_MODEL, "dino")
+        config, params = with_fields(config, dino=dino), {**params, "dino": weights}
     extractor = BankFeatures(
         config,
         params,
         regions=None if source == regions else Path(str(regions)),
-        others={name: _loaded(other, None) for name, other in (others or {}).items()},
+        others={
+            name: other if isinstance(other, tuple) else load_clip(_name(other))
+            for name, other in (others or {}).items()
+        },
     )
     listed = [images] if isinstance(images, str | os.PathLike) else list(images)
     return build([Path(path) for path in listed], Path(out), extractor, restart=restart, progress=progress)
@@ -87,4 +91,8 @@ def build_bank(
 def _loaded(model: Model, region_network: str | None) -> tuple[Config, Mapping[str, Any]]:
     if isinstance(model, tuple):
         return model
-    return load(model if isinstance(model, str) else Path(model), region_network=region_network)
+    return load(_name(model), region_network=region_network)
+
+
+def _name(model: str | os.PathLike) -> str | Path:
+    return model if isinstance(model, str) else Path(model)

@@ -21,6 +21,7 @@ from corrclip_jax.bank.unfinished import Entries, Plan, PlannedImage, Unfinished
 from corrclip_jax.inference.buckets import Batch, Bucket, Size
 from corrclip_jax.inference.photo_reading import read_photo_sizes
 from corrclip_jax.io.marks import file_mark
+from corrclip_jax.io.photo_files import is_hidden
 from corrclip_jax.runtime import distributed
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tiff"})
@@ -235,6 +236,8 @@ def _planned(images: Sequence[Path], out: Path, extractor: Extractor, tried: Set
 def bank_images(paths: Sequence[Path]) -> list[tuple[Path, str]]:
     """The images at paths, each as a folder and a path below it with "/"; of a file the folder is its own.
 
+    In folders, names that begin with "." are no images.
+
     Raises:
       FileNotFoundError: for a path that does not exist, or a folder without images.
     """
@@ -244,7 +247,7 @@ def bank_images(paths: Sequence[Path]) -> list[tuple[Path, str]]:
             inside = [
                 (path, file.relative_to(path).as_posix())
                 for file in sorted(path.rglob("*"))
-                if file.suffix.lower() in SUFFIXES and file.is_file()
+                if file.suffix.lower() in SUFFIXES and file.is_file() and not is_hidden(file, path)
             ]
         else:
             inside = [(path.parent, path.name)] if path.is_file() else []

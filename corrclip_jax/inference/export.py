@@ -1,7 +1,8 @@
 """Exported programs: `export` writes one for CPUs, GPUs and TPUs, `load_exported` runs it.
 
 An exported program is a model folder (see `params.model_folder`), so `load` reads it as well, with the
-lowered program (`program.bin`), the class names' embeddings (`text.npz`) and a description (`export.json`).
+lowered program (`program.bin`), the class names' embeddings (`text.npz`) and a description (`export.json`). A bank
+lies inside the program, or in its own folder, from where it is read when the program is loaded.
 """
 
 import json
@@ -15,8 +16,11 @@ import numpy as np
 from jaxtyping import Array
 
 from corrclip_jax.config import Config, families, networks_of, to_dict, with_fields
+from corrclip_jax.inference import exported_bank
+from corrclip_jax.inference.open_bank import BankLike, read_bank
 from corrclip_jax.io.files import atomic_folder
-from corrclip_jax.method.segment import Result, make_segment
+from corrclip_jax.method.bank import Bank
+from corrclip_jax.method.segment import Result, SupportedResult, make_segment
 from corrclip_jax.ops.cudnn_attention import EXPORT_CHECKS
 from corrclip_jax.params.model_folder import OWN_NAMES, read, write_description, write_network
 from corrclip_jax.runtime.environment import versions
@@ -39,6 +43,7 @@ class Exported(NamedTuple):
       config, params: the model, for instance for `embed_text` with other names.
       text: the embeddings of the exported classes.
       program: the compiled function.
+      bank: the bank that the program takes as an input; None without one, and where it is inside.
     """
 
     description: dict[str, Any]
@@ -46,6 +51,7 @@ class Exported(NamedTuple):
     params: dict[str, Any]
     text: TextEmbedding
     program: Any
+    bank: Bank | None = None
 
     def __call__(
         self,
@@ -53,8 +59,8 @@ class Exported(NamedTuple):
         *,
         regions: Array | np.ndarray | None = None,
         text_emb: TextEmbedding | None = None,
-    ) -> Result:
-        """Label images.
+    ) -> Result | SupportedResult:
+        """Label images; a program with a bank gives a `SupportedResult`.
 
         Args:
           images: uint8 [B, H0, W0, 3], of the exported shape.
@@ -82,7 +88,9 @@ class Exported(NamedTuple):
         if regions is not None:
             _check_array("regions", regions, inputs["regions"]["shape"], "an integer type")
             given = (jnp.asarray(regions, jnp.int32),)
-        return Result(*self.program(self.params, images, text.features, text.query_to_class, *given))
+        entries = [] if self.bank is None else jax.tree.leaves(self.bank)
+        found = self.program(self.params, images, text.features, text.query_to_class, entries, *given)
+        return _result(found)
 
 
 def export(
@@ -98,6 +106,8 @@ def export(
     given_regions: bool = False,
     platforms: Sequence[str] = PLATFORMS,
     overwrite: bool = False,
+    bank: BankLike | None = None,
+    bank_inside: bool = False,
 ) -> Path:
     """Write the program for images uint8 [batch, height, width, 3] with its weights, atomically.
 
@@ -117,12 +127,16 @@ def export(
       given_regions: the program takes region maps instead of finding regions.
       platforms: some of `PLATFORMS`.
       overwrite: write to a folder of other files, too. Those with other names than the program's are kept.
+      bank: a bank of unlabelled images, for a model of CorrCLIPv2: its folder, or a bank in memory. The program
+        takes it as an input, for which `load_exported` reads it.
+      bank_inside: write the bank into the program instead; for a bank of at most 1 GiB.
 
     Returns:
       The folder.
 
     Raises:
-      ValueError: for what `make_segment` refuses, and for an unknown platform.
+      ValueError: for what `make_segment` refuses, for an unknown platform, and for a bank that does not fit the
+        model or is too large to lie inside.
       FileExistsError: if `path` holds something else than an exported program, unless `overwrite`.
       OSError: if it cannot be written.
     """
@@ -139,7 +153,11 @@ def export(
     # A network that finds regions is optional where regions are given.
     config = with_fields(config, **{name: None for name in families("regions") if name not in params})
     filled = with_memory_defaults(config, _MEMORY, queries=text.features.shape[0], width=width)
-    program = _lower(filled, params, text, (batch, height, width), given_regions, platforms)
+    opened = None if bank is None else read_bank(bank, config, params)
+    if opened is not None and bank_inside:
+        opened = exported_bank.in_memory(opened)
+    lowering = _Lowering((batch, height, width), given_regions, tuple(platforms), opened, bank_inside)
+    program = _lower(filled, params, text, lowering)
     description = {
         "format": FORMAT,
         "config": to_dict(with_fields(filled, vocabulary=None)),
@@ -151,10 +169,11 @@ def export(
         },
         "results": {
             name: {"shape": list(aval.shape), "dtype": str(aval.dtype)}
-            for name, aval in zip(Result._fields, program.out_avals, strict=True)
+            for name, aval in _result(program.out_avals)._asdict().items()
         },
         "classes": None if classes is None else [list(names) for names in classes],
         "queries": text.features.shape[0],
+        "bank": None if opened is None else exported_bank.about(bank, opened, bank_inside),
         "versions": {
             **versions("python", "jax", "jaxlib", "flax", "numpy"),
             "calling_convention": program.calling_convention_version,
@@ -175,13 +194,18 @@ def export(
     return path
 
 
-def load_exported(path: str | Path) -> Exported:
+def load_exported(path: str | Path, *, bank: BankLike | None = None) -> Exported:
     """Read an exported program; it is compiled at its first call.
 
+    Args:
+      path: its folder.
+      bank: the bank, for a program that takes one: its folder, or a bank in memory, of as many entries as the one
+        that it was exported with. By default that one, from where it was.
+
     Raises:
-      FileNotFoundError: if the folder holds no exported program.
+      FileNotFoundError: if the folder holds no exported program, or there is no bank where it was.
       ValueError: if it is damaged, of a format that this version does not know, or not exported for the platform in
-        use.
+        use; for a bank that it does not take.
     """
     path = Path(path)
     if not (path / DESCRIPTION).is_file():
@@ -214,40 +238,53 @@ def load_exported(path: str | Path) -> Exported:
             )
     except Exception as error:  # flatbuffers and zip files fail in ways of their own
         raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}). Export it again.") from error
-    return Exported(description, config, params, text, jax.jit(program.call))
+    opened = exported_bank.opened(path, description.get("bank"), bank, config, params)
+    return Exported(description, config, params, text, jax.jit(program.call), opened)
+
+
+class _Lowering(NamedTuple):
+    """What a program is lowered for: B, H0, W0 of the images, and its bank, as an input or inside."""
+
+    shape: tuple[int, int, int]
+    given_regions: bool
+    platforms: tuple[str, ...]
+    bank: Bank | None
+    bank_inside: bool
 
 
 def _lower(
-    config: Config,
-    params: Mapping[str, Any],
-    text: TextEmbedding,
-    shape: tuple[int, int, int],
-    given_regions: bool,
-    platforms: Sequence[str],
+    config: Config, params: Mapping[str, Any], text: TextEmbedding, lowering: _Lowering
 ) -> jax.export.Exported:
     segment, classes = make_segment(config), text.num_classes
+    leaves, structure = jax.tree.flatten(lowering.bank)
 
     def program(
         params: Mapping[str, Any],
         images: jax.Array,
         features: jax.Array,
         query_to_class: jax.Array,
+        entries: list[jax.Array],
         regions: jax.Array | None = None,
     ) -> tuple[jax.Array, ...]:
-        return tuple(
-            segment(params, images, TextEmbedding(features, query_to_class, classes), regions=regions)
-        )
+        bank = jax.tree.unflatten(structure, leaves if lowering.bank_inside else entries)
+        text = TextEmbedding(features, query_to_class, classes)
+        return tuple(segment(params, images, text, regions=regions, bank=bank))
 
     inputs = [
         {name: params[name] for name in networks_of(config)},
-        jax.ShapeDtypeStruct((*shape, 3), jnp.uint8),
+        jax.ShapeDtypeStruct((*lowering.shape, 3), jnp.uint8),
         text.features,
         text.query_to_class,
-        *([jax.ShapeDtypeStruct(shape, jnp.int32)] if given_regions else []),
+        [] if lowering.bank_inside else leaves,
+        *([jax.ShapeDtypeStruct(lowering.shape, jnp.int32)] if lowering.given_regions else []),
     ]
     specs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs)
-    lower = jax.export.export(jax.jit(program), platforms=tuple(platforms), disabled_checks=EXPORT_CHECKS)
+    lower = jax.export.export(jax.jit(program), platforms=lowering.platforms, disabled_checks=EXPORT_CHECKS)
     return lower(*specs)
+
+
+def _result(found: Sequence[Any]) -> Result | SupportedResult:
+    return Result(*found) if len(found) == len(Result._fields) else SupportedResult(*found)
 
 
 def _check_array(name: str, array: Any, shape: list[int], dtype: str) -> None:

@@ -20,19 +20,18 @@ from corrclip_jax.config import Config, Dtype, RegionSource, source_family, with
 from corrclip_jax.hub.presets import load
 from corrclip_jax.inference import photo_reading
 from corrclip_jax.inference.label_runner import LabelRunner, OnStart, Outcome, Request
-from corrclip_jax.inference.open_bank import open_bank
+from corrclip_jax.inference.open_bank import BankLike, open_bank
+from corrclip_jax.inference.other_clips import OtherModel, embed_in_all, load_text_towers
 from corrclip_jax.inference.photo_regions import Regions
 from corrclip_jax.inference.region_runner import RegionRunner
 from corrclip_jax.inference.segmentation import Segmentation
 from corrclip_jax.inference.settings import check_settings, with_settings
 from corrclip_jax.io.photos import PhotoError, read_photo
 from corrclip_jax.io.region_maps import RegionError
-from corrclip_jax.method.bank import Bank
 from corrclip_jax.regions.sources import SOURCES, can_find, network_to_load
 from corrclip_jax.runtime.sharding import put_params
 from corrclip_jax.text.classes import normalise_classes
 from corrclip_jax.text.embedding import TextEmbedding, pad_queries, query_bucket
-from corrclip_jax.text.encode import embed_text
 
 Classes = Iterable[str | Iterable[str]]
 Photo = str | os.PathLike | Image.Image | np.ndarray
@@ -61,7 +60,8 @@ class Segmenter:
         points: int | None = None,
         background_threshold: float | None = None,
         assignments: Sequence[str] = (),
-        bank: str | os.PathLike[str] | Bank | None = None,
+        bank: BankLike | None = None,
+        others: Mapping[str, OtherModel] | None = None,
         mesh: Mesh | None = None,
         shard_params: bool = False,
         probability_points: int = 96,
@@ -79,6 +79,8 @@ class Segmenter:
           assignments: any fields of the configuration by text, as in "method.stride=56".
           bank: a bank of unlabelled images, for a model of CorrCLIPv2: its folder, or a bank in memory, made with
             the model's backbone and CLIP.
+          others: further CLIPs whose values the bank has, by the names of these values: a published one
+            ("dfn-b16"), or that of a model. Only their text towers are loaded.
           mesh: devices of this process, which share the photos of a list, and the bank.
           shard_params: each of these devices holds a part of the parameters instead of all.
           probability_points: `Segmentation.probabilities` has so many points along the longer side of a photo. A
@@ -115,7 +117,10 @@ class Segmenter:
             else put_params(dict(params), mesh, shard=shard_params)
         )
         self._texts: OrderedDict[tuple, TextEmbedding] = OrderedDict()
-        opened = None if bank is None else open_bank(bank, config, params, mesh)
+        self._others = load_text_towers(others)
+        if self._others and bank is None:
+            raise ValueError("others are further CLIPs of a bank's values: give bank= as well.")
+        opened = None if bank is None else open_bank(bank, config, params, self._others, mesh=mesh)
         self._runner = LabelRunner(config, self._params, mesh, opened, points=probability_points)
         self._region_runner: RegionRunner | None = None
 
@@ -127,7 +132,7 @@ class Segmenter:
         """
         key = tuple(tuple(names) for names in normalise_classes(classes))
         if key not in self._texts:
-            text = embed_text(self.config, self._params, key)
+            text = embed_in_all(self.config, self._params, self._others, key)
             self._texts[key] = pad_queries(text, query_bucket(text.features.shape[0]))
         self._texts.move_to_end(key)
         while len(self._texts) > _KEPT_VOCABULARIES:

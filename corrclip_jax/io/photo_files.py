@@ -94,6 +94,15 @@ def survey_photos(
     return found
 
 
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Whether a path below a folder has a name with "." in front, as the companion files of macOS ("._a.jpg").
+
+    >>> is_hidden(Path("photos/.thumbnails/a.jpg"), Path("photos"))
+    True
+    """
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
 class _Survey:
     """The state of `survey_photos`: photos by their real paths, and the own files of each folder."""
 
@@ -138,7 +147,7 @@ class _Survey:
             found.problems.append(f"The folder {folder} cannot be read: {error.strerror or error}.")
             return
         for entry in entries:
-            if entry.name.startswith("."):
+            if is_hidden(entry, folder):
                 continue
             try:
                 is_folder, is_file = entry.is_dir(), entry.is_file()

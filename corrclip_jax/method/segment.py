@@ -98,8 +98,9 @@ def make_segment(
         each image (see `class_probabilities`).
 
     Returns:
-      The function, which returns a `Result`, with a bank a `SupportedResult`; with `probability_points` a pair of
-      it and the probabilities, float16 [B, K, n, n], n at most the points and the images' sides.
+      The function, which returns a `Result`, with a bank (and `config.parts.support`) a `SupportedResult`; with
+      `probability_points` a pair of it and the probabilities, float16 [B, K, n, n], n at most the points and the
+      images' sides.
 
     Raises:
       ValueError: by either function, for a configuration, parameters or arrays that do not fit, at trace time.
@@ -119,7 +120,7 @@ def make_segment(
             if config.method.similarity_of != "window":
                 whole = whole_images(config, params, images, sizes, windows.resized(len(images)))
             features = image_features(config, params, images, regions, cap, windows, whole)
-            if bank is not None and whole is not None:
+            if bank is not None and whole is not None and config.parts.support:
                 inside = windows.fill_outside(regions)
                 support = region_support(whole, inside, cap, bank, text, config.method, axes)
             arrays = config, features, text, regions, cap, windows

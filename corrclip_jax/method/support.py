@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from corrclip_jax.config import MethodConfig
 from corrclip_jax.method import bank as banks
@@ -19,8 +19,8 @@ from corrclip_jax.method.whole_image import WholeImages, region_means
 from corrclip_jax.ops import resize
 from corrclip_jax.text.embedding import TextEmbedding
 
-# Regions that are looked up together.
-_REGIONS = 64
+REGIONS_AT_ONCE = 64
+"""Regions that are looked up together."""
 
 
 class Support(NamedTuple):
@@ -63,12 +63,19 @@ def region_support(
       method: the numbers of the method.
       axes: the mesh axes over which the bank is divided.
     """
+    queries, there = region_queries(whole, regions, cap)
+    found = _look_up(queries.reshape(-1, queries.shape[-1]), there.reshape(-1), bank, text, method, axes)
+    return jax.tree.map(lambda x: x.reshape(*there.shape, *x.shape[1:]), found)
+
+
+def region_queries(
+    whole: WholeImages, regions: Int[Array, "B H0 W0"], cap: int
+) -> tuple[Float[Array, "B R C"], Bool[Array, "B R"]]:
+    """What the regions of images are looked up by, of unit length, and which regions there are."""
     means, there = jax.lax.map(
         lambda args: region_means(args[0], compact(args[1], cap), cap), (whole, regions)
     )
-    queries = normalise(means.reshape(-1, means.shape[-1]))
-    found = _look_up(queries, there.reshape(-1), bank, text, method, axes)
-    return jax.tree.map(lambda x: x.reshape(*there.shape, *x.shape[1:]), found)
+    return normalise(means), there
 
 
 def _look_up(
@@ -76,7 +83,7 @@ def _look_up(
 ) -> Support:
     """Support of the queries that are there, some at a time: those that are not cost nothing."""
     count = len(queries)
-    at_once = min(_REGIONS, count)
+    at_once = min(REGIONS_AT_ONCE, count)
     order = jnp.argsort(~there, stable=True)
     total = there.sum()
     if axes is not None:  # all devices take part in every look-up
@@ -109,6 +116,18 @@ def support_of(
 ) -> Support:
     """What the nearest entries of a bank say about regions with the given unit-length features."""
     ids, scores = banks.search(bank, queries, method.neighbours, axes=axes)
+    return said_by(ids, scores, bank, text, method, axes)
+
+
+def said_by(
+    ids: Int[Array, "R k"],
+    scores: Float[Array, "R k"],
+    bank: Bank,
+    text: TextEmbedding,
+    method: MethodConfig,
+    axes: tuple[str, ...] | None = None,
+) -> Support:
+    """What the entries that a search found say about their regions."""
     logits = []
     for name, values in bank.values.items():
         supports, supported = banks.support(values, ids, axes=axes)

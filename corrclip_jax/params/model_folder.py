@@ -265,21 +265,28 @@ def read_model(path: str | Path, *, region_network: str | None = "all") -> Model
         network.
     """
     config, trees, sources = describe(path, region_network=region_network)
-    device = jnp.zeros(()).sharding  # the default one, however it was set; where there is none, JAX says why
-    params = {}
-    for name, tree in trees.items():
-        try:
-            params[name] = _read_network(tree, device)
-        except (jax.errors.JaxRuntimeError, MemoryError):
-            raise  # the device's trouble, not the file's
-        except Exception as error:  # Orbax raises nothing narrower for a damaged file
-            reason = str(error).split("\n")[0].split(". See full")[0]
-            raise ValueError(f"{tree} is damaged or missing ({reason}). Convert the model again.") from error
+    params = {name: read_tree(tree) for name, tree in trees.items()}
     check_params(config, params)
     return Model(config, params, sources)
 
 
-def _read_network(path: Path, device: jax.sharding.Sharding) -> Params:
+def read_tree(path: Path, subtree: str | None = None) -> Params:
+    """The parameters of one network (`write_network`), or those below one name of it, under that name.
+
+    Raises:
+      ValueError: if they are damaged or missing.
+    """
+    device = jnp.zeros(()).sharding  # the default one, however it was set; where there is none, JAX says why
+    try:
+        return _read_network(path, device, subtree)
+    except (jax.errors.JaxRuntimeError, MemoryError):
+        raise  # the device's trouble, not the file's
+    except Exception as error:  # Orbax raises nothing narrower for a damaged file
+        reason = str(error).split("\n")[0].split(". See full")[0]
+        raise ValueError(f"{path} is damaged or missing ({reason}). Convert the model again.") from error
+
+
+def _read_network(path: Path, device: jax.sharding.Sharding, subtree: str | None) -> Params:
     import orbax.checkpoint as ocp
 
     if not path.is_dir():
@@ -287,11 +294,13 @@ def _read_network(path: Path, device: jax.sharding.Sharding) -> Params:
     with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         if (metadata := checkpointer.metadata(path).item_metadata) is None:
             raise ValueError("its metadata cannot be read")
+        wanted = metadata.tree if subtree is None else {subtree: metadata.tree[subtree]}
         # Restored as JAX arrays, since NumPy arrays would be copied again to the device.
         arguments = jax.tree.map(
-            lambda _: ocp.ArrayRestoreArgs(restore_type=jax.Array, sharding=device), metadata.tree
+            lambda _: ocp.ArrayRestoreArgs(restore_type=jax.Array, sharding=device), wanted
         )
-        return checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=arguments))
+        part = {} if subtree is None else {"item": wanted, "partial_restore": True}
+        return checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=arguments, **part))
 
 
 @contextmanager

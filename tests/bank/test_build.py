@@ -15,7 +15,7 @@ from tests_shared import GOLDENS_V2
 
 from corrclip_jax.bank.errors import BankError
 from corrclip_jax.bank.folder import load_bank, read_description, read_images
-from corrclip_jax.inference.bank_build import build
+from corrclip_jax.inference.bank_build import bank_images, build
 
 PROGRAM = Path(__file__).parents[1] / "bank_process.py"
 
@@ -122,6 +122,13 @@ def test_an_interrupted_build_goes_on_with_its_own_settings_or_is_forgotten(tmp_
     with pytest.raises(BankError, match=r"1 images changed since .*b.png"):
         build(*args, FakeExtractor())
     assert build(*args, FakeExtractor("radio"), restart=True).description.backbone.name == "radio"
+
+
+def test_companion_files_of_macos_are_no_images(tmp_path):
+    for name in ("a.jpg", "._a.jpg", "b/c.png", "b/._c.png", ".thumbnails/a.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert [name for _, name in bank_images([tmp_path])] == ["a.jpg", "b/c.png"]
 
 
 def test_folders_without_images_and_no_folders_are_named(tmp_path):

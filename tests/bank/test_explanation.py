@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from bank_process import FakeExtractor
+from command_line import corrclip
 from PIL import Image
 
 from corrclip_jax.inference.bank_build import build
@@ -53,6 +54,38 @@ def test_regions_are_explained_by_their_neighbours(bank):
     assert "<cat>" not in text
     assert text.count("not at hand") == 1
     assert text.count("<section>") == 2
+
+
+def test_the_command_writes_a_page_and_refuses_what_it_cannot_explain(bank, tmp_path, monkeypatch):
+    support = RegionSupport(np.array([0, 4], np.int32), np.array([[2, 0], [4, 1]], np.int32),
+                            np.full((2, 2), 0.5, np.float32), np.eye(2, 3, dtype=np.float32))  # fmt: skip
+    given = []
+
+    class Fake:
+        def __init__(self, model, **options):
+            given.append(options)
+
+        def __call__(self, photo, classes, *, regions):
+            return segmentation(support)
+
+    monkeypatch.setattr("corrclip_jax.inference.segmenter.Segmenter", Fake)
+    arguments = [
+        "explain",
+        tmp_path / "images" / "a.png",
+        "-c",
+        "sky; cloud, <cat>",
+        "--out",
+        tmp_path / "out",
+    ]
+    found = corrclip(*arguments, "--bank", bank, "--also", "dfn=dfn-b16")
+    assert found.exit_code == 0, found.output
+    assert "2 regions explained" in found.stderr
+    assert (given[0]["bank"], given[0]["others"]) == (bank, {"dfn": "dfn-b16"})
+    assert (tmp_path / "out" / "a.html").read_text("utf-8").count("<section>") == 2
+    for more, message in (([], "--bank is missing"), (["--bank", tmp_path], "holds no bank.json")):
+        refused = corrclip(*arguments, *more)
+        assert refused.exit_code == 2
+        assert message in refused.stderr
 
 
 def test_a_photo_without_a_bank_has_no_explanation(bank):

@@ -11,18 +11,19 @@ import pytest
 from command_line import assert_refused, corrclip
 from rich.console import Console
 from sam2_models import SMALL
-from small_models import small_config, small_model
+from small_models import small_config, small_model, small_params, small_v2
 
 from corrclip_jax.bench import against_torch as module
 from corrclip_jax.bench import measure as measuring
 from corrclip_jax.bench.clock import matmul_rate
 from corrclip_jax.bench.measure import measure
-from corrclip_jax.bench.stages import draw_photos, draw_text, split_stages
+from corrclip_jax.bench.stages import draw_bank, draw_photos, draw_text, split_stages
 from corrclip_jax.cli.commands import bench
 from corrclip_jax.cli.runs.bench_tables import against_torch_table
 from corrclip_jax.config import with_fields
 from corrclip_jax.method.branches import window_step
 from corrclip_jax.method.correlation import normalise
+from corrclip_jax.method.segment import make_segment
 from corrclip_jax.params.structure import check_params, init_params
 from corrclip_jax.regions.sources import find_regions
 
@@ -57,6 +58,30 @@ def test_the_stages_in_turn_are_the_window_step(params):
     whole = jax.jit(partial(window_step, config, cap=2 * 2 + 2))(params, pixels, ids)
     np.testing.assert_allclose(outputs["CLIP"], normalise(whole.features), atol=1e-5)
     assert outputs["labels"].labels.shape == (2, 60, 90)
+
+
+@pytest.mark.slow
+def test_the_stages_of_a_bank_lead_to_the_labels_of_the_whole_program():
+    config = small_v2(with_fields(small_config(), sam2=None, regions={"source": "none"}))
+    params, images, text = small_params(config), draw_photos(2, 60, 90), draw_text(5, 16)
+    bank = draw_bank(300, config)
+    stages = {stage.name: stage for stage in split_stages(config, params, images, text, bank)}
+    assert list(stages) == [
+        "RADIO",
+        "correlation",
+        "CLIP",
+        "features of regions",
+        "search",
+        "support",
+        "labels",
+    ]
+    assert stages["search"].times == stages["support"].times == 1
+    whole = jax.jit(make_segment(config))(params, images, text, bank=bank)
+    ids, _ = stages["search"].function(*stages["search"].arguments)
+    np.testing.assert_array_equal(ids[:2], whole.neighbours[:, 0])
+    support = stages["support"].function(*stages["support"].arguments)
+    np.testing.assert_allclose(support.logits[:2], whole.support[:, 0], atol=1e-5)
+    np.testing.assert_allclose(stages["labels"].arguments[3].logits, whole.support, atol=1e-5)
 
 
 @pytest.mark.parametrize(("chunk", "times"), [(1, 6), (4, 1.5), (64, 1)])

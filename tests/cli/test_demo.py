@@ -76,6 +76,7 @@ def test_the_embedded_model_is_better_with_the_method_than_without(tmp_path):
         (("--classes", "red star, , grass"), "class 2 has an empty name"),
         (("--scenes", "9"), "--scenes"),
         (("--out", __file__), "Cannot write"),
+        (("--bank",), "--bank is for the embedded model"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_loaded(tmp_path, arguments, message):

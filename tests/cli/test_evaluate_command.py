@@ -136,9 +136,9 @@ def test_unreadable_images_are_named_and_left_out_and_tried_again(invoke, tmp_pa
 
 def test_the_ablation_is_printed_and_written(invoke, tmp_path, monkeypatch):
     # A dozen programs take minutes to compile: in the method's place, a pixel's class is one of its colours.
-    def make_segment(config):
+    def make_segment(config, mesh=None):
         channel = sum(dataclasses.astuple(config.parts)) % 3
-        return lambda params, images, text, sizes, regions: SimpleNamespace(
+        return lambda params, images, text, sizes, regions, bank=None: SimpleNamespace(
             labels=images[..., channel].astype(jnp.int32) % len(NAMES)
         )
 
@@ -171,8 +171,8 @@ def test_the_list_shows_every_benchmark(invoke):
 def networkless(monkeypatch):
     """In the method's place, a pixel's class is its red modulo the classes."""
 
-    def make_segment(config):
-        return lambda params, images, text, sizes, regions: SimpleNamespace(
+    def make_segment(config, mesh=None):
+        return lambda params, images, text, sizes, regions, bank=None: SimpleNamespace(
             labels=images[..., 0].astype(jnp.int32) % 2
         )
 
@@ -270,6 +270,10 @@ def test_corrected_labels_are_named_and_how_to_go_on(invoke, networkless, tmp_pa
         (("--labels", "photos", "-c", "cat"), "give the folder of your own photos"),
         (("photos", "--labels", "truth"), "give the folder of your own photos, --labels and --classes-file"),
         ((".",), r"For the photos in ., give --labels and --classes-file"),
+        (
+            ("scenes", "--bank", "nowhere"),
+            "--bank must be the folder of a bank, or tiny. nowhere holds no bank",
+        ),
         (("vok21",), "Did you mean voc21?"),
         (("scenes", "--set", "method.strid=1"), "Did you mean stride?"),
         (("scenes", "--set", "clip.text.width=1"), "follows from the weights"),
@@ -280,7 +284,7 @@ def test_corrected_labels_are_named_and_how_to_go_on(invoke, networkless, tmp_pa
         (("scenes", "--regions", "nowhere"), "'nowhere' is no folder"),
         (("scenes", "--count", "500"), "has 1 to 200 images to take. Got 500"),
         (("scenes", "--split", "train"), "the scenes have the splits val, unseen"),
-        (("scenes", "--model", "vit-x"), "model must be one of tiny, vit-b"),
+        (("scenes", "--model", "vit-x"), "model must be one of tiny, tiny-v2, vit-b"),
     ],
 )
 def test_what_cannot_be_is_refused(invoke, arguments, message, tmp_path, monkeypatch):

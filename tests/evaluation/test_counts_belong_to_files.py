@@ -1,5 +1,6 @@
 """Counts on disk belong to exactly the photos, labels, region maps and options that they were made with."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from evaluation_process import NAMES, Bench
 from PIL import Image
+from small_models import small_bank, small_config, small_params, small_v2, write_vocabulary
 
 import corrclip_jax
 from corrclip_jax.datasets.dataset import Dataset, Example
@@ -35,8 +37,8 @@ def model(tmp_path_factory):
 def networkless(monkeypatch):
     """In the method's place: a pixel's class is its red modulo the classes."""
 
-    def make_segment(config):
-        return lambda params, images, text, sizes, regions: SimpleNamespace(
+    def make_segment(config, mesh=None):
+        return lambda params, images, text, sizes, regions, bank=None: SimpleNamespace(
             labels=images[..., 0].astype(jnp.int32) % len(NAMES)
         )
 
@@ -255,3 +257,19 @@ def test_names_of_any_bytes_and_any_length_are_counted_and_reported(run, tmp_pat
     assert set(content["picture_mean_iou"]) == set(names[1:])
     assert next(iter(found.unreadable.values())).startswith(str(tmp_path / f"truth/{names[0]}.bmp"))
     assert run(predictions=True).before == 2
+
+
+def test_counts_of_another_bank_are_not_resumed_and_the_report_names_it(run, tmp_path):
+    config = small_v2(small_config(write_vocabulary(tmp_path), sam2=False))
+    model, bank = (config, small_params(config)), small_bank(config)
+    found = run(model=model, bank=bank)
+    assert found.report["bank"] == {"folder": None, "entries": 40, "values": ["main"]}
+    assert "in memory, 40 entries, values main, sha256 " in (tmp_path / "out/report.md").read_text()
+    assert run(model=model, bank=jax.tree.map(np.asarray, bank)).before == COUNT
+    values = bank.values["main"]
+    other = dataclasses.replace(bank, values={"main": values.at[7, 3].set(values[7, 3] + 0.25)})
+    for changed in (other, None):
+        with pytest.raises(StateError, match="bank_sha256: was"):
+            run(model=model, bank=changed)
+    with pytest.raises(ValueError, match="a bank needs features of whole images"):
+        run(bank=bank)

@@ -50,9 +50,9 @@ def small(tmp_path):
 def towerless(monkeypatch):
     """The method replaced: a pixel's class is its red modulo the classes, without the map correction its green."""
 
-    def make_segment(config):
+    def make_segment(config, mesh=None):
         channel = 0 if config.parts.correction else 1
-        return lambda params, images, text, sizes, regions: SimpleNamespace(
+        return lambda params, images, text, sizes, regions, bank=None: SimpleNamespace(
             labels=images[..., channel].astype(jnp.int32) % len(NAMES)
         )
 
@@ -186,7 +186,7 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved_and_counts_the_same(smal
     """No batch is counted twice, and none goes to another batch of counts than it was planned for."""
     real, tried = module.make_segment, []
 
-    def make_segment(config):
+    def make_segment(config, mesh=None):
         def limited(params, images, text, sizes, regions):
             tried.append(len(images))
             if len(images) > 1:
@@ -229,7 +229,7 @@ def test_an_image_that_does_not_fit_the_memory_alone_is_named_and_the_others_cou
 
 
 def test_a_device_that_fails_otherwise_is_an_error(small, monkeypatch):
-    def make_segment(config):
+    def make_segment(config, mesh=None):
         def broken(*arguments, **options):
             raise jax.errors.JaxRuntimeError("INTERNAL: the device is lost")
 
@@ -274,12 +274,21 @@ def test_the_ablation_goes_from_plain_clip_to_the_whole():
         "plain CLIP", "+ scope", "+ value", "+ merging", "+ spatial", "+ semantic", "+ correction",
     ]  # fmt: skip
     on = [sum(dataclasses.asdict(parts).values()) for parts in upon.values()]
-    assert on == [0, 1, 2, 3, 4, 5, 6]
+    assert on == [1, 2, 3, 4, 5, 6, 7]  # support is on, which asks no bank where there is none
     for before, after in itertools.pairwise(upon.values()):
         assert all(
             now >= then
             for then, now in zip(dataclasses.astuple(before), dataclasses.astuple(after), strict=True)
         )
-    assert all(sum(dataclasses.asdict(parts).values()) == 5 for parts in without.values())
+    assert all(sum(dataclasses.asdict(parts).values()) == 6 for parts in without.values())
     assert not without["without merging"].merging
     assert without["without correction"] == upon["+ semantic"]
+
+
+def test_the_ablation_of_a_model_leaves_off_what_it_does_without_and_takes_support_from_a_bank():
+    parts = PartsConfig(merging=False)
+    upon, without = ablation(parts, bank=True)
+    assert list(upon)[-2:] == ["+ correction", "+ support"]
+    assert upon["+ support"] == parts
+    assert without["without support"] == upon["+ correction"]
+    assert not any(variant.merging for variant in [*upon.values(), *without.values()])

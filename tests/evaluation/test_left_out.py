@@ -23,7 +23,17 @@ def counted(*maps, classes=CLASSES, ignored=(255,)):
         true = np.array([(labels == k).sum() for k in range(len(classes))])
         matrix = np.pad(np.diag(true), ((0, 0), (0, 1))).astype(np.uint32)
         areas = np.stack([true, true, true]).astype(np.uint32)
-        counts.add(BatchCounts((index,), matrix[None], areas[None], areas, labels.size, None))
+        counts.add(
+            BatchCounts(
+                (index,),
+                matrix[None],
+                np.zeros((1, len(classes)), int),
+                areas[None],
+                areas,
+                labels.size,
+                None,
+            )
+        )
     return data, counts
 
 
@@ -79,3 +89,16 @@ def test_the_facts_are_in_every_report():
         "share_of_pixels": 0.25, "numbers": [255], "classes": ["sky"], "images": [],
     }  # fmt: skip
     assert "25.0 % of the pixels are left out (255)." in report.markdown(content)
+
+
+def test_large_vocabularies_are_also_scored_by_the_papers_rule_which_ignores_the_class_255():
+    classes = tuple((str(number),) for number in range(300))
+    maps = np.array([[3, 3], [255, 255]]), np.array([[3, 7], [7, 65535]])
+    data, counts = counted(*maps, classes=classes, ignored=(65535,))
+    counts.unscored[0, 3] = 1  # the pixel without class was taken for class 3
+    content = report.build(data, counts, {}, None, {})
+    assert content["mean_iou"] == 1
+    # 3: three of four; 7: all; 255 is nowhere true any more, and predicted at no other pixel.
+    assert content["mmsegmentation_mean_iou"] == pytest.approx((3 / 4 + 1) / 2)
+    data, counts = counted(*maps, classes=classes, ignored=(255,))
+    assert report.build(data, counts, {}, None, {})["mmsegmentation_mean_iou"] is None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from corrclip_jax.evaluation import metrics
-from corrclip_jax.evaluation.metrics import confusion
+from corrclip_jax.evaluation.metrics import confusion, unscored
 
 CLASSES = 5
 
@@ -176,3 +176,9 @@ def test_boundaries_are_those_of_each_class_eroded_alone(size, seed):
         np.testing.assert_array_equal(np.asarray(areas), wanted)
     if size != (7, 9):
         assert 0 < wanted[0].sum() < wanted[1].sum() < labels.size
+
+
+def test_predictions_where_the_truth_is_no_class_are_counted_by_class():
+    labels, truth = jnp.array([[0, 2, 2], [1, -1, 2]]), jnp.array([[0, -1, 65535], [1, -1, 2]])
+    assert unscored(labels, truth, CLASSES)[:3].tolist() == [0, 0, 2]
+    assert int(unscored(labels, truth, CLASSES).sum()) == 2

@@ -149,7 +149,7 @@ def test_a_dataset_with_regions_of_its_own(bench):
         ({"dataset": "scenes", "save_every": 0}, "save_every must be 1 or more"),
         ({"dataset": "scenes", "points": 0}, "points must be 1 or more"),
         ({"dataset": "scenes", "background_threshold": 2.0}, "is a probability"),
-        ({"dataset": "scenes", "model": "vit-x"}, "model must be one of tiny, vit-b"),
+        ({"dataset": "scenes", "model": "vit-x"}, "model must be one of tiny, tiny-v2, vit-b"),
     ],
 )
 def test_what_is_refused(options, message):

@@ -5,7 +5,7 @@ import pytest
 from corrclip_jax.config import PartsConfig
 from corrclip_jax.evaluation import metrics
 from corrclip_jax.evaluation.evaluate import evaluate
-from corrclip_jax.hub.presets import EMBEDDED, EMBEDDED_FOLDER
+from corrclip_jax.hub.embedded import EMBEDDED, EMBEDDED_FOLDER
 
 # What `corrclip evaluate scenes --count 24` prints as mIoU. A change that moves it by a point or more has changed
 # the method or the scenes; after one that is meant to, and after a training, write the new value here.

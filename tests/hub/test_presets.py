@@ -19,8 +19,9 @@ from corrclip_jax.hub import home as place_of_weights
 from corrclip_jax.hub import parts as parts_module
 from corrclip_jax.hub import presets
 from corrclip_jax.hub.download import readable
+from corrclip_jax.hub.embedded import EMBEDDED_FOLDER
 from corrclip_jax.hub.home import weights_home
-from corrclip_jax.hub.presets import EMBEDDED_FOLDER, PRESETS, available_models, load
+from corrclip_jax.hub.presets import PRESETS, available_models, load
 from corrclip_jax.params.structure import expected_params
 
 README = Path(__file__).parents[2] / "README.md"
@@ -112,7 +113,7 @@ def test_folders_of_one_name_do_not_share_a_conversion(home, tmp_path):
 def test_what_is_no_model_is_told(home, tmp_path):
     with pytest.raises(
         ValueError,
-        match=r"one of tiny, vit-b, vit-l, vit-h, open-b, fast-b, v2-b, v2-l, v2-open, or a folder.*Got 'vit-x'",
+        match=r"one of tiny, tiny-v2, vit-b, vit-l, .*, v2-open, or a folder.*Got 'vit-x'",
     ):
         load("vit-x")
     with pytest.raises(ConversionError, match="neither a converted model"):
@@ -179,7 +180,8 @@ def test_models_for_business_have_no_licence_that_forbids_it():
 
 def test_models_are_listed_with_their_licences(home):
     models = {model.name: model for model in available_models()}
-    assert list(models) == ["tiny", "vit-b", "vit-l", "vit-h", "open-b", "fast-b", "v2-b", "v2-l", "v2-open"]
+    names = ["tiny", "tiny-v2", "vit-b", "vit-l", "vit-h", "open-b", "fast-b", "v2-b", "v2-l", "v2-open"]
+    assert list(models) == names
     assert models["tiny"].converted
     assert set(models["tiny"].licences.values()) == {"Apache-2.0"}
     assert models["vit-b"].licences == {"clip": "CC-BY-NC-4.0", "dino": "Apache-2.0", "sam2": "Apache-2.0"}
@@ -206,7 +208,7 @@ def test_files_placed_by_hand_are_converted_once(home, small_preset, monkeypatch
     config, _ = load(small_preset)
     assert (config.name, config.clip, config.dino) == ("vit-b", CLIP, DINO)
     assert "licence CC-BY-NC-4.0 (no commercial use)" in capfd.readouterr().err
-    assert {model.name for model in available_models() if model.converted} == {"tiny", "vit-b"}
+    assert {model.name for model in available_models() if model.converted} == {"tiny", "tiny-v2", "vit-b"}
     monkeypatch.setattr(parts_module, "convert_part", lambda *args, **options: pytest.fail("converted again"))
     assert load(small_preset)[0] == config
 

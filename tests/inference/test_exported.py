@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from command_line import corrclip
-from small_models import small_config, small_model
+from small_models import small_bank, small_config, small_model, small_params, small_v2
 
 from corrclip_jax import embed_text, export, load, load_exported
 from corrclip_jax.config import from_dict, with_fields
@@ -212,6 +212,32 @@ def test_nothing_else_is_overwritten(tmp_path, params):
         )
 
 
+@pytest.mark.slow
+def test_a_bank_is_an_input_of_the_program_or_lies_inside(tmp_path):
+    config = small_v2(with_fields(small_config(), sam2=None, method={"resize_short": 112, "stride": 112}))
+    params, bank, (height, width) = small_params(config), small_bank(config), SIZE
+    made = {"height": height, "width": width, "given_regions": True, "bank": bank}
+    arguments = config, params, some_text()
+    export(tmp_path / "input", *arguments, **made)
+    export(tmp_path / "inside", *arguments, **made, bank_inside=True)
+    images, regions = pictures(), region_maps()
+    wanted = jax.jit(make_segment(config))(params, images, some_text(), regions=regions, bank=bank)
+    inside, outside = load_exported(tmp_path / "inside"), load_exported(tmp_path / "input", bank=bank)
+    assert outside.description["platforms"] == ["cpu", "cuda", "tpu"]
+    assert list(outside.description["results"])[3:] == ["neighbours", "similarities", "support"]
+    for exported in (inside, outside):
+        got = exported(images, regions=regions)
+        np.testing.assert_array_equal(got.labels, wanted.labels)
+        np.testing.assert_array_equal(got.neighbours, wanted.neighbours)
+    assert (np.asarray(wanted.neighbours) >= 0).any()
+    with pytest.raises(ValueError, match="was exported with a bank in memory"):
+        load_exported(tmp_path / "input")
+    with pytest.raises(ValueError, match="takes no bank: it was exported with one inside"):
+        load_exported(tmp_path / "inside", bank=bank)
+    with pytest.raises(ValueError, match="takes a bank of 40 entries"):
+        load_exported(tmp_path / "input", bank=small_bank(config, 41))
+
+
 def test_the_command_refuses_what_it_cannot_do(tmp_path):
     def refused(*arguments):
         done = corrclip("export", "--out", tmp_path / "out", *arguments)
@@ -219,6 +245,8 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path):
         return done.stderr
 
     assert "Name the classes" in refused()
+    assert "--bank-inside needs a bank" in refused("-c", "cat", "--bank-inside")
+    assert "--bank must be the folder of a bank" in refused("-c", "cat", "--bank", tmp_path)
     assert "--size must be width x height" in refused("-c", "cat", "--size", "big")
     model = small_model(tmp_path, sam2=False)
     assert "no SAM 2 to find regions with" in refused("-c", "cat", "-m", model, "--size", "90x60")

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from corrclip_jax.cli.shared.console import FAILED, UsageError, complain, messages, result_as_json, results
-from corrclip_jax.cli.shared.options import ModelOption, OptionalDtypeOption, PointsOption
+from corrclip_jax.cli.shared.options import ModelOption, OptionalDtypeOption, PointsOption, by_name
 
 if TYPE_CHECKING:
     from corrclip_jax.inference.bank_build import BankBuild
@@ -78,7 +78,8 @@ OthersOption = Annotated[
     typer.Option(
         "--also",
         metavar="NAME=MODEL",
-        help="A further model whose CLIP makes values of this name; may be repeated.",
+        help="A further CLIP that makes values of this name: a published one (dfn-b16), or that of a model; may be "
+        "repeated.",
         show_default=False,
     ),
 ]
@@ -182,7 +183,7 @@ def import_(
     backbones = [name for name, family in FAMILIES.items() if family.role == "similarity"]
     if backbone not in backbones:
         raise UsageError(f"--backbone must be one of {', '.join(backbones)}. Got {backbone!r}.")
-    stores, clips = _by_name("--values", values), _by_name("--clip", clip)
+    stores, clips = by_name("--values", values), by_name("--clip", clip)
     if stores.keys() != clips.keys():
         given = f"{', '.join(stores)}; {', '.join(clips)}"
         raise UsageError(f"--values and --clip must name the same CLIPs. Got {given}.")
@@ -235,7 +236,7 @@ def _run(
             model,
             regions=regions,
             points=points,
-            others=_by_name("--also", also or []),
+            others=by_name("--also", also or []),
             dtype=None if dtype is None else dtype.value,
             restart=restart,
             distributed=distributed,
@@ -268,13 +269,3 @@ def _report(made: "BankBuild", out: Path) -> None:
 
 def _say(text: str, out: Path) -> None:
     messages().print(f"{escape(text)} -> {escape(str(out))}", soft_wrap=True)
-
-
-def _by_name(option: str, pairs: list[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not (name.isidentifier() and equals and value) or name in found:
-            raise UsageError(f"{option} takes NAME=VALUE, each name once. Got {pair!r}.")
-        found[name] = value
-    return found

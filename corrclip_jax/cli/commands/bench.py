@@ -26,7 +26,8 @@ from corrclip_jax.io.own_files import OwnFiles
 HELP = "\n\n".join(
     [
         "Measure the speed of a model on this machine.",
-        "For every stage (regions, DINO, correlation, CLIP, labels) and for the whole program: seconds, "
+        "For every stage (regions, backbone, correlation, CLIP, labels; with a bank search and support) and for "
+        "the whole program: seconds, "
         "share of the time, floating-point operations, share of the device's peak rate (of matrix products,"
         " measured in the same run and precision), memory, and time to compile. Images and texts are "
         "random; with --random, so are the weights.",
@@ -36,6 +37,7 @@ HELP = "\n\n".join(
         "  corrclip bench",
         "  corrclip bench -m vit-b --random --size 500x375 --threads 2 --out vit-b.json",
         "  corrclip bench -m vit-b --random --batch 16 --dtype bfloat16 --chunk 32",
+        "  corrclip bench -m v2-b --random --bank-entries 100000",
         "  corrclip bench -m vit-b --against torch --threads 2",
     ]
 )
@@ -64,6 +66,10 @@ def bench(
         ),
     ] = None,
     classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 21,
+    bank_entries: Annotated[
+        int,
+        typer.Option(min=0, help="Entries of a random bank, for a model of CorrCLIPv2; 0 is no bank."),
+    ] = 0,
     repeat: Annotated[int, typer.Option(min=1, help="Runs of each program; the median counts.")] = 5,
     threads: Annotated[
         int | None,
@@ -129,6 +135,7 @@ def bench(
                 batch=batch,
                 classes=classes,
                 repeat=repeat,
+                bank_entries=bank_entries,
                 progress=progress,
             )
             shown = tables(report)
@@ -168,15 +175,17 @@ def model_config(model: str) -> Config:
       ValueError: if this is neither a model's name nor the folder of a converted model.
     """
     from corrclip_jax.config import from_dict
-    from corrclip_jax.hub.presets import EMBEDDED, EMBEDDED_FOLDER, PRESETS
+    from corrclip_jax.hub.embedded import EMBEDDED, EMBEDDED_FOLDER, EMBEDDED_V2
+    from corrclip_jax.hub.presets import PRESETS, as_embedded
     from corrclip_jax.params.model_folder import read_description
 
     if model in PRESETS:
         return PRESETS[model]
-    folder = EMBEDDED_FOLDER if model == EMBEDDED else Path(model)
+    names = [EMBEDDED, EMBEDDED_V2]
+    folder = EMBEDDED_FOLDER if model in names else Path(model)
     if not folder.is_dir():
         raise UsageError(
-            f"--model must be one of {', '.join([EMBEDDED, *PRESETS])}, or the folder of a converted model. "
+            f"--model must be one of {', '.join([*names, *PRESETS])}, or the folder of a converted model. "
             f"Got {model!r}."
         )
-    return from_dict(Config, read_description(folder)["config"])
+    return as_embedded(from_dict(Config, read_description(folder)["config"]), model)

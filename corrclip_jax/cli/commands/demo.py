@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from corrclip_jax.cli.shared.console import messages, result_as_json, results
+from corrclip_jax.cli.shared.console import UsageError, messages, result_as_json, results
 from corrclip_jax.cli.shared.interrupts import run_interruptibly
 from corrclip_jax.cli.shared.options import ModelOption, OutOption, OverwriteOption
 from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
@@ -23,6 +23,7 @@ HELP = "\n\n".join(
         "programs and are faster.",
         "[bold]Examples[/]",
         "  corrclip demo",
+        "  corrclip demo --bank",
         '  corrclip demo --classes "green heart, black moon, purple triangle, sand; beach, wood"',
     ]
 )
@@ -43,6 +44,10 @@ def demo(
     scenes: Annotated[
         int, typer.Option("--scenes", "-n", min=1, max=MOST_SCENES, help="Number of scenes.")
     ] = 4,
+    bank: Annotated[
+        bool,
+        typer.Option("--bank", help="Add CorrCLIPv2 with the bank of training scenes that comes with tiny."),
+    ] = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Segment generated scenes. Users see `HELP`."""
@@ -52,6 +57,10 @@ def demo(
     from corrclip_jax.io.own_files import OwnFiles
     from corrclip_jax.text.classes import parse_classes
 
+    if bank and model != "tiny":
+        raise UsageError(
+            "--bank is for the embedded model: leave --model out. corrclip segment takes any bank."
+        )
     names = None if classes is None else parse_classes(classes)
     check_writable(out)
     with Progress() as progress:
@@ -60,7 +69,7 @@ def demo(
 
         OwnFiles(out).check(file_names(scenes), overwrite=overwrite)
         keep_compiled_programs()
-        gallery = run_interruptibly(lambda stop: show(model, names, scenes, progress, stop))
+        gallery = run_interruptibly(lambda stop: show(model, names, scenes, progress, stop, bank=bank))
         progress.phase("Writing the images")
         files = gallery.save(out, overwrite=overwrite)
     results().print(gallery.table())

@@ -10,12 +10,16 @@ from corrclip_jax.cli.shared.console import UsageError, result_as_json, results
 from corrclip_jax.cli.shared.options import (
     MODELS,
     SOURCES,
+    AlsoOption,
+    BankOption,
     ClassesFileOption,
     ClassesOption,
     OptionalDtypeOption,
     OverwriteOption,
     PointsOption,
     SetOption,
+    by_name,
+    chosen_bank,
     class_names,
     model_option,
     threshold_option,
@@ -37,6 +41,7 @@ HELP = "\n\n".join(
         "  corrclip evaluate scenes --ablation --count 50",
         "  corrclip evaluate voc21 --data-root data --model vit-b --points 32",
         "  corrclip evaluate ade20k --data-root data --model vit-l --regions region-maps/ade20k --predictions",
+        "  corrclip evaluate voc21 --data-root data --model v2-b --regions eomt --bank bank/",
         "  corrclip evaluate photos/ --labels truth/ --classes-file classes.txt",
         "  srun corrclip evaluate coco_stuff --data-root data --model vit-l --distributed",
     ]
@@ -139,6 +144,8 @@ def evaluate(
         bool, typer.Option("--restart", help="Start again instead of resuming from saved counts.")
     ] = False,
     overwrite: OverwriteOption = False,
+    bank: BankOption = None,
+    also: AlsoOption = None,
     distributed: Annotated[
         bool,
         typer.Option(
@@ -159,6 +166,7 @@ def evaluate(
         dataset, images = None, None if dataset is None else Path(dataset)
     names = _checked_classes(dataset, images, labels, classes, classes_file)
     _check(dataset, data_root, predictions and out is None)
+    bank_place, others = chosen_bank(bank), by_name("--also", also)
     from corrclip_jax.cli.runs.evaluate import default_out, run
     from corrclip_jax.evaluation.options import EvaluateOptions
 
@@ -166,7 +174,7 @@ def evaluate(
         dataset, data_root, images, labels, names, first_id, ignored,
         model or ("tiny" if dataset == "scenes" else "vit-b"), split, count, regions, points, background_threshold,
         None if dtype is None else dtype.value, assignments or (), ablation, batch, out, predictions, save_every,
-        not restart, overwrite, distributed,
+        not restart, overwrite, distributed, bank_place, others,
     )  # fmt: skip
     if code := run(options if out else dataclasses.replace(options, out=default_out(options))):
         raise typer.Exit(code)

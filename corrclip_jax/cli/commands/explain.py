@@ -9,6 +9,8 @@ from rich.markup import escape
 from corrclip_jax.cli.shared.console import UsageError, messages, result_as_json
 from corrclip_jax.cli.shared.options import (
     SOURCES,
+    AlsoOption,
+    BankOption,
     ClassesFileOption,
     ClassesOption,
     ModelOption,
@@ -16,6 +18,8 @@ from corrclip_jax.cli.shared.options import (
     OutOption,
     OverwriteOption,
     RegionsOption,
+    by_name,
+    chosen_bank,
     class_names,
     is_source,
     nearest_source,
@@ -37,7 +41,8 @@ HELP = "\n\n".join(
 
 def explain(
     image: Annotated[Path, typer.Argument(help="The photo.", metavar="PHOTO", show_default=False)],
-    bank: Annotated[Path, typer.Option("--bank", help="Folder of the bank.", show_default=False)],
+    bank: BankOption = None,
+    also: AlsoOption = None,
     classes: ClassesOption = None,
     classes_file: ClassesFileOption = None,
     model: ModelOption = "v2-b",
@@ -58,7 +63,10 @@ def explain(
     from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 
     names = class_names(classes, classes_file)
-    read_description(bank)
+    bank_place = chosen_bank(bank)
+    if bank_place is None:
+        raise UsageError("--bank is missing: the folder of the bank.")
+    read_description(bank_place)
     source: Any = regions or regions_of(model)
     region_map = None
     if not is_source(source):
@@ -75,10 +83,12 @@ def explain(
     with Progress() as progress:
         progress.phase(f"Loading {model} and {bank}")
         precision: Any = None if dtype is None else dtype.value
-        segmenter = Segmenter(model, dtype=precision, regions=source, bank=bank)
+        segmenter = Segmenter(
+            model, dtype=precision, regions=source, bank=bank_place, others=by_name("--also", also)
+        )
         progress.phase(f"Segmenting {image}")
         found = segmenter(image, names, regions=region_map)
-        explained = explanation.explain(found, bank, neighbours=neighbours)
+        explained = explanation.explain(found, bank_place, neighbours=neighbours)
     with own.writing([file.name], {}, overwrite=overwrite) as [partial]:
         partial.write_text(explanation.page(image.name, found, explained, str(bank)), "utf-8")
     messages().print(f"{len(explained)} regions explained -> {escape(str(file))}", soft_wrap=True)

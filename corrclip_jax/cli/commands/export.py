@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from corrclip_jax.cli.shared.console import messages, result_as_json
+from corrclip_jax.cli.shared.console import UsageError, messages, result_as_json
 from corrclip_jax.cli.shared.options import (
+    BankOption,
     BatchOption,
     ClassesFileOption,
     ClassesOption,
@@ -19,6 +20,7 @@ from corrclip_jax.cli.shared.options import (
     RegionSourceOption,
     SetOption,
     SizeOption,
+    chosen_bank,
     class_names,
     parse_size,
 )
@@ -33,6 +35,7 @@ HELP = "\n\n".join(
         "--batch images of --size.",
         "[bold]Examples[/]",
         '  corrclip export --out program -m vit-b -c "cat, grass, sky; cloud" --size 640x480',
+        '  corrclip export --out program -m v2-b -c "cat, grass, sky; cloud" --bank bank/',
         "  corrclip export --out program -m vit-l --classes-file classes.txt --batch 16 --dtype bfloat16",
     ]
 )
@@ -54,12 +57,22 @@ def export(
         ),
     ] = False,
     points: PointsOption = None,
+    bank: BankOption = None,
+    bank_inside: Annotated[
+        bool,
+        typer.Option(
+            "--bank-inside", help="Write the bank into the program; otherwise it is read from its folder."
+        ),
+    ] = False,
     assignments: SetOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Export a model. Users see `HELP`."""
     width, height = parse_size(size)
     names = class_names(classes, classes_file)
+    bank_place = chosen_bank(bank)
+    if bank_inside and bank_place is None:
+        raise UsageError("--bank-inside needs a bank: name it with --bank.")
     from corrclip_jax.cli.shared.progress import Progress
 
     with Progress() as progress:
@@ -93,6 +106,8 @@ def export(
             classes=names,
             given_regions=given_regions,
             overwrite=overwrite,
+            bank=bank_place,
+            bank_inside=bank_inside,
         )
     result_as_json({"program": str(out)})
     messages().print(f"Program for {batch} x {width} x {height} -> {escape(str(out))}", soft_wrap=True)

@@ -20,7 +20,9 @@ from corrclip_jax.cli.shared.format_options import FormatName, format_option
 from corrclip_jax.cli.shared.interrupts import run_interruptibly
 from corrclip_jax.cli.shared.options import (
     SOURCES,
+    AlsoOption,
     BandsOption,
+    BankOption,
     ClassesFileOption,
     ClassesOption,
     ModelOption,
@@ -31,6 +33,8 @@ from corrclip_jax.cli.shared.options import (
     RegionsOption,
     RemakeOption,
     SetOption,
+    by_name,
+    chosen_bank,
     class_names,
     is_source,
     nearest_source,
@@ -77,14 +81,8 @@ def segment(
     regions: RegionsOption = None,
     points: PointsOption = None,
     background_threshold: Annotated[float | None, threshold_option("the model's, 0")] = None,
-    bank: Annotated[
-        Path | None,
-        typer.Option(
-            "--bank",
-            help="Folder of a bank of unlabelled images, for a model of CorrCLIPv2 (v2-b ...).",
-            show_default=False,
-        ),
-    ] = None,
+    bank: BankOption = None,
+    also: AlsoOption = None,
     dtype: OptionalDtypeOption = None,
     assignments: SetOption = None,
     recursive: RecursiveOption = False,
@@ -117,8 +115,7 @@ def segment(
             f"--regions must be one of {', '.join(SOURCES)}, or a folder of region maps. {regions!r} is no folder."
             f"{nearest_source(regions)}"
         )
-    if bank is not None and not (bank / "bank.json").is_file():
-        raise UsageError(f"--bank must be the folder of a bank. {bank} holds no bank.json.")
+    bank_place, others = chosen_bank(bank), by_name("--also", also)
     chosen_bands = None if bands is None else parse_bands(bands)
     names = class_names(classes, classes_file)
     jobs, problems, hints = _jobs(photos, out, recursive, save_probabilities)
@@ -128,30 +125,31 @@ def segment(
 
         check_packages(formats, Options())
 
-    from corrclip_jax.cli.runs.plan import model_mark, plan_tasks
+    from corrclip_jax.cli.runs.plan import bank_mark, model_mark, plan_tasks
     from corrclip_jax.cli.shared.notes import collected_notes
     from corrclip_jax.cli.shared.progress import Progress
-    from corrclip_jax.io.marks import file_digest
     from corrclip_jax.io.own_files import value_digest
 
-    options = {
+    options: dict[str, Any] = {
         "dtype": None if dtype is None else dtype.value,
         "points": points,
         "background_threshold": background_threshold,
         "assignments": assignments or [],
     }
-    if bank is not None:
-        options["bank"] = str(bank)
+    if others and bank_place is None:
+        raise UsageError("--also names further CLIPs of a bank: give --bank as well.")
     made = {
         "classes": value_digest(names),
         "model": model_mark(model),
         "regions": regions if region_maps is None else "given",
         "bands": bands,
-        **{name.replace("_", " "): value for name, value in options.items() if name != "bank"},
-        **({} if bank is None else {"bank": file_digest(bank / "bank.json")}),
+        **{name.replace("_", " "): value for name, value in options.items()},
+        **({} if bank_place is None else {"bank": bank_mark(bank_place), "also": sorted(also or [])}),
         **({} if probability_points == _POINTS else {"probability points": probability_points}),
     }
     options["probability_points"] = probability_points
+    if bank_place is not None:
+        options |= {"bank": str(bank_place), "others": others}
     with Progress() as progress, collected_notes() as notes:
         progress.phase("Looking for what is done")
         plan = plan_tasks(jobs, out, made, region_maps=region_maps, bands=chosen_bands, overwrite=overwrite)

@@ -20,7 +20,8 @@ from corrclip_jax.config import PartsConfig, with_fields
 from corrclip_jax.datasets.scenes.generate import Scene, draw
 from corrclip_jax.datasets.scenes.words import CLASSES
 from corrclip_jax.evaluation import metrics
-from corrclip_jax.hub.presets import load
+from corrclip_jax.hub.embedded import EMBEDDED, EMBEDDED_V2
+from corrclip_jax.hub.presets import as_embedded, load
 from corrclip_jax.inference.segmenter import Segmentation, Segmenter
 from corrclip_jax.io.own_files import OwnFiles
 from corrclip_jax.viz.contact_sheet import contact_sheet
@@ -63,8 +64,10 @@ def show(
     scenes: int,
     progress: Progress,
     stop: Event,
+    *,
+    bank: bool = False,
 ) -> "Gallery":
-    """Label scenes with plain CLIP and with the whole method.
+    """Label scenes with plain CLIP, with the whole method, and with CorrCLIPv2 and the embedded bank.
 
     Args:
       model: a name or a folder, as for `load`.
@@ -72,6 +75,7 @@ def show(
       scenes: number of scenes.
       progress: shows each step.
       stop: ends the run before the next scene.
+      bank: whether CorrCLIPv2 labels them too, with the embedded model.
 
     Raises:
       KeyboardInterrupt: if it was stopped.
@@ -85,17 +89,23 @@ def show(
         "plain CLIP": Segmenter((with_fields(config, parts=parts), params), regions="none"),
         "CorrCLIP": Segmenter((config, params), regions="sam2"),
     }
+    if bank:
+        second = as_embedded(config, EMBEDDED_V2)
+        ways["CorrCLIPv2"] = Segmenter((second, params), regions="none", bank=EMBEDDED)
     drawn = [demo_scene(index) for index in range(scenes)]
     own, order = own_classes()
     found: dict[str, list[Segmentation]] = {name: [] for name in ways}
     for name, segmenter in ways.items():
         progress.phase(name, total=scenes)
+        # Of one scene, both versions of the method get the same regions.
+        regions = [one.regions for one in found["CorrCLIP"]] if name == "CorrCLIPv2" else [None] * scenes
         for number, scene in enumerate(drawn, 1):
             note = " (compiling, except in later runs)" if number == 1 else ""
             progress.show(f"scene {number}{note}")
             if stop.is_set():
                 raise KeyboardInterrupt
-            found[name].append(segmenter(scene.image, own if classes is None else classes))
+            names = own if classes is None else classes
+            found[name].append(segmenter(scene.image, names, regions=regions[number - 1]))
             progress.advance()
     truth = [order[scene.labels] for scene in drawn]
     return Gallery(found, truth if classes is None else None)
@@ -103,7 +113,7 @@ def show(
 
 @dataclass(frozen=True)
 class Gallery:
-    """Scenes labelled by plain CLIP and by CorrCLIP; `truth` is None if the classes are not those of the scenes."""
+    """Scenes labelled in several ways, best last; `truth` is None if the classes are not those of the scenes."""
 
     ways: dict[str, list[Segmentation]]
     truth: Sequence[Int[np.ndarray, "H W"]] | None
@@ -111,7 +121,7 @@ class Gallery:
     @property
     def results(self) -> list[Segmentation]:
         """Results of the whole method."""
-        return self.ways["CorrCLIP"]
+        return list(self.ways.values())[-1]
 
     def save(self, out: Path, *, overwrite: bool = False) -> list[Path]:
         """Write the images.
@@ -178,7 +188,7 @@ class Gallery:
         return matrix
 
     def _row(self, index: int) -> list[Image.Image]:
-        """The images of a scene: the scene, plain CLIP, CorrCLIP, ground truth."""
+        """The images of a scene: the scene, each way, ground truth."""
         photo, names = self.results[index].photo, self.results[index].class_names
         maps = [found[index].labels for found in self.ways.values()]
         maps += [] if self.truth is None else [self.truth[index]]

@@ -18,7 +18,7 @@ from corrclip_jax.evaluation import metrics, report
 from corrclip_jax.evaluation.options import EvaluateOptions
 from corrclip_jax.evaluation.pipeline import Evaluation, run_evaluation
 from corrclip_jax.evaluation.resumable import ResumableEvaluation, Stopped
-from corrclip_jax.hub.presets import EMBEDDED
+from corrclip_jax.hub.embedded import EMBEDDED
 from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 
 
@@ -133,6 +133,8 @@ def _print(found: Evaluation) -> None:
     images = f"{content['pictures']} image{'s' * (content['pictures'] != 1)}"
     settings = content["settings"]
     made = f"model {settings['model']['name']}, regions {content['regions']}"
+    if content["bank"] is not None:
+        made += f", bank of {content['bank']['entries']:,} entries"
     printed.print(escape(f"{content['dataset']}: {images}, {made}"), soft_wrap=True)
     if content["about"]:
         printed.print(f"[dim]{escape(content['about'])}[/]", soft_wrap=True)
@@ -143,7 +145,7 @@ def _print(found: Evaluation) -> None:
     for line in content["notes"]:
         printed.print(f"[yellow]Note:[/] {escape(line)}", soft_wrap=True)
     if "ablation" in content:
-        for table in evaluate_tables.ablation_tables(found.matrices):
+        for table in evaluate_tables.ablation_tables(found.matrices, bank=content["bank"] is not None):
             printed.print("", table)
     printed.print(f"\n{evaluate_tables.speed(content, len(found.matrices), found.before)}")
     result_as_json(content)

@@ -84,11 +84,16 @@ def _title(entry: Mapping[str, Any]) -> str:
     return f"{entry['name']} ({some(entry['names'], 3)})"
 
 
-def ablation_tables(matrices: dict[PartsConfig, Int[np.ndarray, "K K1"]]) -> list[Table]:
-    """The parts added one by one, each compared with the row above; then each left out, compared with the whole."""
-    upon, without = ablation()
+def ablation_tables(matrices: dict[PartsConfig, Int[np.ndarray, "K K1"]], *, bank: bool) -> list[Table]:
+    """The parts added one by one, each compared with the row above; then each left out, compared with the whole.
+
+    Args:
+      matrices: pixels by class of the variants, the whole method first.
+      bank: whether they had a bank.
+    """
     ious = {parts: metrics.mean_iou(matrix) for parts, matrix in matrices.items()}
-    whole = ious[PartsConfig()]
+    all_parts, whole = next(iter(ious.items()))
+    upon, without = ablation(all_parts, bank=bank)
     tables = [plain_table("Parts"), plain_table("Whole method")]
     for table in tables:
         add_numbers(table, "mIoU", "Change", "Pixel accuracy")

@@ -154,3 +154,12 @@ def model_mark(model: str) -> str:
         (str(path.relative_to(folder)), path.stat().st_size) for path in folder.rglob("*") if path.is_file()
     )
     return f"{folder.resolve().name} {value_digest(files)}"
+
+
+def bank_mark(bank: Path) -> str:
+    """What stands for a bank in the journal of own files: a digest of all its files, wherever it lies."""
+    inside = (path.relative_to(bank) for path in bank.rglob("*") if path.is_file())
+    names = sorted(name for name in inside if name.parts[0] not in (".lock", "unfinished"))
+    with ThreadPoolExecutor() as pool:  # hashing releases Python's lock
+        digests = pool.map(lambda name: file_digest(bank / name), names)
+        return value_digest([[name.as_posix(), digest] for name, digest in zip(names, digests, strict=True)])

@@ -122,7 +122,7 @@ MODELS = (
 
 def model_names() -> list[str]:
     """The names of all models, for completion."""
-    return ["tiny", *preset_names()]
+    return ["tiny", "tiny-v2", *preset_names()]
 
 
 def model_option(help: str, *, show_default: bool = True) -> Any:
@@ -183,6 +183,26 @@ RemakeOption = Annotated[
         help="Make everything again, and replace files that this program did not write or that were changed.",
     ),
 ]
+BankOption = Annotated[
+    str | None,
+    typer.Option(
+        "--bank",
+        metavar="<folder|tiny>",
+        help="Folder of a bank of unlabelled images, for a model of CorrCLIPv2 (v2-b ...); tiny, the bank of "
+        "tiny-v2.",
+        show_default=False,
+    ),
+]
+AlsoOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--also",
+        metavar="NAME=MODEL",
+        help="Use the bank's values of this name, too, which this CLIP made: a published one (dfn-b16), or that "
+        "of a model; may be repeated.",
+        show_default=False,
+    ),
+]
 RecursiveOption = Annotated[
     bool, typer.Option("--recursive", "-r", help="Take the photos in folders of folders, too.")
 ]
@@ -230,6 +250,37 @@ def parse_bands(text: str) -> tuple[int, ...]:
     if len(parts) not in (1, 3) or not all(re.fullmatch(r"[1-9]\d*", part, re.ASCII) for part in parts):
         raise UsageError(f"--bands must be one number or three, counted from 1, as in 3,2,1. Got {text!r}.")
     return tuple(map(int, parts))
+
+
+def by_name(option: str, pairs: list[str] | None) -> dict[str, str]:
+    """The values of an option that takes NAME=VALUE and may be repeated.
+
+    Raises:
+      UsageError: for other forms, and a name that occurs twice.
+    """
+    found: dict[str, str] = {}
+    for pair in pairs or ():
+        name, equals, value = pair.partition("=")
+        if not (name.isidentifier() and equals and value) or name in found:
+            raise UsageError(f"{option} takes NAME=VALUE, each name once. Got {pair!r}.")
+        found[name] = value
+    return found
+
+
+def chosen_bank(bank: str | None) -> Path | None:
+    """The folder of the bank that --bank names.
+
+    Raises:
+      UsageError: if it holds none.
+    """
+    if bank is None:
+        return None
+    from corrclip_jax.hub.embedded import bank_folder
+
+    folder = bank_folder(bank)
+    if not (folder / "bank.json").is_file():
+        raise UsageError(f"--bank must be the folder of a bank, or tiny. {bank} holds no bank.json.")
+    return folder
 
 
 def class_names(classes: str | None, classes_file: Path | None) -> list[list[str]]:

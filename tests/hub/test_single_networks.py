@@ -1,0 +1,35 @@
+"""Single networks of published models: nothing else is downloaded, converted or read."""
+
+import jax
+import numpy as np
+import pytest
+
+from corrclip_jax.hub.single_networks import load_clip, load_network
+from corrclip_jax.text.encode import embed_text
+
+
+def test_one_network_of_a_preset_comes_without_the_others(hub, small_presets, home):
+    config, params = load_network("vit-b", "dino")
+    assert config == small_presets["vit-b"].dino
+    assert jax.tree.leaves(params)
+    assert [path.name for path in (home / "converted" / "parts").iterdir()] == ["dino"]
+
+
+def test_the_text_tower_of_a_clip_embeds_names(hub, small_presets, home):
+    config, params = load_clip("open-b", text_only=True)
+    assert (config.name, config.clip) == ("open-b", small_presets["open-b"].clip)
+    assert list(params["clip"]) == ["text"]
+    assert [path.name for path in (home / "converted" / "parts").iterdir()] == ["clip"]
+    whole = load_clip("open-b")[1]["clip"]
+    assert "visual" in whole
+    for ours, theirs in zip(
+        jax.tree.leaves(params["clip"]["text"]), jax.tree.leaves(whole["text"]), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    assert embed_text(config, params, ["cat", "the"]).features.shape == (2, config.clip.embed_dim)
+
+
+def test_the_embedded_model_lends_its_clip_and_other_names_are_refused(home):
+    assert list(load_clip("tiny", text_only=True)[1]["clip"]) == ["text"]
+    with pytest.raises(ValueError, match=r"a CLIP must be one of .*dfn-b16.* Did you mean dfn-b16\?"):
+        load_clip("dfn-b61")
