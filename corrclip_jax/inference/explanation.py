@@ -17,7 +17,7 @@ from corrclip_jax.io.region_maps import bounding_box
 from corrclip_jax.viz.data_uri import data_uri
 from corrclip_jax.viz.overlay import outlined
 
-_CROP = 160  # side of a crop in the page
+_CROP = 240  # longer side of a crop, which the page shows at two thirds of it
 _MARGIN = 0.15  # around a region, of its box
 _DIMMED = 0.3  # brightness of what is not the region
 _CLASSES = 3  # that are listed for a region
@@ -26,12 +26,15 @@ _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --bar: #3f88e6; --faint: #888; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin: 0 0 .3rem; } p, .faint { color: var(--faint); }
-.photos { display: flex; gap: .6rem; } .photos img { width: 100%; min-width: 0; flex: 1; border-radius: 4px; }
+.photos { display: flex; gap: .6rem; align-items: flex-start; }
+.photos img { width: 100%; min-width: 0; flex: 1; border-radius: 4px; }
 section { display: flex; gap: 1.2rem; border-top: 1px solid var(--line); padding: 1.1rem 0; }
-.region { flex: 0 0 13rem; } .region img { border-radius: 4px; }
+.region { flex: 0 0 13rem; } .region p { margin: .4rem 0; }
+.region img, figure img { width: 10rem; height: 10rem; object-fit: contain; background: var(--line); }
 .found { display: flex; flex-wrap: wrap; gap: .6rem; }
-figure { margin: 0; width: 10rem; } figure img, .none { width: 10rem; height: 10rem; border-radius: 4px; }
-.none { background: var(--line); display: grid; place-items: center; color: var(--faint); }
+figure { margin: 0; width: 10rem; } img, .none { border-radius: 4px; }
+.none { width: 10rem; height: 10rem; background: var(--line); color: var(--faint); }
+.none { display: grid; place-items: center; }
 figcaption { color: var(--faint); font-size: .8rem; overflow-wrap: anywhere; }
 .said { display: grid; grid-template-columns: auto 1fr auto; gap: 0 .5rem; align-items: center; }
 .track { background: var(--line); border-radius: 4px; height: .6rem; }
@@ -95,7 +98,8 @@ def explain(segmentation: Segmentation, bank: Path, *, neighbours: int = 8) -> l
     found = []
     for row, id in enumerate(support.regions):
         mask = segmentation.regions == id
-        labels = np.bincount(segmentation.labels[mask], minlength=len(segmentation.classes))
+        known = segmentation.labels[mask]
+        labels = np.bincount(known[known >= 0], minlength=len(segmentation.classes))
         best = np.full(len(segmentation.classes), -np.inf)
         np.maximum.at(best, owner, support.logits[row])
         order = np.argsort(-best)[:_CLASSES]
@@ -128,8 +132,10 @@ def page(name: str, segmentation: Segmentation, regions: Sequence[ExplainedRegio
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<style>{_STYLE}</style></head><body><h1>{title}</h1>",
             f'<div class="photos">{shown}</div>',
-            "<p>Left the regions, right the labels. Below, each region, the largest first: its label, the "
-            f"classes that the mean of its neighbours in {escape(bank)} is nearest to, and these neighbours.</p>",
+            "<p>Left the regions, right the labels. Below, each region, the largest first: its label, what its "
+            f"neighbours in the bank {escape(bank)} say (the cosines of the mean of their values and the classes), "
+            "and the nearest of them, each cut from its image by its box. A label also depends on the region's own "
+            "pixels.</p>",
             *map(_section, regions),
             "</body></html>\n",
         ]
@@ -192,7 +198,7 @@ def _crops(bank: Path) -> Callable[[int], tuple[str | None, Image.Image | None]]
 
 
 def _cut(photo: np.ndarray, box: Sequence[int]) -> Image.Image:
-    """The box (x0, y0, x1, y1), ends included, with a margin, padded to a square."""
+    """The box (x0, y0, x1, y1), ends included, with a margin."""
     height, width = photo.shape[:2]
     x0, y0, x1, y1 = box
     margin = round(_MARGIN * max(x1 - x0, y1 - y0)) + 1
@@ -201,10 +207,7 @@ def _cut(photo: np.ndarray, box: Sequence[int]) -> Image.Image:
     ]
     image = Image.fromarray(part)
     scale = _CROP / max(image.size)
-    image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
-    square = Image.new("RGB", (_CROP, _CROP), "#808080")
-    square.paste(image, ((_CROP - image.width) // 2, (_CROP - image.height) // 2))
-    return square
+    return image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
 
 
 def _data(image: Image.Image) -> str:

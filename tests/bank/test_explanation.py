@@ -47,7 +47,7 @@ def test_regions_are_explained_by_their_neighbours(bank):
     names = [one.image.rpartition("/")[2] for one in cat.neighbours]
     assert names == ["b.png", "a.png"]
     assert cat.neighbours[0].crop is None
-    assert cat.neighbours[1].crop.size == (160, 160)
+    assert max(cat.neighbours[1].crop.size) == 240
 
     text = page("photo.jpg", found, [rest, cat], "bank")
     assert "&lt;cat&gt;" in text

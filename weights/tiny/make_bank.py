@@ -1,6 +1,6 @@
 """Make the bank of training scenes for `tiny-v2`.
 
-`python weights/tiny/make_bank.py [--scenes 400] [--images FOLDER] [--out weights/tiny/bank]`
+`python weights/tiny/make_bank.py [--scenes 440] [--images FOLDER] [--out weights/tiny/bank]`
 
 Training scenes are drawn into the folder --images, from where `corrclip explain` takes crops; their regions are
 SAM 2's, and no label is used.
@@ -35,6 +35,7 @@ def make(images: Path, out: Path) -> int:
     # Where the scenes lay at the time is nobody's business.
     description = replace(read_description(out), roots=[IMAGES])
     write_description(out, description)
+    (out / ".lock").unlink(missing_ok=True)
     return description.entries
 
 
@@ -43,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scenes", type=int, default=400)
+    parser.add_argument("--scenes", type=int, default=440)
     parser.add_argument("--images", type=Path)
     parser.add_argument("--out", type=Path, default=EMBEDDED_BANK)
     args = parser.parse_args()
