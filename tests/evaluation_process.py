@@ -98,9 +98,9 @@ class Bench:
         return {path.name for path in (self.folder / out / "state").glob("*.npz")}
 
 
-def label_by_colour(config):
+def label_by_colour(config, mesh=None):
     """In the place of `make_segment`: a pixel's class is its red modulo the classes."""
-    return lambda params, images, text, sizes, regions: SimpleNamespace(
+    return lambda params, images, text, sizes, regions, bank=None: SimpleNamespace(
         labels=images[..., 0].astype(jnp.int32) % text.num_classes
     )
 

@@ -83,7 +83,7 @@ def test_the_facts_are_in_every_report():
     settings = {"model": {"name": "m", "dtype": "float32", "method": dict.fromkeys(
         ("resize_short", "window", "stride", "background_threshold"), 1)}, "weights_sha256": {}}  # fmt: skip
     hardware = dict.fromkeys(("devices", "device", "platform", "processes", "cpu_cores"), 1)
-    details = {"settings": settings, "hardware": hardware, "versions": {}, "regions": "none"}
+    details = {"settings": settings, "hardware": hardware, "versions": {}, "regions": "none", "bank": None}
     content = report.build(data, counts, {}, None, details)
     assert content["left_out"] == {
         "share_of_pixels": 0.25, "numbers": [255], "classes": ["sky"], "images": [],

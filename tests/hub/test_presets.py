@@ -19,7 +19,7 @@ from corrclip_jax.hub import home as place_of_weights
 from corrclip_jax.hub import parts as parts_module
 from corrclip_jax.hub import presets
 from corrclip_jax.hub.download import readable
-from corrclip_jax.hub.embedded import EMBEDDED_FOLDER
+from corrclip_jax.hub.embedded import EMBEDDED, EMBEDDED_FOLDER, EMBEDDED_V2
 from corrclip_jax.hub.home import weights_home
 from corrclip_jax.hub.presets import PRESETS, available_models, load
 from corrclip_jax.params.structure import expected_params
@@ -268,7 +268,7 @@ def test_the_home_is_the_variables_then_the_checkouts(monkeypatch, tmp_path):
 
 
 def test_the_options_name_every_preset():
-    assert model_names() == [presets.EMBEDDED, *PRESETS]
+    assert model_names() == [EMBEDDED, EMBEDDED_V2, *PRESETS]
     assert all(name in MODELS for name in PRESETS)
 
 

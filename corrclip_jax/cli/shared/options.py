@@ -115,7 +115,7 @@ ClassesFileOption = Annotated[
     ),
 ]
 MODELS = (
-    f"tiny (generated scenes only), {', '.join(preset_names())}, or the folder of a model or of its "
+    f"tiny, tiny-v2 (generated scenes only), {', '.join(preset_names())}, or the folder of a model or of its "
     "checkpoints."
 )
 
