@@ -19,6 +19,7 @@ class   all pixels of a class
 """
 
 _UNLABELLED = -1
+_AT_ONCE = 4096  # segments whose probabilities of all classes exist together
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,52 +71,28 @@ def find_segments(
       labels: classes; below 0 for pixels without one, which belong to no segment.
       regions: the region map, 0 for unsegmented pixels.
       by: what a segment is.
-      probabilities: of the K classes at evenly spaced points of the image (see `segment_means`).
+      probabilities: of the K classes at points that lie evenly over the image.
     """
     ids = _segment_ids(labels, regions, by)
     slices = scipy.ndimage.find_objects(ids)
     firsts = _first_pixels(ids, len(slices))
     areas = np.bincount(ids.ravel(), minlength=len(slices) + 1)[1:]
-    means = None if probabilities is None else segment_means(ids, len(slices), probabilities)
+    labels_of = labels.ravel()[firsts]
+    chances = None if probabilities is None else _chances(ids, labels_of, probabilities)
     found = []
     for index in np.argsort(-areas, kind="stable").tolist():
         rows, columns = slices[index]
-        label = int(labels.flat[firsts[index]])
-        chances = (None, None, None) if means is None else _chances(means[index], label)
         found.append(
             Segment(
-                label,
+                int(labels_of[index]),
                 int(regions.flat[firsts[index]]) if by == "region" else 0,
                 int(areas[index]),
                 (columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start),
                 ids[rows, columns] == index + 1,
-                *chances,
+                *((None, None, None) if chances is None else chances[index]),
             )
         )
     return found
-
-
-def segment_means(
-    ids: Int[np.ndarray, "H W"], count: int, probabilities: Float[np.ndarray, "K h w"]
-) -> Float[np.ndarray, "{count} K"]:
-    """The mean probabilities of the classes over the pixels of each id 1 .. `count`.
-
-    Args:
-      ids: of the pixels; 0 for those of none.
-      count: of the ids.
-      probabilities: at the points of a grid that lies evenly over the image; a pixel takes those of the point whose
-        cell it lies in.
-    """
-    classes, height, width = probabilities.shape
-    rows = np.arange(ids.shape[0]) * height // ids.shape[0]
-    columns = np.arange(ids.shape[1]) * width // ids.shape[1]
-    cells = (rows[:, None] * width + columns).ravel()
-    pixels = scipy.sparse.coo_array(
-        (np.ones(ids.size, np.float32), (ids.ravel(), cells)), shape=(count + 1, height * width)
-    ).tocsr()
-    pixels.sum_duplicates()
-    sums = pixels @ probabilities.reshape(classes, -1).T.astype(np.float32)
-    return (sums / np.maximum(pixels.sum(axis=1), 1)[:, None])[1:]
 
 
 def to_json(segment: Segment, height: int, width: int, class_names: Sequence[str]) -> dict[str, Any]:
@@ -218,11 +195,36 @@ def _first_pixels(ids: Int[np.ndarray, "H W"], count: int) -> Int[np.ndarray, " 
     return places[1:]
 
 
-def _chances(means: Float[np.ndarray, " K"], label: int) -> tuple[float, int | None, float | None]:
-    """The probability of the class, and the most probable other class with its own."""
-    others = means.copy()
-    others[label] = -np.inf
-    second = int(others.argmax())
-    if second == label or not np.isfinite(others[second]):
-        return float(means[label]), None, None
-    return float(means[label]), second, float(means[second])
+def _chances(
+    ids: Int[np.ndarray, "H W"], labels: Integer[np.ndarray, " S"], probabilities: Float[np.ndarray, "K h w"]
+) -> list[tuple[float, int | None, float | None]]:
+    """For each segment the mean probability of its class, and the most probable other class with its own.
+
+    Args:
+      ids: the number of each pixel's segment, from 1 on; 0 for those of none.
+      labels: the class of each segment.
+      probabilities: at the points of a grid that lies evenly over the image; a pixel takes those of the point whose
+        cell it lies in.
+    """
+    classes, height, width = probabilities.shape
+    rows = np.arange(ids.shape[0]) * height // ids.shape[0]
+    columns = np.arange(ids.shape[1]) * width // ids.shape[1]
+    cells = (rows[:, None] * width + columns).ravel()
+    shape = (len(labels) + 1, height * width)
+    pixels = scipy.sparse.coo_array(
+        (np.ones(ids.size, np.float32), (ids.ravel(), cells)), shape=shape
+    ).tocsr()[1:]
+    values = probabilities.reshape(classes, -1).T.astype(np.float32)
+    found: list[tuple[float, int | None, float | None]] = []
+    for first in range(0, len(labels), _AT_ONCE):
+        some = pixels[first : first + _AT_ONCE]
+        means = (some @ values) / some.sum(axis=1)[:, None]
+        each, own = np.arange(len(means)), labels[first : first + _AT_ONCE]
+        chosen = means[each, own]
+        means[each, own] = -np.inf
+        second = means.argmax(axis=1)
+        for label, chance, other, its in zip(
+            own.tolist(), chosen.tolist(), second.tolist(), means[each, second].tolist(), strict=True
+        ):
+            found.append((chance, None, None) if other == label else (chance, other, its))
+    return found
