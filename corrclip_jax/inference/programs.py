@@ -117,7 +117,7 @@ class Programs:
                 jax.block_until_ready(self._last)  # so that what runs is timed without the compilation
             self._compiling_since = start = time.perf_counter()
             try:
-                self._compiled[full] = jax.jit(make()).lower(self._params, *arrays, **named).compile()
+                self._compiled[full] = _compiled(make(), self._params, *arrays, **named)
             finally:
                 self._compiling_since = None
                 self._compiled_seconds += time.perf_counter() - start
@@ -203,6 +203,13 @@ def images_per_device(shape: Size, limit: BatchLimit) -> int:
     if jax.default_backend() == "cpu":
         return 1
     return max(1, min(limit.images, limit.pixels // (shape[0] * shape[1])))
+
+
+def _compiled(function: Callable, *arrays: Any, **named: Any) -> Callable:
+    """The function compiled for arrays like these; as it is where JAX must not compile (`jax_disable_jit`)."""
+    if jax.config.values["jax_disable_jit"]:
+        return function
+    return jax.jit(function).lower(*arrays, **named).compile()
 
 
 def _full_key(key: Any, arrays: tuple, named: dict[str, Any]) -> tuple:

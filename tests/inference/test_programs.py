@@ -66,6 +66,12 @@ def test_what_does_not_fit_alone_fails_alone():
     assert second[0].out.tolist() == [4, 6]
 
 
+def test_programs_run_where_jax_is_told_not_to_compile():
+    programs = Programs(jnp.float32(2), BatchLimit(8, 1 << 20))
+    with jax.disable_jit():
+        assert programs("double", lambda: lambda two, x: two * x, jnp.arange(3.0)).tolist() == [0, 2, 4]
+
+
 def test_a_program_is_compiled_once_a_key_and_shape():
     programs = Programs(jnp.float32(2), BatchLimit(8, 1 << 20))
     made = []
