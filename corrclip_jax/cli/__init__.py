@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from corrclip_jax.cli.commands import app as app_command
 from corrclip_jax.cli.commands import (
     bank,
     bench,
@@ -37,7 +38,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_WAIT_FOR_SIGNALS = (segment, regions, evaluate, demo)  # and save what is done; the others run in a thread
+_WAIT_FOR_SIGNALS = (
+    segment,
+    regions,
+    evaluate,
+    demo,
+    app_command,
+)  # and save what is done; the others run in a thread
 for _module in (
     segment,
     regions,
@@ -49,6 +56,7 @@ for _module in (
     explain,
     export,
     export_labels,
+    app_command,
     bench,
 ):
     _word = _module.__name__.rpartition(".")[2]

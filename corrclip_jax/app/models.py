@@ -1,0 +1,57 @@
+"""Models of the web page: which can be chosen, and the one that was used last, with its compiled programs."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from corrclip_jax.app.answers import Question, Say
+from corrclip_jax.config import Config
+from corrclip_jax.hub.presets import available_models, load
+from corrclip_jax.inference.segmenter import Segmenter
+
+_KEPT_SETTINGS = 4
+
+
+def choices(first: str | None = None) -> list[str]:
+    """The models that can be chosen: `first`, and those that need no download, the embedded one last.
+
+    Args:
+      first: a name or a folder, which may need a download.
+    """
+    embedded, *others = available_models()
+    here = [*(model.name for model in others if model.converted), embedded.name]
+    return here if first is None else list(dict.fromkeys([first, *here]))
+
+
+class LoadedModels:
+    """Segmenters by model and settings: those of the last model are kept, and share its parameters."""
+
+    def __init__(self) -> None:
+        self._name: str | None = None
+        self._loaded: tuple[Config, Mapping[str, Any]] | None = None
+        self._segmenters: OrderedDict[tuple[float, int], Segmenter] = OrderedDict()
+
+    def __call__(self, question: Question, say: Say) -> Segmenter:
+        """The segmenter with the question's settings.
+
+        Raises:
+          ValueError, FileNotFoundError: as `Segmenter`.
+        """
+        if self._loaded is None or question.model != self._name:
+            say(f"Loading {question.model}")
+            self._segmenters.clear()
+            self._loaded = None
+            config, params = load(question.model)
+            self._name, self._loaded = question.model, (config, jax.device_put(dict(params)))
+        settings = question.threshold, question.points
+        if settings not in self._segmenters:
+            points = question.points if self._loaded[0].regions.source in ("sam1", "sam2") else None
+            self._segmenters[settings] = Segmenter(
+                self._loaded, background_threshold=question.threshold, points=points
+            )
+        self._segmenters.move_to_end(settings)
+        while len(self._segmenters) > _KEPT_SETTINGS:
+            self._segmenters.popitem(last=False)
+        return self._segmenters[settings]
