@@ -25,7 +25,7 @@ def evaluate(
     model: str | Path | tuple[Config, Mapping[str, Any]] = "tiny",
     split: str = "val",
     count: int | None = None,
-    regions: str | Path = "sam2",
+    regions: str | Path | None = None,
     points: int | None = None,
     background_threshold: float | None = None,
     dtype: Dtype | None = None,
@@ -66,7 +66,7 @@ def evaluate(
       split: of the scenes, "val" or "unseen".
       count: only the first so many images.
       regions: a source of regions ("sam2", "none", ...), "truth" for the data set's own, or a folder of region maps
-        named for their images.
+        named for their images; by default the model's source.
       points: n for SAM's n x n grid of points; by default the model's.
       background_threshold: pixels whose class is less probable become the first class; by default the data set's.
       dtype: the networks' compute type, "float32" or "bfloat16"; by default the model's.

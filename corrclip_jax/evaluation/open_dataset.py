@@ -14,9 +14,12 @@ from corrclip_jax.regions.sources import SOURCES
 from corrclip_jax.text.classes import normalise_classes, read_classes
 
 
-def is_source(regions: str | os.PathLike) -> bool:
-    """Whether this names a source of regions or the data set's own, rather than a folder of region maps."""
-    return str(regions) in (*SOURCES, *region_models(), FROM_DATASET)
+def is_source(regions: str | os.PathLike | None) -> bool:
+    """Whether this names a source of regions or the data set's own, rather than a folder of region maps.
+
+    None is the model's own source.
+    """
+    return regions is None or str(regions) in (*SOURCES, *region_models(), FROM_DATASET)
 
 
 def open_dataset(options: EvaluateOptions) -> Dataset:
@@ -33,6 +36,7 @@ def open_dataset(options: EvaluateOptions) -> Dataset:
                 f"the data set {data.name!r} has no true regions. Take sam2, none, or a folder of region maps."
             )
         return data
+    assert options.regions is not None
     if not Path(options.regions).is_dir():
         known = [*SOURCES, FROM_DATASET]
         hint = did_you_mean(str(options.regions), [*known, *region_models()])

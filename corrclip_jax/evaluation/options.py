@@ -27,7 +27,7 @@ class EvaluateOptions:
     model: str | Path | tuple[Config, Mapping[str, Any]] = "tiny"
     split: str = "val"
     count: int | None = None
-    regions: str | Path = "sam2"
+    regions: str | Path | None = None
     points: int | None = None
     background_threshold: float | None = None
     dtype: Dtype | None = None

@@ -5,7 +5,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -101,7 +101,11 @@ def run_evaluation(
     data = open_dataset(options)
     output = None if options.out is None else _output(options, data)
     on_step(f"Loading {_name(options.model)}")
-    scorer = aside(lambda: _scorer(options, data, *_model(options)))
+    config, params = aside(lambda: _model(options))
+    if options.regions is None:
+        own = with_settings(config, assignments=options.assignments)
+        options = replace(options, regions=own.regions.source)
+    scorer = aside(lambda: _scorer(options, data, config, params))
     belongs_to = aside(lambda: _provenance(options, scorer, output is not None and leads, on_step))
     if not options.resume and output is not None and leads:
         CountsFolder(output.folder / STATE).clear()
@@ -204,10 +208,10 @@ def _check(options: EvaluateOptions) -> None:
 def _model(options: EvaluateOptions) -> tuple[Config, Mapping[str, Any]]:
     if isinstance(options.model, tuple):
         return options.model
-    name = str(options.regions)
     # Region maps of the data set or of files need no network.
-    given = name == FROM_DATASET or not is_source(name)
-    return load_lazily(options.model, region_network=None if given else network_to_load(name))
+    given = options.regions == FROM_DATASET or not is_source(options.regions)
+    source = None if options.regions is None else str(options.regions)
+    return load_lazily(options.model, region_network=None if given else network_to_load(source))
 
 
 def _content(options: EvaluateOptions, run: ResumableEvaluation, counts: Counts) -> dict[str, Any]:
@@ -218,7 +222,7 @@ def _content(options: EvaluateOptions, run: ResumableEvaluation, counts: Counts)
     bank = None if scorer.bank is None else PUBLISHED_BANK
     published = published_miou(scorer.dataset.name, config.name, regions, points, bank)
     details = {
-        "regions": str(Path(options.regions).resolve()) if regions == FILES else regions,
+        "regions": str(Path(str(options.regions)).resolve()) if regions == FILES else regions,
         "settings": settings,
         "sources": sources_of(config),
         "bank": _bank(options, scorer),

@@ -48,6 +48,11 @@ def matrix_by_hand(bench) -> np.ndarray:
     return matrix
 
 
+def test_the_regions_are_by_default_those_of_the_model_s_source(bench):
+    found = evaluate(bench, regions=None, count=1, assignments=["regions.source=slic"])
+    assert found.report["regions"] == "slic"
+
+
 def test_scores_and_the_commands_report(bench, tmp_path, monkeypatch):
     found = evaluate(bench, regions=bench.folder / "regions", out=tmp_path / "python", predictions=True)
     assert found.report["confusion"]["pixels"] == matrix_by_hand(bench).tolist()

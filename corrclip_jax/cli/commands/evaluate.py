@@ -100,12 +100,13 @@ def evaluate(
         int | None, typer.Option(help="Evaluate only this number of images.", show_default=False)
     ] = None,
     regions: Annotated[
-        str,
+        str | None,
         typer.Option(
             help=f"Source of regions: {', '.join(SOURCES)}, truth (scenes only), or a folder with a region map per "
-            "image, of the same file name but .npz, .png or .json."
+            "image, of the same file name but .npz, .png or .json. [dim]\\[default: the model's][/]",
+            show_default=False,
         ),
-    ] = "sam2",
+    ] = None,
     points: PointsOption = None,
     background_threshold: Annotated[float | None, threshold_option("the data set's")] = None,
     dtype: OptionalDtypeOption = None,
