@@ -9,10 +9,13 @@ from small_models import small_config
 
 from corrclip_jax.cli.commands.models import _print
 from corrclip_jax.conversion.published import preset_models, published_models, region_models
+from corrclip_jax.hub.embedded import EMBEDDED, EMBEDDED_V2
 from corrclip_jax.hub.inventory import published_here
 from corrclip_jax.hub.presets import PRESETS, available_models
 from corrclip_jax.params.model_folder import save
 from corrclip_jax.params.structure import init_params
+
+EMBEDDED_MODELS = [EMBEDDED, EMBEDDED_V2]
 
 
 def convert_one(home, key):
@@ -53,7 +56,7 @@ def test_the_command_lists_them(home):
     assert result.exit_code == 0
     line = next(line for line in result.stdout.splitlines() if line.startswith("DINO B/8"))
     assert line.split() == ["DINO", "B/8", "12.0", "MB", "Apache-2.0", "yes"]
-    assert result.stdout.startswith("Here, without a network: tiny\n")
+    assert result.stdout.startswith(f"Here, without a network: {', '.join(EMBEDDED_MODELS)}\n")
     assert "CC-BY-NC-4.0" in result.stdout
     assert "broken" in result.stderr
     assert "is damaged" in result.stderr
@@ -62,7 +65,7 @@ def test_the_command_lists_them(home):
 def test_the_list_as_json(home):
     result = corrclip("models", "--json")
     content = json.loads(result.stdout)
-    assert [model["name"] for model in content["models"]] == ["tiny", *PRESETS]
+    assert [model["name"] for model in content["models"]] == [*EMBEDDED_MODELS, *PRESETS]
     assert {one["key"] for one in content["published"]} == set(published_models())
     dino = next(one for one in content["published"] if one["key"] == "dino/vitb8")
     assert dino["presets"] == ["vit-b", "vit-l", "vit-h", "open-b"]
