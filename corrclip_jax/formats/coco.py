@@ -1,5 +1,7 @@
 """COCO instances: one file, with polygons or run-length encoded masks."""
 
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,7 +21,7 @@ from corrclip_jax.formats.target import JsonList, Target, compact_json
 from corrclip_jax.io import coco_rle
 
 FILE = "annotations/instances_default.json"
-INFO = {"description": "Labels by corrclip_jax", "version": "1.0"}
+_INFO = {"description": "Labels by corrclip_jax", "version": "1.0"}
 
 
 def write(target: Target, vocabulary: Vocabulary, images: Images, options: Options, mark: str) -> None:
@@ -28,18 +30,47 @@ def write(target: Target, vocabulary: Vocabulary, images: Images, options: Optio
     Raises:
       OutputError: if it cannot be written.
     """
+    numbers = itertools.count(1)
+
+    def described(image_id: int, entry: Entry, image: LabelledImage) -> Iterator[dict[str, Any]]:
+        for annotation in annotations(image, vocabulary, options):
+            yield {"id": next(numbers), "image_id": image_id, **annotation}
+
+    write_file(target, FILE, mark, images, categories(vocabulary), described)
+
+
+def write_file(
+    target: Target,
+    name: str,
+    mark: str,
+    images: Images,
+    categories: list[dict[str, Any]],
+    described: Callable[[int, Entry, LabelledImage], Iterable[dict[str, Any]]],
+) -> None:
+    """Write a file of COCO's layout image by image, with links to the photos, unless it is up to date.
+
+    Args:
+      target: the folder.
+      name: of the file.
+      mark: what the file is made from.
+      images: the results.
+      categories: the list of categories.
+      described: an image's id, entry and content to its items in the list of annotations.
+
+    Raises:
+      OutputError: if it cannot be written.
+    """
     link_photos(target.own.folder, images, (entry.name for entry in images.entries))
-    if target.is_done(FILE, mark):
+    if target.is_done(name, mark):
         return
-    with target.writing(FILE, mark, images) as path, path.open("wb") as file:
-        file.write(b'{"info":' + compact_json(INFO) + b',\n"licenses":[],\n"categories":')
-        file.write(compact_json(categories(vocabulary)) + b',\n"annotations":[')
-        listed, written, number = [], JsonList(file), 0
+    with target.writing(name, mark, images) as path, path.open("wb") as file:
+        file.write(b'{"info":' + compact_json(_INFO) + b',\n"licenses":[],\n"categories":')
+        file.write(compact_json(categories) + b',\n"annotations":[')
+        listed, written = [], JsonList(file)
         for image_id, entry, image in images.loaded():
-            listed.append(image_record(image_id, entry))
-            for annotation in annotations(image, vocabulary, options):
-                number += 1
-                written.add({"id": number, "image_id": image_id, **annotation})
+            for item in described(image_id, entry, image):
+                written.add(item)
+            listed.append(_image_record(image_id, entry))
         file.write(b'],\n"images":[')
         records = JsonList(file)
         for record in listed:
@@ -55,7 +86,7 @@ def categories(vocabulary: Vocabulary) -> list[dict[str, Any]]:
     ]
 
 
-def image_record(image_id: int, entry: Entry) -> dict[str, Any]:
+def _image_record(image_id: int, entry: Entry) -> dict[str, Any]:
     """An item of the list of images."""
     name = str(PurePosixPath(entry.name))
     return {"id": image_id, "file_name": name, "width": entry.width, "height": entry.height}

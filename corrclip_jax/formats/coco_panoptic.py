@@ -6,10 +6,9 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from corrclip_jax.formats.coco import INFO, image_record
-from corrclip_jax.formats.images import Images, LabelledImage, Options, Vocabulary
-from corrclip_jax.formats.photos import link_photos
-from corrclip_jax.formats.target import JsonList, Target, compact_json
+from corrclip_jax.formats.coco import write_file
+from corrclip_jax.formats.images import Entry, Images, LabelledImage, Options, Vocabulary
+from corrclip_jax.formats.target import Target
 
 FILE, FOLDER = "annotations/panoptic_default.json", "annotations/panoptic_default"
 
@@ -20,26 +19,16 @@ def write(target: Target, vocabulary: Vocabulary, images: Images, options: Optio
     Raises:
       OutputError: if a file cannot be written.
     """
-    link_photos(target.own.folder, images, (entry.name for entry in images.entries))
-    if target.is_done(FILE, mark):
-        return
-    with target.writing(FILE, mark, images) as path, path.open("wb") as file:
-        file.write(b'{"info":' + compact_json(INFO) + b',\n"licenses":[],\n"categories":')
-        file.write(compact_json(_categories(vocabulary)) + b',\n"annotations":[')
-        listed, written = [], JsonList(file)
-        for image_id, entry, image in images.loaded():
-            name = f"{entry.stem}.png"
-            ids, segments = panoptic(image, vocabulary, options)
-            if not target.is_done(f"{FOLDER}/{name}", entry.mark):
-                with target.writing(f"{FOLDER}/{name}", entry.mark) as png:
-                    Image.fromarray(id_colours(ids)).save(png, optimize=True)
-            written.add({"image_id": image_id, "file_name": name, "segments_info": segments})
-            listed.append(image_record(image_id, entry))
-        file.write(b'],\n"images":[')
-        records = JsonList(file)
-        for record in listed:
-            records.add(record)
-        file.write(b"]}\n")
+
+    def described(image_id: int, entry: Entry, image: LabelledImage) -> list[dict[str, Any]]:
+        name = f"{entry.stem}.png"
+        ids, segments = panoptic(image, vocabulary, options)
+        if not target.is_done(f"{FOLDER}/{name}", entry.mark):
+            with target.writing(f"{FOLDER}/{name}", entry.mark) as png:
+                Image.fromarray(id_colours(ids)).save(png, optimize=True)
+        return [{"image_id": image_id, "file_name": name, "segments_info": segments}]
+
+    write_file(target, FILE, mark, images, _categories(vocabulary), described)
 
 
 def panoptic(
