@@ -8,6 +8,8 @@ EMBEDDED = "tiny"
 """The model that comes with the package, and its bank: trained on, and made of, generated scenes."""
 EMBEDDED_V2 = "tiny-v2"
 """The same networks with the method of CorrCLIPv2, which the bank is for."""
+EMBEDDED_MODELS = (EMBEDDED, EMBEDDED_V2)
+"""The names of both."""
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "weights" / EMBEDDED
 EMBEDDED_BANK = EMBEDDED_FOLDER / "bank"
 

@@ -30,7 +30,7 @@ from corrclip_jax.conversion.published import preset_models, region_models
 from corrclip_jax.conversion.readers import SUFFIXES
 from corrclip_jax.conversion.rules import ConversionError
 from corrclip_jax.hub.download import vocabulary_here
-from corrclip_jax.hub.embedded import EMBEDDED, EMBEDDED_FOLDER, EMBEDDED_V2, V2_FIELDS
+from corrclip_jax.hub.embedded import EMBEDDED_FOLDER, EMBEDDED_MODELS, EMBEDDED_V2, V2_FIELDS
 from corrclip_jax.hub.home import model_place
 from corrclip_jax.hub.parts import assemble, is_complete
 from corrclip_jax.params.model_folder import DESCRIPTION, LazyParams, describe, read
@@ -106,9 +106,7 @@ def available_models() -> list[Model]:
     """The models that `load` knows by name, the embedded one first."""
     own = {"clip": "Tiny CLIP ViT/4", "dino": "Tiny DINO ViT/4", "sam2": "Tiny SAM 2"}
     licences = dict.fromkeys(own, "Apache-2.0")
-    models = [
-        Model(name, own, licences, is_complete(EMBEDDED_FOLDER), 0.0) for name in (EMBEDDED, EMBEDDED_V2)
-    ]
+    models = [Model(name, own, licences, is_complete(EMBEDDED_FOLDER), 0.0) for name in EMBEDDED_MODELS]
     for name in PRESETS:
         parts = preset_models(name)
         titles = {family: part.title for family, part in parts.items()}
@@ -158,14 +156,14 @@ def load_lazily(model: str | Path, *, region_network: str | None = "all") -> tup
     _check_region_network(model, region_network)
     family = source_family(region_network) if region_network else None
     start_backend()
-    if model in (EMBEDDED, EMBEDDED_V2):
+    if model in EMBEDDED_MODELS:
         return _embedded(str(model), family)
     if model in PRESETS:
         folder = _prepare_preset(str(model), region_network)
     elif Path(model).is_dir():
         folder = _prepare_folder(Path(model))
     else:
-        names = [EMBEDDED, EMBEDDED_V2, *PRESETS]
+        names = [*EMBEDDED_MODELS, *PRESETS]
         raise ValueError(
             f"model must be one of {', '.join(names)}, or a folder that holds a converted model or "
             f"checkpoints in published layout. Got {str(model)!r}.{did_you_mean(str(model), names)}"

@@ -9,13 +9,11 @@ from small_models import small_config
 
 from corrclip_jax.cli.commands.models import _print
 from corrclip_jax.conversion.published import preset_models, published_models, region_models
-from corrclip_jax.hub.embedded import EMBEDDED, EMBEDDED_V2
+from corrclip_jax.hub.embedded import EMBEDDED_MODELS
 from corrclip_jax.hub.inventory import published_here
 from corrclip_jax.hub.presets import PRESETS, available_models
 from corrclip_jax.params.model_folder import save
 from corrclip_jax.params.structure import init_params
-
-EMBEDDED_MODELS = [EMBEDDED, EMBEDDED_V2]
 
 
 def convert_one(home, key):

@@ -175,17 +175,16 @@ def model_config(model: str) -> Config:
       ValueError: if this is neither a model's name nor the folder of a converted model.
     """
     from corrclip_jax.config import from_dict
-    from corrclip_jax.hub.embedded import EMBEDDED, EMBEDDED_FOLDER, EMBEDDED_V2
+    from corrclip_jax.hub.embedded import EMBEDDED_FOLDER, EMBEDDED_MODELS
     from corrclip_jax.hub.presets import PRESETS, as_embedded
     from corrclip_jax.params.model_folder import read_description
 
     if model in PRESETS:
         return PRESETS[model]
-    names = [EMBEDDED, EMBEDDED_V2]
-    folder = EMBEDDED_FOLDER if model in names else Path(model)
+    folder = EMBEDDED_FOLDER if model in EMBEDDED_MODELS else Path(model)
     if not folder.is_dir():
         raise UsageError(
-            f"--model must be one of {', '.join([*names, *PRESETS])}, or the folder of a converted model. "
-            f"Got {model!r}."
+            f"--model must be one of {', '.join([*EMBEDDED_MODELS, *PRESETS])}, or the folder of a converted "
+            f"model. Got {model!r}."
         )
     return as_embedded(from_dict(Config, read_description(folder)["config"]), model)
