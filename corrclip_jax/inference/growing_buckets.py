@@ -4,10 +4,10 @@
     known.add(sizes)                                                  # of the photos of one call
     batches = known.plan(sizes, programs.batch_size)
 
-A new bucket costs the compilation of a program; an old one that is larger than needed costs canvas with every
-photo. Like skis that are rented until the rent has reached their price, an old bucket is taken until what that has
-cost in vain equals a program, so photos of ever new sizes, one by one, compile few. Where no bucket holds a photo,
-the new one also holds what the old ones do, with sides rounded up to powers of two.
+A new bucket costs the compilation of a program; an old one that is larger than needed wastes canvas with every
+photo. As in the ski rental problem, an old bucket is used until the waste adds up to the cost of a program, so few
+programs are compiled for photos of ever new sizes. Where no bucket holds a photo, the new one also holds what the
+old ones do, with sides rounded up to powers of two.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ class GrowingBuckets:
         self._method, self._most, self._headroom = method, most, headroom
         self._buckets: list[Bucket] = []
         self._planned: set[Size] = set()
-        self._in_vain = 0
+        self._wasted = 0
 
     def add(self, sizes: Sequence[Size]) -> None:
         """Add the buckets that the photos of a call, of these sizes (height, width), need beside the known ones."""
@@ -57,7 +57,7 @@ class GrowingBuckets:
         return plan_batches(sizes, self._buckets, self._method, batch_size)
 
     def _is_served(self, size: Size) -> bool:
-        """Whether a known bucket is good enough for one more photo; counts what that costs in vain."""
+        """Whether a known bucket is good enough for one more photo; adds up what that wastes."""
         if size in self._planned:
             return True
         known = cheapest_bucket(size, self._buckets, self._method)
@@ -66,10 +66,10 @@ class GrowingBuckets:
         own = self._own(size).cost
         if known.cost <= _WORTH_A_BUCKET * own:
             return True
-        self._in_vain += known.cost - own
-        if self._in_vain <= _PROGRAM:
+        self._wasted += known.cost - own
+        if self._wasted <= _PROGRAM:
             return True
-        self._in_vain = 0
+        self._wasted = 0
         return False
 
     def _own(self, size: Size) -> Bucket:
