@@ -98,16 +98,16 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True, scope="module")
 def programs(request):
-    """Compile with LLVM's passes where torch judges the numbers, elsewhere without, in half the time.
+    """Compile without LLVM's passes, in half the time, but for modules that are marked as optimized.
 
     Nothing may leave it to JAX to find a common type or rank, as its users may forbid it; the references of parity
     tests and the recipes of the embedded weights are written as in PyTorch. A worker that has grown large drops its
     compiled programs between modules; the disk has them.
     """
-    judged = TESTS / "parity" in request.path.parents
-    if jax.config.read("jax_disable_most_optimizations") is judged:
+    optimized = request.node.get_closest_marker("optimized") is not None
+    if jax.config.read("jax_disable_most_optimizations") is optimized:
         jax.clear_caches()
-        jax.config.update("jax_disable_most_optimizations", not judged)
+        jax.config.update("jax_disable_most_optimizations", not optimized)
     lenient = any(TESTS / room in request.path.parents for room in ("goldens", "parity", "weights"))
     jax.config.update("jax_numpy_dtype_promotion", "standard" if lenient else "strict")
     jax.config.update("jax_numpy_rank_promotion", "allow" if lenient else "raise")

@@ -1,4 +1,7 @@
-"""The published sizes once, with random weights, on a real photograph: ViT-B/16, DINO B/8 and SAM 2-T."""
+"""The published sizes once, with random weights, on a real photograph: ViT-B/16, DINO B/8 and SAM 2-T.
+
+Compiled as users have it, with all of LLVM's passes.
+"""
 
 from functools import partial
 
@@ -9,7 +12,7 @@ import pytest
 import reference
 import torch
 from near_ties import near_ties
-from parity.pairs import CLIPSize, DINOSize, assert_close, make_pair
+from parity.pairs import CLIPSize, DINOSize, assert_close, make_clip, make_pair
 from parity.region_maps import holes
 from reference.image import photo_resize
 from reference.sam2 import random_sam2
@@ -22,31 +25,18 @@ from corrclip_jax.models.clip.model import CLIP
 from corrclip_jax.models.sam.sam2 import SAM2, preprocess
 from corrclip_jax.regions.masks import point_grid
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.optimized]
 
-VIT_B16 = CLIPSize(
-    layers=12,
-    head_width=64,
-    heads=12,
-    patch_size=16,
-    embed_dim=512,
-    text_layers=12,
-    text_heads=8,
-    text_width=512,
-    vocabulary=49408,
-)
+VIT_B16 = CLIPSize(layers=12, head_width=64, heads=12, patch_size=16, embed_dim=512)
+TEXT_B16 = CLIPSize(embed_dim=512, text_layers=12, text_heads=8, text_width=512, vocabulary=49408)
 DINO_B8 = DINOSize(layers=12, width=768, heads=12, patch_size=8)
 SAM2_T = SAM2Config(
     width=96, heads=1, stages=(1, 2, 7, 2), global_blocks=(5, 7, 9), window_sizes=(8, 4, 14, 7)
 )
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    return make_pair(VIT_B16, DINO_B8, tmp_path_factory.mktemp("pair"))
-
-
-def test_window_of_a_photo(pair):
+def test_window_of_a_photo(tmp_path):
+    pair = make_pair(VIT_B16, DINO_B8, tmp_path)
     pixels = reference.normalised(photo_resize(torch.from_numpy(astronaut()), 336, 336))
     regions = holes(336, 336)
     step = partial(jax.jit(window_step, static_argnums=(0, 4)), pair.config)
@@ -68,13 +58,14 @@ def test_window_of_a_photo(pair):
     assert_close("features where similarities tie", ours.features[0], features, 1e-2)
 
 
-def test_text(pair):
-    end = VIT_B16.vocabulary - 1
+def test_text(tmp_path):
+    clip, config, params = make_clip(TEXT_B16, tmp_path)
+    end = TEXT_B16.vocabulary - 1
     tokens = np.random.default_rng(0).integers(0, end, (3, 77))
     tokens[[0, 1, 2], [5, 20, 76]] = end
-    encode = jax.jit(partial(CLIP(pair.config.clip).apply, method="encode_text"))
-    ours = encode({"params": pair.params["clip"]}, jnp.asarray(tokens))
-    wanted = pair.clip.get_text_features(torch.from_numpy(tokens)).pooler_output
+    encode = jax.jit(partial(CLIP(config).apply, method="encode_text"))
+    ours = encode({"params": params}, jnp.asarray(tokens))
+    wanted = clip.get_text_features(torch.from_numpy(tokens)).pooler_output
     assert_close("text embeddings", ours, wanted)
 
 
