@@ -3,9 +3,10 @@
 For interactive use and scripts; `make_segment` is the jitted function underneath.
 """
 
+import copy
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -121,6 +122,7 @@ class Segmenter:
         if self._others and bank is None:
             raise ValueError("others are further CLIPs of a bank's values: give bank= as well.")
         opened = None if bank is None else open_bank(bank, config, params, self._others, mesh=mesh)
+        self._mesh, self._bank = mesh, opened
         self._runner = LabelRunner(config, self._params, mesh, opened, points=probability_points)
         self._region_runner: RegionRunner | None = None
 
@@ -138,6 +140,27 @@ class Segmenter:
         while len(self._texts) > _KEPT_VOCABULARIES:
             self._texts.popitem(last=False)
         return self._texts[key]
+
+    def at_scale(self, sides: tuple[int, int], zoom: float, points: int) -> "Segmenter":
+        """A copy that sees images of this height and width at `zoom` times their size.
+
+        Weights and text embeddings are shared. `points` is the copy's `probability_points`.
+        """
+        other = copy.copy(self)
+        shorter, longer = (max(1, round(side * zoom)) for side in sorted(sides))
+        sizes = {"resize_short": shorter, "resize_long": max(longer, 2 * shorter) + 1}
+        other.config = with_fields(self.config, method=sizes)
+        other._runner = LabelRunner(other.config, self._params, self._mesh, self._bank, points=points)
+        return other
+
+    def label(
+        self,
+        sizes: Sequence[tuple[int, int]],
+        read: Callable[[int], Request | Exception],
+        text: TextEmbedding,
+    ) -> Iterator[tuple[int, Any, Outcome | Exception]]:
+        """Label images that `read` returns by their indices (see `LabelRunner.work`)."""
+        return self._runner.work(sizes, [False] * len(sizes), read, text)
 
     @overload
     def __call__(self, photos: Photo, classes: Classes, *, regions: Any = None) -> Segmentation: ...

@@ -145,12 +145,8 @@ def to_rgb(image: Bands, chosen: Sequence[int] | None = None) -> tuple[UInt8[np.
         if count not in (1, 3):
             taken = "the first is" if count == 2 else "the first three are"
             notes.append(f"has {count} bands: {taken} read. --bands chooses others.")
-    elif len(chosen) not in (1, 3) or not all(1 <= band <= count for band in chosen):
-        given = ",".join(map(str, chosen))
-        raise BandError(
-            f"has {count} band{'s' * (count != 1)}. Choose three of them, or one, counted from 1 (--bands 3,2,1). "
-            f"Got {given}."
-        )
+    else:
+        check_bands(count, chosen)
     values = image.values[..., [band - 1 for band in chosen]]
     valid = np.isfinite(values) if values.dtype.kind == "f" else np.ones(values.shape, bool)
     if image.nodata is not None:
@@ -184,9 +180,77 @@ def _to_8_bits(
     if low >= 0 and 64 <= high <= 255:
         return np.rint(values).clip(0, 255).astype(np.uint8), ""
     first, last = np.percentile(values[valid].astype(np.float64), (2, 98))
-    scaled = (values.astype(np.float64) - first) * (255 / max(last - first, 1e-12))
-    note = f"holds {values.dtype} from {low:.6g} to {high:.6g}: {first:.6g} to {last:.6g} become 0 to 255."
-    return np.rint(scaled).clip(0, 255).astype(np.uint8), note
+    stretch = Stretch(first, last, float(low), float(high))
+    return stretch.apply(values, valid), stretch.note(str(values.dtype))
+
+
+class Stretch(NamedTuple):
+    """A linear scale to 8 bits.
+
+    Attributes:
+      first, last: the values that become 0 and 255.
+      low, high: the smallest and the largest value there is.
+    """
+
+    first: float
+    last: float
+    low: float
+    high: float
+
+    def apply(
+        self, values: Shaped[np.ndarray, "*n C"], valid: Bool[np.ndarray, "*n"] | Bool[np.ndarray, "*n C"]
+    ) -> UInt8[np.ndarray, "*n C"]:
+        """The values as 8 bits; 0 for those without data."""
+        valid = valid if valid.ndim == values.ndim else valid[..., None]
+        values = np.where(valid, values, 0).astype(np.float64)
+        scaled = (values - self.first) * (255 / max(self.last - self.first, 1e-12))
+        return np.where(valid, np.rint(scaled).clip(0, 255), 0).astype(np.uint8)
+
+    def note(self, dtype: str) -> str:
+        """What is done, the end of a sentence about the image."""
+        return (
+            f"holds {dtype} from {self.low:.6g} to {self.high:.6g}: {self.first:.6g} to {self.last:.6g} become "
+            "0 to 255."
+        )
+
+
+def stretch_of(
+    values: Shaped[np.ndarray, "n C"],
+    valid: Bool[np.ndarray, " n"],
+    percentiles: tuple[float, float] | None = None,
+) -> Stretch:
+    """The stretch of a sample of pixels, one for all bands, so that colours stay.
+
+    Args:
+      values: of pixels spread over the image.
+      valid: which of them have data.
+      percentiles: of the values, which become 0 and 255; by default 2 and 98, and floats of 0..1 are taken as such.
+
+    Raises:
+      BandError: if no pixel has data.
+    """
+    if not valid.any():
+        raise BandError("has no pixel with data.")
+    known = values[valid].astype(np.float64)
+    low, high = float(known.min()), float(known.max())
+    if percentiles is None and values.dtype.kind == "f" and low >= 0 and 0.25 < high <= 1:
+        return Stretch(0.0, 1.0, low, high)
+    first, last = np.percentile(known, percentiles or (2, 98))
+    return Stretch(float(first), float(last), low, high)
+
+
+def check_bands(count: int, chosen: Sequence[int]) -> None:
+    """Check that an image of `count` bands has the chosen ones, three or one.
+
+    Raises:
+      BandError: if not.
+    """
+    if len(chosen) not in (1, 3) or not all(1 <= band <= count for band in chosen):
+        given = ",".join(map(str, chosen))
+        raise BandError(
+            f"has {count} band{'s' * (count != 1)}. Choose three of them, or one, counted from 1 (--bands 3,2,1). "
+            f"Got {given}."
+        )
 
 
 def _upper_bits(

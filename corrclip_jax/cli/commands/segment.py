@@ -42,6 +42,15 @@ from corrclip_jax.cli.shared.options import (
     regions_of,
     threshold_option,
 )
+from corrclip_jax.cli.shared.raster_options import (
+    PresetOption,
+    RasterOptions,
+    ResolutionOption,
+    StretchOption,
+    TileOption,
+    VectorOption,
+    ZoomOption,
+)
 from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 
 if TYPE_CHECKING:
@@ -65,6 +74,7 @@ HELP = "\n\n".join(
         '  corrclip segment *.jpg -c "background, car, road" --background-threshold 0.3 --points 32',
         '  corrclip segment photos/ -c "tree, house" --regions my-region-maps/ --model vit-l',
         '  corrclip segment survey.tif -c "field, forest, road" --bands 4,3,2',
+        '  corrclip segment scene.tif -c "field, forest, road" --resolution 0.5 --vector gpkg',
     ]
 )
 
@@ -105,8 +115,35 @@ def segment(
         int, typer.Option(min=1, help="Their points along the longer side of a photo.")
     ] = _POINTS,
     overwrite: RemakeOption = False,
+    stretch: StretchOption = None,
+    resolution: ResolutionOption = None,
+    tile: TileOption = None,
+    zoom: ZoomOption = None,
+    vector: VectorOption = None,
+    preset: PresetOption = None,
 ) -> None:
     """Segment photos. Users see `HELP`."""
+    from corrclip_jax.cli.runs import segment_rasters
+
+    raster_options = RasterOptions(stretch, resolution, tile, zoom, vector, preset)
+    if rasters := segment_rasters.find_rasters(photos, out, recursive, raster_options):
+        keep_compiled_programs()
+        settings = {
+            "dtype": None if dtype is None else dtype.value,
+            "points": points,
+            "background_threshold": background_threshold,
+            "assignments": assignments or [],
+        }
+        refused = {
+            "--format": formats,
+            "--save-probabilities": save_probabilities,
+            "--bank": bank,
+            "--also": also,
+        }
+        chosen = (model, regions, settings)
+        named = (classes, classes_file)
+        segment_rasters.run(rasters, out, raster_options, named, chosen, bands, refused, overwrite)
+        return
     regions = regions or regions_of(model)
     source = regions if is_source(regions) else None
     region_maps = None if source is not None else Path(regions)

@@ -1,0 +1,177 @@
+"""Labels of tiles: blended in the logits, and corrected by regions that are joined across the seams.
+
+Logarithms of a tile's probabilities are its logits but for a number that all classes of a pixel share. Their
+weighted mean over the tiles is therefore the mean of the logits. As a whole image does, each region then takes
+its most frequent label; a region's pieces in several tiles vote together.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from corrclip_jax.inference.tile_grid import Axis, TileGrid
+from corrclip_jax.inference.tile_store import TileStore
+
+_LEAST = 2.0**-24  # the smallest number above 0 of the tiles' probabilities
+_SAME = 0.5  # intersection over union, where two tiles overlap, above which their regions are one
+_ROWS = 64
+
+Labelled = tuple[
+    Int[np.ndarray, "h w"], Float[np.ndarray, "h w"], Int[np.ndarray, "h w"], Bool[np.ndarray, "h w"]
+]
+"""Labels before the correction, probabilities, region ids of the tile, and which pixels have data."""
+
+
+def label_core(store: TileStore, grid: TileGrid, place: tuple[int, int], threshold: float) -> Labelled:
+    """The pixels that a tile labels, from its own and its neighbours' probabilities."""
+    (top, bottom), (left, right) = grid.y.core(place[0]), grid.x.core(place[1])
+    tile = store.read(place)
+    y, x = grid.y.starts[place[0]], grid.x.starts[place[1]]
+    own = np.s_[top - y : bottom - y, left - x : right - x]
+    valid, regions = tile.valid[own], tile.regions[own].astype(np.int64)
+    labels, scores = np.zeros(valid.shape, np.int64), np.zeros(valid.shape, np.float32)
+    if valid.any():
+        first, logits, mass = _blended(store, grid, (top, bottom), (left, right))
+        columns = _interpolation(np.arange(left, right), first[1], logits.shape[2], grid.cell)
+        for row in range(0, bottom - top, _ROWS):
+            rows = np.arange(top + row, min(top + row + _ROWS, bottom))
+            across = _interpolation(rows, first[0], logits.shape[1], grid.cell), columns
+            part = np.s_[row : row + len(rows)]
+            labels[part], scores[part] = _decided(_spread(logits, *across), _spread(mass[None], *across)[0])
+    labels = np.where(scores < threshold, 0, labels)
+    return labels, scores, regions, valid
+
+
+def _blended(
+    store: TileStore, grid: TileGrid, rows: tuple[int, int], columns: tuple[int, int]
+) -> tuple[tuple[int, int], Float[np.ndarray, "K h w"], Float[np.ndarray, "h w"]]:
+    """Mean logits and the mean sum of all probabilities at the cells of some pixels, and the first cell."""
+    cell = grid.cell
+    (top, bottom), (left, right) = _cells(rows, grid.y, cell), _cells(columns, grid.x, cell)
+    total: np.ndarray | None = None
+    sums = np.zeros((bottom - top, right - left), np.float32)
+    weight = np.zeros((bottom - top, right - left), np.float32)
+    for row in grid.y.touching(top * cell, bottom * cell):
+        for column in grid.x.touching(left * cell, right * cell):
+            chances = store.read((row, column)).probabilities
+            if chances is None:
+                continue
+            y, x = grid.y.starts[row] // cell, grid.x.starts[column] // cell
+            here, there = _shared(y, chances.shape[1], top, bottom), _shared(x, chances.shape[2], left, right)
+            own = chances[:, here[0], there[0]].astype(np.float32)
+            share = np.outer(grid.y.weights(cell)[here[0]], grid.x.weights(cell)[there[0]])
+            if total is None:
+                total = np.zeros((len(own), *weight.shape), np.float32)
+            place = here[1], there[1]
+            weight[place] += share
+            total[(slice(None), *place)] += share * np.log(np.maximum(own, _LEAST))
+            sums[place] += share * own.sum(axis=0)
+    assert total is not None
+    return (top, left), total / np.maximum(weight, 1e-12), sums / np.maximum(weight, 1e-12)
+
+
+def _cells(pixels: tuple[int, int], axis: Axis, cell: int) -> tuple[int, int]:
+    """The cells of some pixels with one more on either side, as far as there are any."""
+    return max(pixels[0] // cell - 1, 0), min(-(-pixels[1] // cell) + 1, -(-axis.length // cell))
+
+
+def _shared(start: int, count: int, first: int, last: int) -> tuple[slice, slice]:
+    """The cells that a tile shares with a range: in the tile, and in the range."""
+    low, high = max(start, first), min(start + count, last)
+    return slice(low - start, high - start), slice(low - first, high - first)
+
+
+def _interpolation(
+    pixels: Int[np.ndarray, " n"], first: int, count: int, cell: int
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """For each pixel two cells and the share of the second; a cell's value is that of its middle pixel."""
+    at = np.clip((pixels - cell // 2) / cell - first, 0, count - 1)
+    low = np.floor(at).astype(int)
+    return low, np.minimum(low + 1, count - 1), (at - low).astype(np.float32)
+
+
+def _spread(values: Float[np.ndarray, "K h w"], rows: tuple, columns: tuple) -> Float[np.ndarray, "K H W"]:
+    low, high, share = rows
+    lines = values[:, low] * (1 - share)[:, None] + values[:, high] * share[:, None]
+    low, high, share = columns
+    return lines[:, :, low] * (1 - share) + lines[:, :, high] * share
+
+
+def _decided(
+    logits: Float[np.ndarray, "K h w"], mass: Float[np.ndarray, "h w"]
+) -> tuple[Int[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
+    """The best class and its probability; with synonyms all classes sum up to less than 1, to `mass`."""
+    highest = logits.max(axis=0)
+    return logits.argmax(axis=0), mass / np.exp(logits - highest).sum(axis=0)
+
+
+def region_labels(
+    store: TileStore,
+    grid: TileGrid,
+    classes: int,
+    threshold: float,
+    on_tile: Callable[[], object] = lambda: None,
+) -> dict[tuple[int, int], Int[np.ndarray, " R"]]:
+    """The label of every region of every tile, by region id; -1 for id 0, whose pixels keep theirs.
+
+    Two regions of neighbouring tiles are one if they agree where the tiles overlap: their intersection is more than
+    half of their union there.
+    """
+    counts = {place: int(store.read(place).regions.max(initial=0)) + 1 for place in grid.tiles}
+    offsets = dict(zip(counts, np.cumsum([0, *counts.values()])[:-1].tolist(), strict=True))
+    parents = np.arange(sum(counts.values()))
+    votes: list[np.ndarray] = []
+    for place in grid.tiles:
+        labels, _, regions, valid = label_core(store, grid, place, threshold)
+        voting = valid & (regions > 0)
+        keys, numbers = np.unique(
+            (regions[voting] + offsets[place]) * classes + labels[voting], return_counts=True
+        )
+        votes.append(np.stack([keys // classes, keys % classes, numbers]))
+        for step in ((0, 1), (1, 0)):
+            other = place[0] + step[0], place[1] + step[1]
+            for mine, its in _same(store, grid, place, other) if other in counts else ():
+                _join(parents, offsets[place] + mine, offsets[other] + its)
+        on_tile()
+    region, label, number = np.concatenate(votes, axis=1)
+    roots = np.array([_root(parents, one) for one in range(len(parents))])
+    keys, place_of = np.unique(roots[region] * classes + label, return_inverse=True)
+    totals = np.bincount(place_of, number, len(keys)).astype(np.int64)
+    order = np.lexsort((-(keys % classes), totals))  # the most votes last, the smallest class of several
+    winners = np.full(len(parents), -1)
+    winners[keys[order] // classes] = keys[order] % classes
+    found = winners[roots]
+    result = {place: found[offsets[place] : offsets[place] + count] for place, count in counts.items()}
+    for labels in result.values():
+        labels[0] = -1
+    return result
+
+
+def _same(
+    store: TileStore, grid: TileGrid, one: tuple[int, int], other: tuple[int, int]
+) -> list[tuple[int, int]]:
+    """Pairs of regions of two tiles that are the same where the tiles overlap."""
+    shifts = grid.y.starts[other[0]] - grid.y.starts[one[0]], grid.x.starts[other[1]] - grid.x.starts[one[1]]
+    mine, its = store.read(one).regions, store.read(other).regions
+    mine = mine[shifts[0] :, shifts[1] :].astype(np.int64)
+    its = its[: mine.shape[0], : mine.shape[1]].astype(np.int64)
+    mine = mine[: its.shape[0], : its.shape[1]]
+    most = int(its.max(initial=0)) + 1
+    pairs, both = np.unique(mine * most + its, return_counts=True)
+    a, b = pairs // most, pairs % most
+    union = np.bincount(mine.ravel())[a] + np.bincount(its.ravel())[b] - both
+    same = (a > 0) & (b > 0) & (both > _SAME * union)
+    return list(zip(a[same].tolist(), b[same].tolist(), strict=True))
+
+
+def _root(parents: Int[np.ndarray, " n"], one: int) -> int:
+    while parents[one] != one:
+        parents[one] = parents[parents[one]]
+        one = int(parents[one])
+    return one
+
+
+def _join(parents: Int[np.ndarray, " n"], one: int, other: int) -> None:
+    first, second = _root(parents, one), _root(parents, other)
+    parents[max(first, second)] = min(first, second)

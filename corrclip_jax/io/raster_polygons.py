@@ -1,0 +1,220 @@
+"""Polygons of a label raster: each connected piece of a class with its probability and area, as a GIS layer."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+from jaxtyping import Int
+
+from corrclip_jax.io.raster_output import new_raster
+from corrclip_jax.io.rasters import Raster, RasterError, gdal
+
+VECTOR_SUFFIXES = ("gpkg", "geojson")
+_ROWS = 256
+_AT_ONCE = 5000  # polygons
+
+
+def write_polygons(
+    labels: Path, scores: Path, path: Path, raster: Raster, names: Sequence[str], folder: Path
+) -> int:
+    """Write the polygons of the pieces, which touch along pixels' sides; together they are the labelled pixels.
+
+    Fields are class, label, probability (0..1, the mean over its pixels), area in the square of the CRS's unit, and
+    pixels.
+
+    Args:
+      labels: a raster of labels with a nodata value.
+      scores: their probabilities x 65535.
+      path: the layer to write, .gpkg or .geojson.
+      raster: its grid.
+      names: of the classes.
+      folder: for the map of pieces.
+
+    Returns:
+      How many there are.
+    """
+    pieces = folder / "pieces.tif"
+    table = _number_pieces(labels, scores, pieces, raster)
+    features = _features(pieces, table, raster, names)
+    write = _geojson if path.suffix == ".geojson" else _gpkg
+    with gdal():
+        return write(path, features, raster)
+
+
+class _Pieces:
+    """The pieces that are known: their labels, pixels, sums of scores, and which are one."""
+
+    def __init__(self) -> None:
+        self.parents: np.ndarray = np.zeros(1, np.int64)
+        self.labels: np.ndarray = np.zeros(1, np.int64)
+        self.pixels: np.ndarray = np.zeros(1, np.int64)
+        self.sums: np.ndarray = np.zeros(1)
+
+    def add(self, labels: np.ndarray, pixels: np.ndarray, sums: np.ndarray) -> None:
+        count = len(self.parents)
+        self.parents = np.append(self.parents, np.arange(count, count + len(labels)))
+        self.labels, self.pixels = np.append(self.labels, labels), np.append(self.pixels, pixels)
+        self.sums = np.append(self.sums, sums)
+
+    def root(self, one: int) -> int:
+        parents = self.parents
+        while parents[one] != one:
+            parents[one] = parents[parents[one]]
+            one = int(parents[one])
+        return one
+
+    def join(self, one: int, other: int) -> None:
+        first, second = self.root(one), self.root(other)
+        self.parents[max(first, second)] = min(first, second)
+
+    def finish(self) -> Int[np.ndarray, " n"]:
+        """Sum up what is one; returns every piece's root."""
+        roots = np.array([self.root(one) for one in range(len(self.parents))])
+        self.pixels = np.bincount(roots, self.pixels, len(roots)).astype(np.int64)
+        self.sums = np.bincount(roots, self.sums, len(roots))
+        return roots
+
+
+def _number_pieces(labels: Path, scores: Path, path: Path, raster: Raster) -> _Pieces:
+    """Write a raster of piece numbers from 1 on, 0 without data; in strips, joined along their border."""
+    import rasterio
+    from rasterio.windows import Window
+
+    table, above = _Pieces(), None
+    strips = path.with_name("strips.tif")
+    windows = [
+        Window(0, top, raster.width, min(_ROWS, raster.height - top))
+        for top in range(0, raster.height, _ROWS)
+    ]
+    with gdal(), rasterio.open(labels) as opened, rasterio.open(scores) as scored:
+        with new_raster(strips, raster, "int32") as written:
+            for window in windows:
+                values = opened.read(1, window=window)
+                numbers = _connected(values, opened.nodata, len(table.parents))
+                _count(table, numbers, values, scored.read(1, window=window))
+                if above is not None:
+                    same = (above[0] == values[0]) & (numbers[0] > 0)
+                    for one, other in np.unique(np.stack([above[1], numbers[0]])[:, same], axis=1).T.tolist():
+                        table.join(one, other)
+                above = values[-1], numbers[-1]
+                written.write(numbers, 1, window=window)
+        roots = table.finish()
+        with rasterio.open(strips) as read, new_raster(path, raster, "int32", 0) as written:
+            for window in windows:
+                written.write(roots[read.read(1, window=window)].astype(np.int32), 1, window=window)
+    strips.unlink()
+    return table
+
+
+def _connected(values: np.ndarray, nodata: float, first: int) -> Int[np.ndarray, "h w"]:
+    """Numbers of the connected pieces of equal values from `first` on; 0 for nodata."""
+    numbers = np.zeros(values.shape, np.int32)
+    for value in np.unique(values[values != nodata]):
+        found, count = scipy.ndimage.label(values == value)
+        numbers += np.where(found > 0, found + first - 1, 0).astype(np.int32)
+        first += count
+    return numbers
+
+
+def _count(table: _Pieces, numbers: np.ndarray, values: np.ndarray, scores: np.ndarray) -> None:
+    first, last = len(table.parents), int(numbers.max(initial=0)) + 1
+    if last <= first:
+        return
+    known = numbers > 0
+    place = numbers[known] - first
+    labels = np.zeros(last - first, np.int64)
+    labels[place] = values[known]
+    table.add(labels, np.bincount(place), np.bincount(place, scores[known]))
+
+
+def _features(path: Path, table: _Pieces, raster: Raster, names: Sequence[str]) -> Iterator[tuple[Any, dict]]:
+    import rasterio
+    import shapely
+    from rasterio.features import shapes
+
+    with gdal(), rasterio.open(path) as opened:
+        band = rasterio.band(opened, 1)
+        for geometry, value in shapes(band, mask=None, connectivity=4, transform=raster.transform):
+            piece = int(value)
+            if piece == 0:
+                continue
+            label, pixels = int(table.labels[piece]), int(table.pixels[piece])
+            shape = shapely.geometry.shape(geometry)
+            shape = shape if shape.is_valid else shapely.make_valid(shape)
+            yield (
+                shape,
+                {
+                    "class": names[label],
+                    "label": label,
+                    "probability": round(table.sums[piece] / pixels / 65535, 4),
+                    "area": pixels * raster.pixel_area,
+                    "pixels": pixels,
+                },
+            )
+
+
+def _gpkg(path: Path, features: Iterator[tuple[Any, dict]], raster: Raster) -> int:
+    import pyogrio
+    import shapely
+
+    fields, total = ("class", "label", "probability", "area", "pixels"), 0
+    types = (object, np.int32, np.float64, np.float64, np.int64)
+    crs = None if raster.crs is None else raster.crs.to_wkt()
+    while True:
+        chunk = [one for one, _ in zip(features, range(_AT_ONCE), strict=False)]
+        if not chunk and total:
+            return total
+        pyogrio.raw.write(
+            path,
+            geometry=shapely.to_wkb(
+                np.array([shapely.MultiPolygon(_parts(shape)) for shape, _ in chunk], object)
+            ),
+            field_data=[
+                np.array([row[name] for _, row in chunk], kind)
+                for name, kind in zip(fields, types, strict=True)
+            ],
+            fields=np.array(fields, object),
+            driver="GPKG",
+            layer="labels",
+            geometry_type="MultiPolygon",
+            crs=crs,
+            append=total > 0,
+        )
+        total += len(chunk)
+        if len(chunk) < _AT_ONCE:
+            return total
+
+
+def _parts(shape: Any) -> list[Any]:
+    return [part for part in getattr(shape, "geoms", [shape]) if part.geom_type == "Polygon"]
+
+
+def _geojson(path: Path, features: Iterator[tuple[Any, dict]], raster: Raster) -> int:
+    import shapely
+
+    head: dict[str, Any] = {"type": "FeatureCollection", "name": "labels"}
+    if raster.crs is not None:
+        authority = raster.crs.to_authority()
+        if authority is None:
+            raise RasterError(
+                f"{raster} has a coordinate reference system without a code, which GeoJSON cannot name. Use "
+                "--vector gpkg."
+            )
+        name = f"urn:ogc:def:crs:{authority[0]}::{authority[1]}"
+        head["crs"] = {"type": "name", "properties": {"name": name}}
+    total = 0
+    with path.open("w", encoding="utf-8") as file:
+        file.write(f'{json.dumps(head)[:-1]}, "features": [')
+        for shape, properties in features:
+            feature = {
+                "type": "Feature",
+                "properties": properties,
+                "geometry": shapely.geometry.mapping(shape),
+            }
+            file.write(f"{',' if total else ''}\n{json.dumps(feature, ensure_ascii=False)}")
+            total += 1
+        file.write("\n]}\n")
+    return total

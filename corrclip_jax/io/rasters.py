@@ -1,0 +1,287 @@
+"""Rasters: georeferenced or huge images, read in windows as RGB of 8 bits with one stretch for the whole."""
+
+import math
+import os
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Shaped, UInt8
+
+from corrclip_jax.io.bands import BandError, Stretch, check_bands, stretch_of
+from corrclip_jax.io.raster_files import require_geo
+from corrclip_jax.io.raster_mosaic import mosaic
+
+_CACHE_MB = 256
+_SAMPLES, _SAMPLE_SIDE, _OVERVIEW = 12, 96, 2048
+_RGB = ("red", "green", "blue")
+
+
+class RasterError(ValueError):
+    """A raster that cannot be read or that lacks what an option needs; the message says which."""
+
+
+@contextmanager
+def gdal() -> Iterator[None]:
+    """GDAL with a bounded cache, damaged files as errors, and no warnings about files without a position."""
+    import rasterio
+
+    options = {
+        "GDAL_CACHEMAX": _CACHE_MB,
+        "GDAL_ERROR_ON_LIBJPEG_WARNING": True,
+        "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE",
+        "GDAL_PAM_ENABLED": True,
+        "GDAL_ALLOW_LARGE_LIBJPEG_MEM_ALLOC": True,
+    }
+    with warnings.catch_warnings(), rasterio.Env(**options):
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        warnings.simplefilter("ignore", PendingDeprecationWarning)  # of affine, in rasterio
+        yield
+
+
+class Raster:
+    """A raster on the grid on which it is labelled. Threads may read at the same time.
+
+    Attributes:
+      height: in pixels of that grid.
+      width: likewise.
+      crs: the coordinate reference system, None if there is none.
+      transform: from columns and rows to coordinates.
+      nodata: of the file, None if there is none.
+      bands: the bands that are read.
+      notes: what was chosen, each the end of a sentence about the raster.
+    """
+
+    def __init__(
+        self,
+        paths: str | os.PathLike | Sequence[str | os.PathLike],
+        *,
+        bands: Sequence[int] | None = None,
+        stretch: tuple[float, float] | None = None,
+        resolution: float | None = None,
+    ):
+        """Open a raster, or several that together are one.
+
+        Args:
+          paths: the file, or those of a mosaic (see `raster_mosaic.groups`).
+          bands: three bands for red, green and blue, or one for grey, counted from 1. By default those that
+            the file calls so, else the first three.
+          stretch: percentiles of the values that become 0 and 255. By default 8 bits stay as they are, and other
+            numbers are stretched from 2 to 98.
+          resolution: side of a pixel in metres; the raster is resampled as it is read.
+
+        Raises:
+          RasterError: for a file that cannot be opened, bands that it does not have, or a resolution
+            that needs a CRS.
+          MissingGeoError: without the extra `geo`.
+        """
+        require_geo("rasters")
+        self.paths = [Path(one) for one in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
+        self._lock = threading.Lock()
+        self.notes: list[str] = []
+        with gdal():
+            self._opened = self._open()
+            self.nodata = self._opened.nodata
+            self.crs = self._opened.crs
+            self.bands = self._choose(bands)
+            self._scale = (1.0, 1.0) if resolution is None else self._scale_for(resolution)
+            size = self._opened.height, self._opened.width
+            self.height, self.width = (
+                max(1, round(side * scale)) for side, scale in zip(size, self._scale, strict=True)
+            )
+            ratios = self._opened.width / self.width, self._opened.height / self.height
+            self.transform = self._opened.transform @ type(self._opened.transform).scale(*ratios)
+            self._percentiles = stretch
+            self._note_orientation()
+
+    def __str__(self) -> str:
+        more = len(self.paths) - 1
+        return f"{self.paths[0]}{f' and {more} more' if more else ''}"
+
+    @cached_property
+    def stretch(self) -> Stretch | None:
+        """How values become 8 bits, from an overview or from evenly spread samples; None where they stay."""
+        if self._palette is not None or (self._percentiles is None and self._dtype == np.uint8):
+            return None
+        values, valid = self._sample()
+        try:
+            found = stretch_of(values, valid, self._percentiles)
+        except BandError as error:
+            raise RasterError(f"{self} {error}") from error
+        self.notes.append(found.note(str(self._dtype)))
+        return found
+
+    @property
+    def files(self) -> list[Path]:
+        """All files that the raster consists of, those of a VRT included."""
+        listed = [*self.paths, *(Path(name) for name in self._opened.files)]
+        return sorted({path.resolve() for path in listed if path.is_file()})
+
+    @property
+    def pixel_area(self) -> float:
+        """Area of a pixel in the square of the CRS's unit."""
+        return abs(self.transform.determinant)
+
+    @property
+    def unit(self) -> str:
+        """The unit of the coordinates."""
+        if self.crs is None:
+            return "pixel" if self.transform.is_identity else "unknown"
+        return "degree" if self.crs.is_geographic else self.crs.linear_units
+
+    def read(
+        self, top: int, left: int, height: int, width: int
+    ) -> tuple[UInt8[np.ndarray, "{height} {width} 3"], Bool[np.ndarray, "{height} {width}"]]:
+        """Pixels of a window and which of them have data; what lies beyond the raster mirrors it, without data.
+
+        Raises:
+          RasterError: where the file is damaged.
+        """
+        bottom, right = min(top + height, self.height), min(left + width, self.width)
+        values, valid = self._values(top, left, bottom, right)
+        pixels = self._to_rgb(values, valid)
+        beyond = ((0, top + height - bottom), (0, left + width - right))
+        return np.pad(pixels, (*beyond, (0, 0)), mode="symmetric"), np.pad(valid, beyond)
+
+    def _values(self, top: int, left: int, bottom: int, right: int) -> tuple[np.ndarray, np.ndarray]:
+        """The chosen bands as they are [h, w, C], and which pixels have data in all of them."""
+        from rasterio.enums import Resampling
+        from rasterio.windows import Window
+
+        y, x = self._opened.height / self.height, self._opened.width / self.width
+        window = Window(left * x, top * y, (right - left) * x, (bottom - top) * y)
+        scaled = (x, y) != (1.0, 1.0)
+        smooth = Resampling.average if max(x, y) > 1 else Resampling.bilinear
+        resampling = smooth if scaled and self._palette is None else Resampling.nearest
+        return self._masked(window, (bottom - top, right - left), resampling)
+
+    def _masked(self, window: Any, shape: tuple[int, int], resampling: Any) -> tuple[np.ndarray, np.ndarray]:
+        import rasterio
+
+        wanted = len(self.bands), *shape
+        try:
+            with self._lock, gdal():
+                found = self._opened.read(
+                    list(self.bands), window=window, out_shape=wanted, resampling=resampling, masked=True
+                )
+        except (rasterio.errors.RasterioError, MemoryError, ValueError) as error:
+            reason = str(error.__cause__ or error).split("\n")[0].rstrip(".")
+            raise RasterError(
+                f"{self} is damaged or cut short: {reason}. Copy or download it again."
+            ) from error
+        valid = np.asarray(~np.ma.getmaskarray(found).any(axis=0))
+        values = np.moveaxis(found.data, 0, -1)
+        if values.dtype.kind == "f":
+            valid &= np.isfinite(values).all(axis=-1)
+        return values, valid
+
+    def _to_rgb(self, values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        if self._palette is not None:
+            pixels = self._palette[values[..., 0]]
+        else:
+            pixels = values.astype(np.uint8) if self.stretch is None else self.stretch.apply(values, valid)
+        pixels = np.where(valid[..., None], pixels, np.uint8(0))
+        return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+
+    def _sample(self) -> tuple[Shaped[np.ndarray, "n C"], Bool[np.ndarray, " n"]]:
+        """Values spread over the raster, and which have data: of an overview, or of small windows on a grid."""
+        from rasterio.enums import Resampling
+        from rasterio.windows import Window
+
+        height, width = self._opened.height, self._opened.width
+        factor = max(height, width) / _OVERVIEW
+        if factor <= 1 or self._opened.overviews(self.bands[0]):
+            shape = tuple(math.ceil(side / max(1.0, factor)) for side in (height, width))
+            parts = [self._masked(Window(0, 0, width, height), shape, Resampling.nearest)]
+        else:
+            side_y, side_x = min(_SAMPLE_SIDE, height), min(_SAMPLE_SIDE, width)
+            tops = np.linspace(0, height - side_y, min(_SAMPLES, height // side_y)).astype(int).tolist()
+            lefts = np.linspace(0, width - side_x, min(_SAMPLES, width // side_x)).astype(int).tolist()
+            parts = [
+                self._masked(Window(x, y, side_x, side_y), (side_y, side_x), Resampling.nearest)
+                for y in tops
+                for x in lefts
+            ]
+        values = np.concatenate([one.reshape(-1, one.shape[-1]) for one, _ in parts])
+        return values, np.concatenate([valid.ravel() for _, valid in parts])
+
+    def _open(self) -> Any:
+        import rasterio
+
+        try:
+            if len(self.paths) == 1:
+                return rasterio.open(self.paths[0])
+            return rasterio.open(mosaic(self.paths))
+        except rasterio.errors.RasterioError as error:
+            raise RasterError(f"{self} cannot be read as a raster: {error}.") from error
+
+    def _choose(self, chosen: Sequence[int] | None) -> tuple[int, ...]:
+        opened = self._opened
+        self._dtype = np.dtype(opened.dtypes[0]) if opened.count else np.dtype(np.uint8)
+        self._palette = self._colours() if opened.count == 1 else None
+        colours = [each.name for each in opened.colorinterp]
+        usable = [number for number, name in enumerate(colours, start=1) if name != "alpha"]
+        if not usable:
+            raise RasterError(f"{self} holds no bands of pixels.")
+        if self._dtype.kind not in "iuf":
+            raise RasterError(f"{self} holds {self._dtype}, which are no brightnesses. Save real numbers.")
+        if chosen is not None:
+            try:
+                check_bands(opened.count, chosen)
+            except BandError as error:
+                raise RasterError(f"{self} {error}") from error
+            return tuple(chosen)
+        if all(colours.count(name) == 1 for name in _RGB):
+            return tuple(colours.index(name) + 1 for name in _RGB)
+        if len(usable) not in (1, 3):
+            taken = "the first is" if len(usable) == 2 else "the first three are"
+            self.notes.append(f"has {len(usable)} bands: {taken} read. --bands chooses others.")
+        return (usable[0],) if len(usable) < 3 else tuple(usable[:3])
+
+    def _colours(self) -> UInt8[np.ndarray, "256 3"] | None:
+        """The colour table of a raster of indices, None for others."""
+        if self._dtype != np.uint8 or self._opened.colorinterp[0].name != "palette":
+            return None
+        table = np.zeros((256, 3), np.uint8)
+        for index, colour in self._opened.colormap(1).items():
+            table[index] = colour[:3]
+        return table
+
+    def _scale_for(self, resolution: float) -> tuple[float, float]:
+        """How many new pixels there are for an old one, down and across, for pixels of `resolution` metres."""
+        if self.crs is None:
+            raise RasterError(
+                f"{self} has no coordinate reference system, so --resolution in metres means nothing for it. Leave "
+                "it out, or assign a CRS (rio edit-info --crs)."
+            )
+        turn = self._opened.transform
+        across, down = math.hypot(turn.a, turn.d), math.hypot(turn.b, turn.e)
+        if self.crs.is_geographic:
+            _, latitude = turn @ (self._opened.width / 2, self._opened.height / 2)
+            metres = _degree_lengths(latitude)
+            return down * metres[0] / resolution, across * metres[1] / resolution
+        metre = self.crs.linear_units_factor[1]
+        return down * metre / resolution, across * metre / resolution
+
+    def _note_orientation(self) -> None:
+        orientation = self._opened.tags(ns="EXIF").get("EXIF_Orientation") or self._opened.tags().get(
+            "EXIF_Orientation", "1"
+        )
+        if orientation not in ("0", "1"):
+            self.notes.append(
+                f"is to be shown turned (EXIF orientation {orientation}): it is labelled as it is stored."
+            )
+
+
+def _degree_lengths(latitude: float) -> tuple[float, float]:
+    """Metres of a degree of latitude and of longitude on the ellipsoid of WGS 84."""
+    axis, flat = 6378137.0, 0.00669437999014
+    phi = math.radians(min(abs(latitude), 89.9))
+    root = 1 - flat * math.sin(phi) ** 2
+    north = axis * (1 - flat) / root**1.5
+    return math.radians(north), math.radians(axis * math.cos(phi) / math.sqrt(root))

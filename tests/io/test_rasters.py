@@ -1,0 +1,106 @@
+"""Rasters: bands, stretch, nodata, resolution, mosaics, damaged files."""
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import Affine, from_origin
+
+from corrclip_jax.io.raster_files import is_raster
+from corrclip_jax.io.raster_mosaic import groups
+from corrclip_jax.io.rasters import Raster, RasterError, gdal
+
+UTM_SOUTH = "EPSG:32733"
+
+
+def write(path, values, transform=None, crs=UTM_SOUTH, **more):
+    transform = from_origin(4e5, 5e6, 2, 2) if transform is None else transform
+    count, height, width = values.shape
+    shape = {"count": count, "height": height, "width": width, "dtype": values.dtype}
+    shape["photometric"] = "RGB" if count == 3 else "MINISBLACK"
+    with (
+        gdal(),
+        rasterio.open(path, "w", driver="GTiff", transform=transform, crs=crs, **shape, **more) as file,
+    ):
+        file.write(values)
+    return path
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 13])
+def test_any_number_of_bands_gives_rgb(tmp_path, count):
+    values = np.random.default_rng(0).integers(0, 256, (count, 40, 60), dtype=np.uint8)
+    pixels, valid = Raster(write(tmp_path / "a.tif", values)).read(0, 0, 40, 60)
+    assert valid.all()
+    expected = values[:3] if count > 1 else values[[0, 0, 0]]
+    assert (pixels == np.moveaxis(expected, 0, -1)).all()
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("int16", -9999), ("float32", float("nan"))])
+def test_nodata_does_not_change_the_stretch(tmp_path, dtype, nodata):
+    values = np.random.default_rng(0).integers(-500, 3000, (3, 50, 60)).astype(dtype)
+    full = Raster(write(tmp_path / "full.tif", values)).stretch
+    values[:, :, :30] = values[:, :, 30:]
+    values[:, :, :30] = nodata
+    raster = Raster(write(tmp_path / "a.tif", values, nodata=nodata))
+    pixels, valid = raster.read(0, 0, 50, 60)
+    assert not valid[:, :30].any()
+    assert valid[:, 30:].all()
+    assert (pixels[:, :30] == 0).all()
+    assert abs(raster.stretch.first - full.first) < 100
+
+
+def test_windows_of_a_stretched_raster_have_no_seams(tmp_path):
+    values = np.arange(3 * 64 * 64, dtype=np.uint16).reshape(3, 64, 64)
+    raster = Raster(write(tmp_path / "a.tif", values), stretch=(1.0, 99.0))
+    whole, _ = raster.read(0, 0, 64, 64)
+    assert (raster.read(20, 30, 44, 34)[0] == whole[20:, 30:]).all()
+    beyond, valid = raster.read(50, 50, 30, 30)
+    assert not valid[14:].any()
+    assert (beyond[:14, :14] == whole[50:, 50:]).all()
+
+
+def test_resolution_keeps_the_ground(tmp_path):
+    turned = Affine.translation(4e5, 8e6) @ Affine.rotation(30) @ Affine.scale(2, -2)
+    raster = Raster(write(tmp_path / "a.tif", np.ones((3, 40, 60), np.uint8), turned), resolution=4.0)
+    assert (raster.height, raster.width) == (20, 30)
+    assert raster.transform @ (30, 20) == pytest.approx(turned @ (60, 40))
+    degrees = from_origin(10, 60, 1e-4, 1e-4)
+    raster = Raster(
+        write(tmp_path / "b.tif", np.ones((1, 100, 100), np.uint8), degrees, "EPSG:4326"), resolution=11.15
+    )
+    assert raster.height == pytest.approx(100, abs=1)
+    assert raster.width == pytest.approx(50, abs=1)
+
+
+def test_resolution_without_crs_is_refused(tmp_path):
+    path = write(tmp_path / "a.tif", np.ones((3, 9, 9), np.uint8), crs=None)
+    with pytest.raises(RasterError, match="no coordinate reference system"):
+        Raster(path, resolution=1.0)
+
+
+def test_bands_that_are_not_there_and_a_truncated_file_are_named(tmp_path):
+    path = write(tmp_path / "a.tif", np.random.default_rng(0).integers(0, 256, (3, 200, 200), dtype=np.uint8))
+    with pytest.raises(RasterError, match=r"a\.tif has 3 bands"):
+        Raster(path, bands=(4, 3, 2))
+    path.write_bytes(path.read_bytes()[:60_000])
+    with pytest.raises(RasterError, match=r"a\.tif"):
+        Raster(path).read(0, 0, 200, 200)
+
+
+def test_neighbours_are_one_raster_and_others_are_not(tmp_path):
+    values = np.random.default_rng(0).integers(1, 256, (3, 40, 60), dtype=np.uint8)
+    left = write(tmp_path / "left.tif", values[:, :, :30])
+    right = write(tmp_path / "right.tif", values[:, 10:, 30:], from_origin(4e5 + 60, 5e6 - 20, 2, 2))
+    far = write(tmp_path / "far.tif", values, from_origin(9e5, 5e6, 2, 2))
+    with gdal():
+        found = groups([left, right, far])
+    assert found == [[left, right], [far]]
+    raster = Raster(found[0])
+    pixels, valid = raster.read(0, 0, raster.height, raster.width)
+    assert (valid == (np.mgrid[:40, :60][0] >= 10) | (np.mgrid[:40, :60][1] < 30)).all()
+    assert (pixels[valid] == np.moveaxis(values, 0, -1)[valid]).all()
+
+
+def test_only_georeferenced_images_are_rasters(tmp_path):
+    values = np.zeros((3, 9, 9), np.uint8)
+    assert is_raster(write(tmp_path / "a.tif", values))
+    assert not is_raster(write(tmp_path / "b.tif", values, Affine.identity(), None))
