@@ -15,6 +15,7 @@ from pathlib import Path
 
 # Two workers share two cores, and each has the threads of XLA, torch and BLAS; processes that tests start inherit
 # these. Every program is kept on disk, for many tests and processes compile the same.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # where libtpu is installed, JAX looks for TPUs first
 os.environ |= {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",

@@ -33,12 +33,15 @@ HELP = "\n\n".join(
         "random; with --random, so are the weights.",
         "With --against torch, the window step and SAM 2 run alternately with the torch reference of a checkout's "
         "tests, on the same random weights.",
+        "With --compile-for, nothing runs: the TPU's compiler (extra tpu-aot, Linux) compiles the whole "
+        "program, says how much memory it takes and estimates its cycles by stage.",
         "[bold]Examples[/]",
         "  corrclip bench",
         "  corrclip bench -m vit-b --random --size 500x375 --threads 2 --out vit-b.json",
         "  corrclip bench -m vit-b --random --batch 16 --dtype bfloat16 --chunk 32",
         "  corrclip bench -m v2-b --random --bank-entries 100000",
         "  corrclip bench -m vit-b --against torch --threads 2",
+        "  corrclip bench -m vit-b --compile-for v5e --batch 8 --chips 8 --dtype bfloat16 --regions none",
     ]
 )
 
@@ -80,6 +83,13 @@ def bench(
     against: Annotated[
         Reference | None, typer.Option(help="Compare with the torch reference.", show_default=False)
     ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--compile-for", help="Compile for a kind of TPU instead: v5e or v6e.", show_default=False
+        ),
+    ] = None,
+    chips: Annotated[int, typer.Option(min=1, help="TPUs that share the batch: 1, 4 or 8.")] = 1,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Also write the report to this file, as JSON.", show_default=False),
@@ -89,6 +99,10 @@ def bench(
 ) -> None:
     """Measure a model. Users see `HELP`."""
     width, height = parse_size(size)
+    if chips > 1 and kind is None:
+        raise UsageError("--chips is the number of TPUs to compile for: give --compile-for as well.")
+    if kind is not None and against is not None:
+        raise UsageError("--compile-for runs nothing that --against could compare: give one of them.")
     if file is not None:
         out, output.as_json = file, False
     own = None if out is None else OwnFiles(out.parent)
@@ -113,6 +127,23 @@ def bench(
             config = with_fields(model_config(model), **changes)
             report = against_torch(config, repeat=repeat, threads=threads, progress=progress)
             shown = against_torch_table(report)
+        elif kind is not None:
+            from corrclip_jax.bench.compile_for import compile_for
+            from corrclip_jax.cli.runs.bench_tables import compiled_table
+
+            os.environ.setdefault("JAX_PLATFORMS", "cpu")
+            report = compile_for(
+                with_fields(with_network(model_config(model), regions), **changes),
+                kind,
+                height=height,
+                width=width,
+                batch=batch,
+                classes=classes,
+                chips=chips,
+                bank_entries=bank_entries,
+                progress=progress,
+            )
+            shown = compiled_table(report)
         else:
             from corrclip_jax.bench.measure import measure
             from corrclip_jax.cli.runs.bench_tables import tables

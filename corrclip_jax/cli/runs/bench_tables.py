@@ -51,6 +51,34 @@ def against_torch_table(report: dict[str, Any]) -> Group:
     return Group(Text(head), table)
 
 
+def compiled_table(report: dict[str, Any]) -> Group:
+    """What the TPU's compiler says: cycles by stage, between a line on the program and lines on memory."""
+    settings, target = report["settings"], report["target"]
+    head = (
+        f"{report['model']}, {settings['batch']} x {settings['width']} x {settings['height']}, "
+        f"{settings['dtype']}, regions {settings['regions']}, for {target['chips']} {target['kind']}, traced in "
+        f"{report['trace_seconds']:.0f} s, compiled in {report['compile_seconds']:.0f} s"
+    )
+    table = plain_table("Stage")
+    add_numbers(table, "Million cycles", "Share")
+    for row in report["stages"]:
+        if row["share"] >= 0.01:
+            table.add_row(row["name"], f"{row['cycles'] / 1e6:,.2f}", f"{row['share']:.1%}")
+    table.add_row("all, of one chip", f"{report['cycles'] / 1e6:,.2f}", "", style="bold")
+    if report["floor_cycles"] is not None:
+        table.add_row("its products at the peak rate", f"{report['floor_cycles'] / 1e6:,.2f}", "")
+    held = report["bytes"]
+    parts = ", ".join(f"{_size(size)} {name}" for name, size in held.items())
+    verdict = "fits" if report["fits"] else "does not fit"
+    foot = f"{parts}: {verdict} the {_size(int(report['bytes_of_a_chip']))} of a chip"
+    if report["kernels"]:
+        foot += f"\n{report['kernels']} custom kernels, of which the compiler estimates no cycles"
+    if target["chips"] > 1:
+        found = ", ".join(f"{count} {name}" for name, count in report["collectives"].items()) or "none"
+        foot += f"\ncollectives: {found}"
+    return Group(Text(head), table, Text(foot))
+
+
 def _cells(row: dict[str, Any], share: str) -> list[str]:
     return [
         f"{row['seconds']:.3f}",

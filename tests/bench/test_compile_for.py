@@ -1,0 +1,81 @@
+"""TPU compilation without a TPU: a small model through the real TPU compiler, and what is read in its programs."""
+
+import pytest
+from command_line import corrclip
+from small_models import small_config
+
+from corrclip_jax.bench import compile_for as module
+from corrclip_jax.bench.compile_for import compile_for, read_program
+from corrclip_jax.cli.runs.bench_tables import compiled_table
+from corrclip_jax.config import with_fields
+
+COMPILED = """HloModule jit_program
+
+%body (p: f32[8]) -> f32[8] {
+  %d = f32[8] fusion(%p), {op_name="while/body/jit(apply)/DINO/blocks_0/attn/dot"}, {"estimated_cycles":"10"}
+}
+
+%branch (p: f32[8]) -> f32[8] {
+  %c = f32[8] fusion(%p), {op_name="cond/jit(correlate)/add"}, {"estimated_cycles":"5"}
+}
+
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %w = f32[8] while(%p), condition=%test, body=%body, backend_config={"known_trip_count":{"n":"3"}}
+  %k = f32[8] conditional(%i, %w), branch_computations={%branch}
+  %g = f32[16] all-gather(%k), metadata={op_name="jit(program)/gather"}, backend_config={"estimated_cycles":"7"}
+  %q = f32[16] custom-call(%g), custom_call_target="tpu_custom_call"
+}
+"""
+
+
+def test_loops_count_as_often_as_they_run_and_collectives_and_kernels_are_found():
+    found = read_program(COMPILED)
+    assert {row["name"]: row["cycles"] for row in found["stages"]} == {
+        "DINO: attention": 30,
+        "other": 7,
+        "correlate": 5,
+    }
+    assert found["cycles"] == 42
+    assert found["collectives"] == {"all-gather": 1}
+    assert found["kernels"] == 1
+
+
+@pytest.mark.slow
+def test_a_small_model_compiles_for_a_mesh_of_tpus_and_no_image_crosses_chips(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    config = with_fields(small_config(sam2=False), dtype="bfloat16", regions={"source": "none"})
+    report = compile_for(config, "v5e", height=60, width=90, batch=4, chips=4)
+    assert report["fits"]
+    assert report["bytes"]["temporaries"] > 0
+    assert report["cycles"] > report["floor_cycles"] > 0
+    assert {"DINO: attention", "CLIP last block inputs: MLP", "correlate"} <= {
+        row["name"] for row in report["stages"]
+    }
+    assert report["collectives"] == {}
+    assert "collectives: none" in str(compiled_table(report).renderables[-1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--compile-for", "v3"], "the kind of TPU must be one of v5e, v6e. Got 'v3'."),
+        (["--compile-for", "v5e", "--chips", "3"], "the number of chips must be one of 1, 4, 8. Got 3."),
+        (
+            ["--compile-for", "v5e", "--chips", "4", "--batch", "6"],
+            "4 chips cannot divide a batch of 6 images",
+        ),
+        (["--chips", "4"], "give --compile-for as well"),
+        (["--compile-for", "v5e", "--against", "torch"], "give one of them"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused(arguments, message):
+    result = corrclip("bench", *arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+
+
+def test_a_missing_compiler_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    assert "pip install 'corrclip-jax[tpu-aot]'" in " ".join(
+        corrclip("bench", "--compile-for", "v5e").stderr.split()
+    )
