@@ -1,7 +1,8 @@
 """TPU compilation without a TPU: what XLA's TPU compiler (`libtpu`) says of a model's whole program.
 
 The compiler gives the memory that the program takes and an estimate of the cycles of every operation but of custom
-kernels; nothing runs. The loops' bodies count as often as they run.
+kernels; nothing runs. The body of a loop counts as often as the loop runs, or once where only the data say how
+often that is.
 """
 
 import importlib.util
@@ -9,7 +10,8 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
@@ -18,10 +20,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 
 from corrclip_jax.bench.flops import count_flops
 from corrclip_jax.bench.stages import draw_bank, draw_text
-from corrclip_jax.config import Config
+from corrclip_jax.config import Config, with_fields
 from corrclip_jax.method.segment import make_segment
 from corrclip_jax.params.structure import expected_params
 from corrclip_jax.runtime.environment import versions
+from corrclip_jax.runtime.memory import windows_at_once
 from corrclip_jax.text.embedding import TextEmbedding, pad_queries, query_bucket
 
 Report = dict[str, Any]
@@ -58,6 +61,7 @@ _COLLECTIVE = re.compile(
 )
 _NETWORK = re.compile(r"([A-Z]\w*)(?:\.(\w+))?")  # a Flax module and its method
 _WRAPPER = re.compile(r"(?:vmap|jit|shard_map)\(|\)")
+_LOOP = re.compile(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
 _PARTS = (("attn", "attention"), ("mlp", "MLP"), ("norm", "norms"), ("ln_", "norms"))
 _STEPS = ("correlate", "correct_by_region", "one_image")
 
@@ -98,6 +102,8 @@ def compile_for(
       ModuleNotFoundError: where `libtpu` is not installed.
     """
     target = _checked(kind, chips, batch)
+    chunk = windows_at_once(config, int(target.bytes))
+    config = with_fields(config, method={"windows_per_chunk": chunk})
     os.environ.update({name: value for name, value in _ENVIRONMENT.items() if name not in os.environ})
     from jax.experimental import topologies
 
@@ -120,7 +126,8 @@ def compile_for(
     lowered = jax.jit(program).trace(params, images, text, bank).lower(lowering_platforms=("tpu",))
     traced = time.perf_counter()
     progress(f"Compiling for {kind}")
-    compiled = lowered.compile()
+    with _nothing_cached():
+        compiled = lowered.compile()
     done = time.perf_counter()
     progress("Counting")
     flops = count_flops(program, params, images, text, bank, platform="tpu")
@@ -134,6 +141,7 @@ def compile_for(
             "dtype": config.dtype,
             "regions": config.regions.source,
             "points_per_side": config.regions.points_per_side,
+            "windows_per_chunk": chunk,
             "classes": classes,
             "bank_entries": bank_entries,
         },
@@ -157,15 +165,16 @@ def read_program(text: str) -> Report:
       often each occurs in the text; `kernels`, how many custom kernels do.
     """
     stages: Counter[str] = Counter()
+    unknown: Counter[str] = Counter()
     bodies, entry = _computations(text)
 
     def walk(name: str, times: int) -> None:
         for line in bodies.get(name, ()):
-            if " while(" in line:
-                trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
-                body = re.search(r"body=%?([\w.\-]+)", line)
-                if body:
-                    walk(body[1], times * (int(trips[1]) if trips else 1))
+            if loop := _LOOP.search(line):
+                condition, body = loop.groups()
+                trips = _trips(line, bodies.get(condition, []))
+                unknown[body] += trips is None
+                walk(body, times * (trips or 1))
             elif " conditional(" in line:
                 branches = line.partition("branch_computations=")[2].partition("}")[0]
                 for branch in re.findall(r"%([\w.\-]+)", branches):
@@ -183,6 +192,7 @@ def read_program(text: str) -> Report:
             for name, cycles in stages.most_common()
             if cycles
         ],
+        "loops_counted_once": sum(1 for count in unknown.values() if count),
         "collectives": dict(Counter(_COLLECTIVE.findall(text))),
         "kernels": text.count('custom_call_target="tpu_custom_call"'),
     }
@@ -203,6 +213,14 @@ def stage_of(operation: str) -> str:
             inner = (title for key, title in _PARTS if any(key in one for one in path[place:]))
             return f"{name}: {next(inner, 'other')}"
     return next((part for part in reversed(path) if part in _STEPS), "other")
+
+
+def _trips(line: str, condition: list[str]) -> int | None:
+    """How often a loop runs, where the compiler or the loop's condition says it."""
+    if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', line):
+        return int(known[1])
+    limits = re.findall(r"constant\((\d+)\)", "\n".join(condition))
+    return int(limits[0]) if len(limits) == 1 else None
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
@@ -233,6 +251,17 @@ def _checked(kind: str, chips: int, batch: int) -> Target:
             "the TPU's compiler is not installed: pip install 'corrclip-jax[tpu-aot]' (Linux only)."
         )
     return target
+
+
+@contextmanager
+def _nothing_cached() -> Iterator[None]:
+    """JAX cannot read back what it keeps of programs for devices that are not here."""
+    before = jax.config.read("jax_enable_compilation_cache")
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
 
 
 def _placed(tree: Any, sharding: Any) -> Any:

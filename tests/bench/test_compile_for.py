@@ -19,8 +19,18 @@ COMPILED = """HloModule jit_program
   %c = f32[8] fusion(%p), {op_name="cond/jit(correlate)/add"}, {"estimated_cycles":"5"}
 }
 
+%limit (p: f32[8]) -> pred[] {
+  %n = s32[] constant(3)
+}
+
+%until (p: f32[8]) -> pred[] {
+  %t = pred[] get-tuple-element(%p), index=1
+}
+
 ENTRY %main (p: f32[8]) -> f32[8] {
   %w = f32[8] while(%p), condition=%test, body=%body, backend_config={"known_trip_count":{"n":"3"}}
+  %v = f32[8] while(%w), condition=%limit, body=%body
+  %u = f32[8] while(%v), condition=%until, body=%branch
   %k = f32[8] conditional(%i, %w), branch_computations={%branch}
   %g = f32[16] all-gather(%k), metadata={op_name="jit(program)/gather"}, backend_config={"estimated_cycles":"7"}
   %q = f32[16] custom-call(%g), custom_call_target="tpu_custom_call"
@@ -31,11 +41,12 @@ ENTRY %main (p: f32[8]) -> f32[8] {
 def test_loops_count_as_often_as_they_run_and_collectives_and_kernels_are_found():
     found = read_program(COMPILED)
     assert {row["name"]: row["cycles"] for row in found["stages"]} == {
-        "DINO: attention": 30,
+        "DINO: attention": 60,
         "other": 7,
-        "correlate": 5,
+        "correlate": 10,
     }
-    assert found["cycles"] == 42
+    assert found["cycles"] == 77
+    assert found["loops_counted_once"] == 1
     assert found["collectives"] == {"all-gather": 1}
     assert found["kernels"] == 1
 

@@ -73,6 +73,8 @@ def compiled_table(report: dict[str, Any]) -> Group:
     foot = f"{parts}: {verdict} the {_size(int(report['bytes_of_a_chip']))} of a chip"
     if report["kernels"]:
         foot += f"\n{report['kernels']} custom kernels, of which the compiler estimates no cycles"
+    if report["loops_counted_once"]:
+        foot += f"\n{report['loops_counted_once']} loops whose length depends on the data are counted once"
     if target["chips"] > 1:
         found = ", ".join(f"{count} {name}" for name, count in report["collectives"].items()) or "none"
         foot += f"\ncollectives: {found}"
