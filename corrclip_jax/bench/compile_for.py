@@ -256,7 +256,7 @@ def _checked(kind: str, chips: int, batch: int) -> Target:
 @contextmanager
 def _nothing_cached() -> Iterator[None]:
     """JAX cannot read back what it keeps of programs for devices that are not here."""
-    before = jax.config.read("jax_enable_compilation_cache")
+    before = jax.config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)
     try:
         yield
