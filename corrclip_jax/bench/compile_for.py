@@ -256,12 +256,13 @@ def _checked(kind: str, chips: int, batch: int) -> Target:
 @contextmanager
 def _nothing_cached() -> Iterator[None]:
     """JAX cannot read back what it keeps of programs for devices that are not here."""
-    before = jax.config.jax_enable_compilation_cache
-    jax.config.update("jax_enable_compilation_cache", False)
+    settings: Any = jax.config
+    before = settings.jax_enable_compilation_cache
+    settings.update("jax_enable_compilation_cache", False)
     try:
         yield
     finally:
-        jax.config.update("jax_enable_compilation_cache", before)
+        settings.update("jax_enable_compilation_cache", before)
 
 
 def _placed(tree: Any, sharding: Any) -> Any:
