@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from corrclip_jax.bench.flops import count_flops
@@ -259,10 +260,12 @@ def _nothing_cached() -> Iterator[None]:
     settings: Any = jax.config
     before = settings.jax_enable_compilation_cache
     settings.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # else JAX does not look at the setting again
     try:
         yield
     finally:
         settings.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
 
 
 def _placed(tree: Any, sharding: Any) -> Any:
