@@ -90,7 +90,8 @@ def _has_world_file(path: Path) -> bool:
     if len(suffix) < 3:
         return False
     names = {f"{suffix[0]}{suffix[1]}{suffix[-1]}w", f"{suffix}w", ".wld"}
-    return any(path.with_suffix(name).is_file() for name in names)
+    # A name that is too long for the disk is that of no file, where `Path.is_file` raises.
+    return any(os.path.isfile(path.with_suffix(name)) for name in names)  # noqa: PTH113
 
 
 def _has_geo_box(path: Path) -> bool:

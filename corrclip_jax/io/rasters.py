@@ -257,7 +257,7 @@ class Raster:
         if self.crs is None:
             raise RasterError(
                 f"{self} has no coordinate reference system, so --resolution in metres means nothing for it. Leave "
-                "it out, or assign a CRS (rio edit-info --crs)."
+                "it out, or assign a CRS to it (QGIS: Assign projection; gdal_edit)."
             )
         turn = self._opened.transform
         across, down = math.hypot(turn.a, turn.d), math.hypot(turn.b, turn.e)
