@@ -5,7 +5,6 @@ kernels; nothing runs. The body of a loop counts as often as the loop runs, or o
 often that is.
 """
 
-import importlib.util
 import os
 import re
 import time
@@ -20,13 +19,12 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from corrclip_jax.bench.flops import count_flops
-from corrclip_jax.bench.stages import draw_bank, draw_text
+from corrclip_jax.bench.stages import draw_bank, draw_classes, settings_of, whole_program
 from corrclip_jax.config import Config, with_fields
-from corrclip_jax.method.segment import make_segment
 from corrclip_jax.params.structure import expected_params
 from corrclip_jax.runtime.environment import versions
+from corrclip_jax.runtime.extras import require
 from corrclip_jax.runtime.memory import windows_at_once
-from corrclip_jax.text.embedding import TextEmbedding, pad_queries, query_bucket
 
 Report = dict[str, Any]
 
@@ -96,11 +94,11 @@ def compile_for(
       `bytes` that one chip needs for arguments, results, temporaries and code, and whether they fit its memory;
       `cycles` estimated for one chip, in all and by stage; `flops` of one chip's share of products and
       convolutions, and the seconds and cycles that they take at its peak rate; `collectives` by name; the number
-      of custom `kernels`, of which the compiler estimates nothing.
+      of custom `kernels`, of which the compiler estimates nothing, and of `loops_counted_once`.
 
     Raises:
       ValueError: for another kind, another number of chips, or a batch that the chips do not divide.
-      ModuleNotFoundError: where `libtpu` is not installed.
+      MissingExtraError: where `libtpu` is not installed.
     """
     target = _checked(kind, chips, batch)
     chunk = windows_at_once(config, int(target.bytes))
@@ -113,12 +111,8 @@ def compile_for(
     mesh = Mesh(devices, ("images",)) if chips > 1 else None
     whole: Any = SingleDeviceSharding(devices[0]) if mesh is None else NamedSharding(mesh, PartitionSpec())
     divided = whole if mesh is None else NamedSharding(mesh, PartitionSpec("images"))
-    segment = make_segment(config, mesh=mesh)
-
-    def program(params: dict, images: jax.Array, text: TextEmbedding, bank: Any) -> tuple[jax.Array, ...]:
-        return tuple(segment(params, images, text, bank=bank))
-
-    text = pad_queries(draw_text(classes, config.clip.embed_dim), query_bucket(classes))
+    program = whole_program(config, mesh)
+    text = draw_classes(config, classes)
     bank = draw_bank(bank_entries, config) if bank_entries else None
     images = jax.ShapeDtypeStruct((batch, height, width, 3), jnp.uint8, sharding=divided)
     params, text, bank = (_placed(tree, whole) for tree in (expected_params(config), text, bank))
@@ -135,17 +129,7 @@ def compile_for(
     return {
         "model": config.name,
         "target": {"kind": kind, "chips": chips, "topology": target.topologies[chips]},
-        "settings": {
-            "height": height,
-            "width": width,
-            "batch": batch,
-            "dtype": config.dtype,
-            "regions": config.regions.source,
-            "points_per_side": config.regions.points_per_side,
-            "windows_per_chunk": chunk,
-            "classes": classes,
-            "bank_entries": bank_entries,
-        },
+        "settings": settings_of(config, height, width, batch, classes, bank_entries),
         "trace_seconds": traced - start,
         "compile_seconds": done - traced,
         **_memory(compiled, target),
@@ -163,10 +147,11 @@ def read_program(text: str) -> Report:
 
     Returns:
       `cycles`, the sum; `stages`, a list of names with cycles and shares, the dearest first; `collectives`, how
-      often each occurs in the text; `kernels`, how many custom kernels do.
+      often each occurs in the text; `kernels`, how many custom kernels do; `loops_counted_once`, how many loops
+      have a length that only the data say.
     """
     stages: Counter[str] = Counter()
-    unknown: Counter[str] = Counter()
+    unknown: set[str] = set()
     bodies, entry = _computations(text)
 
     def walk(name: str, times: int) -> None:
@@ -174,7 +159,8 @@ def read_program(text: str) -> Report:
             if loop := _LOOP.search(line):
                 condition, body = loop.groups()
                 trips = _trips(line, bodies.get(condition, []))
-                unknown[body] += trips is None
+                if trips is None:
+                    unknown.add(body)
                 walk(body, times * (trips or 1))
             elif " conditional(" in line:
                 branches = line.partition("branch_computations=")[2].partition("}")[0]
@@ -193,7 +179,7 @@ def read_program(text: str) -> Report:
             for name, cycles in stages.most_common()
             if cycles
         ],
-        "loops_counted_once": sum(1 for count in unknown.values() if count),
+        "loops_counted_once": len(unknown),
         "collectives": dict(Counter(_COLLECTIVE.findall(text))),
         "kernels": text.count('custom_call_target="tpu_custom_call"'),
     }
@@ -247,10 +233,7 @@ def _checked(kind: str, chips: int, batch: int) -> Target:
         raise ValueError(f"the number of chips must be one of {allowed}. Got {chips}.")
     if batch % chips:
         raise ValueError(f"{chips} chips cannot divide a batch of {batch} images evenly: choose a multiple.")
-    if importlib.util.find_spec("libtpu") is None:
-        raise ModuleNotFoundError(
-            "the TPU's compiler is not installed: pip install 'corrclip-jax[tpu-aot]' (Linux only)."
-        )
+    require("libtpu", "programs for TPUs", "tpu-aot", "on Linux")
     return target
 
 

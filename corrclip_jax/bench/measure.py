@@ -12,12 +12,16 @@ import jax
 
 from corrclip_jax.bench.clock import matmul_rate, seconds
 from corrclip_jax.bench.flops import count_flops
-from corrclip_jax.bench.stages import draw_bank, draw_photos, draw_text, split_stages
+from corrclip_jax.bench.stages import (
+    draw_bank,
+    draw_classes,
+    draw_photos,
+    settings_of,
+    split_stages,
+    whole_program,
+)
 from corrclip_jax.config import Config
-from corrclip_jax.method.segment import make_segment
 from corrclip_jax.runtime.environment import versions
-from corrclip_jax.runtime.memory import device_bytes, windows_at_once
-from corrclip_jax.text.embedding import TextEmbedding, pad_queries, query_bucket
 
 Report = dict[str, Any]
 
@@ -55,7 +59,7 @@ def measure(
       versions.
     """
     images = draw_photos(batch, height, width)
-    text = pad_queries(draw_text(classes, config.clip.embed_dim), query_bucket(classes))
+    text = draw_classes(config, classes)
     bank = draw_bank(bank_entries, config) if bank_entries else None
     progress("Matrix products")
     rate = matmul_rate(config.dtype)
@@ -69,12 +73,7 @@ def measure(
     for row in rows:
         row["share"] = row["seconds"] / total
     progress("The whole program")
-    segment = make_segment(config)
-
-    def program(params: dict, images: jax.Array, text: TextEmbedding, bank: Any) -> tuple[jax.Array, ...]:
-        return tuple(segment(params, images, text, bank=bank))
-
-    whole = _program(program, (params, images, text, bank), rate, 1.0, repeat)
+    whole = _program(whole_program(config), (params, images, text, bank), rate, 1.0, repeat)
     whole["images_per_second"] = batch / whole["seconds"]
     # Other programs on the machine may lower the rate while it is measured: the higher of two counts.
     again = matmul_rate(config.dtype)
@@ -83,16 +82,8 @@ def measure(
     return {
         "model": config.name,
         "settings": {
-            "height": height,
-            "width": width,
-            "batch": batch,
-            "dtype": config.dtype,
-            "regions": config.regions.source,
-            "points_per_side": config.regions.points_per_side,
-            "windows_per_chunk": windows_at_once(config, device_bytes()),
-            "classes": classes,
+            **settings_of(config, height, width, batch, classes, bank_entries),
             "repeat": repeat,
-            "bank_entries": bank_entries,
         },
         "matmul_flops_per_second": max(rate, again),
         "stages": rows,

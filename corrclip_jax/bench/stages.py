@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from corrclip_jax.config import FAMILIES, Config, similarity_network
 from corrclip_jax.method import bank as banks
 from corrclip_jax.method import branches, windows
 from corrclip_jax.method.bank import Bank
 from corrclip_jax.method.correlation import normalise
-from corrclip_jax.method.segment import label_images
+from corrclip_jax.method.segment import label_images, make_segment
 from corrclip_jax.method.similarity import patch_features
 from corrclip_jax.method.sliding_windows import sliding_windows
 from corrclip_jax.method.support import (
@@ -29,7 +30,7 @@ from corrclip_jax.method.support import (
 from corrclip_jax.method.whole_image import WholeImages, whole_images
 from corrclip_jax.regions.sources import find_regions
 from corrclip_jax.runtime.memory import device_bytes, windows_at_once
-from corrclip_jax.text.embedding import TextEmbedding
+from corrclip_jax.text.embedding import TextEmbedding, pad_queries, query_bucket
 
 
 class Stage(NamedTuple):
@@ -189,6 +190,38 @@ def draw_text(queries: int, width: int) -> TextEmbedding:
     vectors = np.random.default_rng(1).standard_normal((queries, width)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return TextEmbedding(jnp.asarray(vectors), jnp.arange(queries, dtype=jnp.int32), queries)
+
+
+def draw_classes(config: Config, classes: int) -> TextEmbedding:
+    """Random text embeddings of so many classes for a model, filled up to a bucket as they are in use."""
+    return pad_queries(draw_text(classes, config.clip.embed_dim), query_bucket(classes))
+
+
+def whole_program(config: Config, mesh: Mesh | None = None) -> Callable[..., tuple[jax.Array, ...]]:
+    """The segmentation function of `(params, images, text, bank)` with its results as a tuple."""
+    segment = make_segment(config, mesh=mesh)
+
+    def program(params: dict, images: jax.Array, text: TextEmbedding, bank: Any) -> tuple[jax.Array, ...]:
+        return tuple(segment(params, images, text, bank=bank))
+
+    return program
+
+
+def settings_of(
+    config: Config, height: int, width: int, batch: int, classes: int, bank_entries: int
+) -> dict[str, Any]:
+    """What a report says of the program that it is about."""
+    return {
+        "height": height,
+        "width": width,
+        "batch": batch,
+        "dtype": config.dtype,
+        "regions": config.regions.source,
+        "points_per_side": config.regions.points_per_side,
+        "windows_per_chunk": windows_at_once(config, device_bytes()),
+        "classes": classes,
+        "bank_entries": bank_entries,
+    }
 
 
 def _first_windows(

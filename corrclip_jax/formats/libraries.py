@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from corrclip_jax.formats.extras import require
 from corrclip_jax.formats.images import LabelledImage, Options, Vocabulary
+from corrclip_jax.runtime.extras import require
 
 if TYPE_CHECKING:
     import fiftyone

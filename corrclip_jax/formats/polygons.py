@@ -16,7 +16,7 @@ import numpy as np
 import scipy
 from jaxtyping import Bool, Float64, Int
 
-from corrclip_jax.formats.extras import require
+from corrclip_jax.runtime.extras import require
 
 if TYPE_CHECKING:
     from shapely import Polygon as Shape

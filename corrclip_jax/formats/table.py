@@ -14,9 +14,9 @@ from corrclip_jax.formats import (
     png,
     yolo,
 )
-from corrclip_jax.formats.extras import require
 from corrclip_jax.formats.images import Images, Options, Vocabulary
 from corrclip_jax.formats.target import Target
+from corrclip_jax.runtime.extras import require
 
 
 class Format(NamedTuple):

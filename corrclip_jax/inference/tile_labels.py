@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from corrclip_jax.inference.tile_grid import Axis, TileGrid
 from corrclip_jax.inference.tile_store import TileStore
+from corrclip_jax.ops.equivalence import equivalence_classes
 
 _LEAST = 2.0**-24  # the smallest number above 0 of the tiles' probabilities
 _SAME = 0.5  # intersection over union, where two tiles overlap, above which their regions are one
@@ -120,7 +121,7 @@ def region_labels(
     """
     counts = {place: int(store.read(place).regions.max(initial=0)) + 1 for place in grid.tiles}
     offsets = dict(zip(counts, np.cumsum([0, *counts.values()])[:-1].tolist(), strict=True))
-    parents = np.arange(sum(counts.values()))
+    pairs: list[tuple[int, int]] = []
     votes: list[np.ndarray] = []
     for place in grid.tiles:
         labels, _, regions, valid = label_core(store, grid, place, threshold)
@@ -131,18 +132,20 @@ def region_labels(
         votes.append(np.stack([keys // classes, keys % classes, numbers]))
         for step in ((0, 1), (1, 0)):
             other = place[0] + step[0], place[1] + step[1]
-            for mine, its in _same(store, grid, place, other) if other in counts else ():
-                _join(parents, offsets[place] + mine, offsets[other] + its)
+            if other in counts:
+                found = _same(store, grid, place, other)
+                pairs += [(offsets[place] + mine, offsets[other] + its) for mine, its in found]
         on_tile()
     region, label, number = np.concatenate(votes, axis=1)
-    roots = np.array([_root(parents, one) for one in range(len(parents))])
+    total = sum(counts.values())
+    roots = equivalence_classes(total, pairs)
     keys, place_of = np.unique(roots[region] * classes + label, return_inverse=True)
     totals = np.bincount(place_of, number, len(keys)).astype(np.int64)
     order = np.lexsort((-(keys % classes), totals))  # the most votes last, the smallest class of several
-    winners = np.full(len(parents), -1)
+    winners = np.full(total, -1)
     winners[keys[order] // classes] = keys[order] % classes
-    found = winners[roots]
-    result = {place: found[offsets[place] : offsets[place] + count] for place, count in counts.items()}
+    winning = winners[roots]
+    result = {place: winning[offsets[place] : offsets[place] + count] for place, count in counts.items()}
     for labels in result.values():
         labels[0] = -1
     return result
@@ -163,15 +166,3 @@ def _same(
     union = np.bincount(mine.ravel())[a] + np.bincount(its.ravel())[b] - both
     same = (a > 0) & (b > 0) & (both > _SAME * union)
     return list(zip(a[same].tolist(), b[same].tolist(), strict=True))
-
-
-def _root(parents: Int[np.ndarray, " n"], one: int) -> int:
-    while parents[one] != one:
-        parents[one] = parents[parents[one]]
-        one = int(parents[one])
-    return one
-
-
-def _join(parents: Int[np.ndarray, " n"], one: int, other: int) -> None:
-    first, second = _root(parents, one), _root(parents, other)
-    parents[max(first, second)] = min(first, second)

@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from corrclip_jax.io.photos import MAX_PIXELS
+from corrclip_jax.runtime.extras import require
 
 RASTER_SUFFIXES = frozenset({".vrt", ".img"})
 """Suffixes of files that are always rasters."""
@@ -23,10 +24,7 @@ _NO_TURN = (1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
 # GeoJP2's box, and GML in JPEG 2000.
 _GEO_BOXES = (b"\xb1\x4b\xf8\xbd\x08\x3d\x4b\x43\xa5\xae\x8c\xd7\xd5\xa6\xce\x03", b"gml.root-instance")
 _HEADER_BYTES = 1 << 16
-
-
-class MissingGeoError(ImportError):
-    """A raster, or an option of rasters, without the extra `geo`."""
+_GEO = ("rasterio", "pyogrio", "shapely")
 
 
 def require_geo(purpose: str) -> None:
@@ -36,18 +34,14 @@ def require_geo(purpose: str) -> None:
       purpose: what needs them, a plural, for the message.
 
     Raises:
-      MissingGeoError: if they are not.
+      MissingExtraError: if they are not.
     """
-    if missing := [name for name in ("rasterio", "pyogrio", "shapely") if find_spec(name) is None]:
-        raise MissingGeoError(
-            f"{purpose} need {', '.join(missing)}: python -m pip install 'corrclip-jax[geo]'.",
-            name=missing[0],
-        )
+    require(_GEO, purpose, "geo")
 
 
 def has_geo() -> bool:
     """Whether the packages of the extra `geo` are installed."""
-    return all(find_spec(name) is not None for name in ("rasterio", "pyogrio", "shapely"))
+    return all(find_spec(name) is not None for name in _GEO)
 
 
 def is_raster(path: str | os.PathLike) -> bool:

@@ -11,6 +11,7 @@ from jaxtyping import Int
 
 from corrclip_jax.io.raster_output import new_raster
 from corrclip_jax.io.rasters import Raster, RasterError, gdal
+from corrclip_jax.ops.equivalence import equivalence_classes
 
 VECTOR_SUFFIXES = ("gpkg", "geojson")
 _ROWS = 256
@@ -45,37 +46,26 @@ def write_polygons(
 
 
 class _Pieces:
-    """The pieces that are known: their labels, pixels, sums of scores, and which are one."""
+    """The pieces that are known: their labels, pixels, sums of scores, and which pairs are one."""
 
     def __init__(self) -> None:
-        self.parents: np.ndarray = np.zeros(1, np.int64)
+        self.pairs: list[tuple[int, int]] = []
         self.labels: np.ndarray = np.zeros(1, np.int64)
         self.pixels: np.ndarray = np.zeros(1, np.int64)
         self.sums: np.ndarray = np.zeros(1)
 
     def add(self, labels: np.ndarray, pixels: np.ndarray, sums: np.ndarray) -> None:
-        count = len(self.parents)
-        self.parents = np.append(self.parents, np.arange(count, count + len(labels)))
         self.labels, self.pixels = np.append(self.labels, labels), np.append(self.pixels, pixels)
         self.sums = np.append(self.sums, sums)
 
-    def root(self, one: int) -> int:
-        parents = self.parents
-        while parents[one] != one:
-            parents[one] = parents[parents[one]]
-            one = int(parents[one])
-        return one
-
-    def join(self, one: int, other: int) -> None:
-        first, second = self.root(one), self.root(other)
-        self.parents[max(first, second)] = min(first, second)
-
     def finish(self) -> Int[np.ndarray, " n"]:
-        """Sum up what is one; returns every piece's root."""
-        roots = np.array([self.root(one) for one in range(len(self.parents))])
-        self.pixels = np.bincount(roots, self.pixels, len(roots)).astype(np.int64)
-        self.sums = np.bincount(roots, self.sums, len(roots))
-        return roots
+        """Sum up what is one; returns every piece's new number."""
+        numbers = equivalence_classes(len(self.labels), self.pairs)
+        _, first = np.unique(numbers, return_index=True)
+        self.labels = self.labels[first]
+        self.pixels = np.bincount(numbers, self.pixels).astype(np.int64)
+        self.sums = np.bincount(numbers, self.sums)
+        return numbers
 
 
 def _number_pieces(labels: Path, scores: Path, path: Path, raster: Raster) -> _Pieces:
@@ -93,12 +83,12 @@ def _number_pieces(labels: Path, scores: Path, path: Path, raster: Raster) -> _P
         with new_raster(strips, raster, "int32") as written:
             for window in windows:
                 values = opened.read(1, window=window)
-                numbers = _connected(values, opened.nodata, len(table.parents))
+                numbers = _connected(values, opened.nodata, len(table.labels))
                 _count(table, numbers, values, scored.read(1, window=window))
                 if above is not None:
                     same = (above[0] == values[0]) & (numbers[0] > 0)
-                    for one, other in np.unique(np.stack([above[1], numbers[0]])[:, same], axis=1).T.tolist():
-                        table.join(one, other)
+                    touching = np.unique(np.stack([above[1], numbers[0]])[:, same], axis=1)
+                    table.pairs += map(tuple, touching.T.tolist())
                 above = values[-1], numbers[-1]
                 written.write(numbers, 1, window=window)
         roots = table.finish()
@@ -120,7 +110,7 @@ def _connected(values: np.ndarray, nodata: float, first: int) -> Int[np.ndarray,
 
 
 def _count(table: _Pieces, numbers: np.ndarray, values: np.ndarray, scores: np.ndarray) -> None:
-    first, last = len(table.parents), int(numbers.max(initial=0)) + 1
+    first, last = len(table.labels), int(numbers.max(initial=0)) + 1
     if last <= first:
         return
     known = numbers > 0

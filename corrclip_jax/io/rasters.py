@@ -78,7 +78,7 @@ class Raster:
         Raises:
           RasterError: for a file that cannot be opened, bands that it does not have, or a resolution
             that needs a CRS.
-          MissingGeoError: without the extra `geo`.
+          MissingExtraError: without the extra `geo`.
         """
         require_geo("rasters")
         self.paths = [Path(one) for one in ([paths] if isinstance(paths, str | os.PathLike) else paths)]

@@ -4,10 +4,10 @@ import pytest
 from command_line import corrclip
 from small_models import small_config
 
-from corrclip_jax.bench import compile_for as module
 from corrclip_jax.bench.compile_for import compile_for, read_program
 from corrclip_jax.cli.runs.bench_tables import compiled_table
 from corrclip_jax.config import with_fields
+from corrclip_jax.runtime import extras
 
 COMPILED = """HloModule jit_program
 
@@ -52,8 +52,7 @@ def test_loops_count_as_often_as_they_run_and_collectives_and_kernels_are_found(
 
 
 @pytest.mark.slow
-def test_a_small_model_compiles_for_a_mesh_of_tpus_and_no_image_crosses_chips(monkeypatch):
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+def test_a_small_model_compiles_for_a_mesh_of_tpus_and_no_image_crosses_chips():
     config = with_fields(small_config(sam2=False), dtype="bfloat16", regions={"source": "none"})
     report = compile_for(config, "v5e", height=60, width=90, batch=4, chips=4)
     assert report["fits"]
@@ -86,7 +85,7 @@ def test_what_cannot_be_compiled_is_refused(arguments, message):
 
 
 def test_a_missing_compiler_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     assert "pip install 'corrclip-jax[tpu-aot]'" in " ".join(
         corrclip("bench", "--compile-for", "v5e").stderr.split()
     )

@@ -7,9 +7,9 @@ import warnings
 import numpy as np
 import pytest
 
-from corrclip_jax.formats import extras
-from corrclip_jax.formats.extras import MissingExtraError
 from corrclip_jax.inference.segmentation import Segmentation
+from corrclip_jax.runtime import extras
+from corrclip_jax.runtime.extras import MissingExtraError
 
 CLASSES = (("background",), ("cat", "kitten"), ("dog",))
 

@@ -6,9 +6,9 @@ import shapely
 from drawn_masks import MASKS
 from pycocotools import mask as coco
 
-from corrclip_jax.formats import extras
-from corrclip_jax.formats.extras import MissingExtraError
 from corrclip_jax.formats.polygons import fill, rings_of, simplify, trace, without_holes
+from corrclip_jax.runtime import extras
+from corrclip_jax.runtime.extras import MissingExtraError
 
 # pycocotools has arrays of before NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

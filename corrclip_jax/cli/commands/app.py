@@ -46,7 +46,7 @@ def app(
     ] = None,
 ) -> None:
     """Serve the page. Users see `HELP`."""
-    from corrclip_jax.formats.extras import require
+    from corrclip_jax.runtime.extras import require
 
     require("gradio", "web pages", "app")
     with messages().status("Starting"):

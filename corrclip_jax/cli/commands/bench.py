@@ -4,7 +4,7 @@ import json
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -120,6 +120,14 @@ def bench(
         changes["regions"] |= {} if regions is None else {"source": source_family(regions)}
         changes["regions"] |= {} if points is None else {"points_per_side": points}
         changes["method"] |= {} if chunk is None else {"windows_per_chunk": chunk}
+        work: dict[str, Any] = {
+            "height": height,
+            "width": width,
+            "batch": batch,
+            "classes": classes,
+            "bank_entries": bank_entries,
+            "progress": progress,
+        }
         if against is not None:
             from corrclip_jax.bench.against_torch import against_torch
             from corrclip_jax.cli.runs.bench_tables import against_torch_table
@@ -128,20 +136,15 @@ def bench(
             report = against_torch(config, repeat=repeat, threads=threads, progress=progress)
             shown = against_torch_table(report)
         elif kind is not None:
+            os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before JAX is imported, and looks for TPUs
             from corrclip_jax.bench.compile_for import compile_for
             from corrclip_jax.cli.runs.bench_tables import compiled_table
 
-            os.environ.setdefault("JAX_PLATFORMS", "cpu")
             report = compile_for(
                 with_fields(with_network(model_config(model), regions), **changes),
                 kind,
-                height=height,
-                width=width,
-                batch=batch,
-                classes=classes,
                 chips=chips,
-                bank_entries=bank_entries,
-                progress=progress,
+                **work,
             )
             shown = compiled_table(report)
         else:
@@ -161,13 +164,8 @@ def bench(
             report = measure(
                 config,
                 params,
-                height=height,
-                width=width,
-                batch=batch,
-                classes=classes,
+                **work,
                 repeat=repeat,
-                bank_entries=bank_entries,
-                progress=progress,
             )
             shown = tables(report)
     results().print(shown)

@@ -125,22 +125,22 @@ def segment(
     """Segment photos. Users see `HELP`."""
     from corrclip_jax.cli.runs import segment_rasters
 
+    options: dict[str, Any] = {
+        "dtype": None if dtype is None else dtype.value,
+        "points": points,
+        "background_threshold": background_threshold,
+        "assignments": assignments or [],
+    }
     raster_options = RasterOptions(stretch, resolution, tile, zoom, vector, preset)
     if rasters := segment_rasters.find_rasters(photos, out, recursive, raster_options):
         keep_compiled_programs()
-        settings = {
-            "dtype": None if dtype is None else dtype.value,
-            "points": points,
-            "background_threshold": background_threshold,
-            "assignments": assignments or [],
-        }
         refused = {
             "--format": formats,
             "--save-probabilities": save_probabilities,
             "--bank": bank,
             "--also": also,
         }
-        chosen = (model, regions, settings)
+        chosen = (model, regions, options)
         named = (classes, classes_file)
         segment_rasters.run(rasters, out, raster_options, named, chosen, bands, refused, overwrite)
         return
@@ -167,12 +167,6 @@ def segment(
     from corrclip_jax.cli.shared.progress import Progress
     from corrclip_jax.io.own_files import value_digest
 
-    options: dict[str, Any] = {
-        "dtype": None if dtype is None else dtype.value,
-        "points": points,
-        "background_threshold": background_threshold,
-        "assignments": assignments or [],
-    }
     if others and bank_place is None:
         raise UsageError("--also names further CLIPs of a bank: give --bank as well.")
     made = {

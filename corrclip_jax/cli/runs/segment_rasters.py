@@ -1,7 +1,6 @@
 """The work of `corrclip segment` on rasters: which inputs are rasters, and each one segmented."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -35,7 +34,7 @@ def find_rasters(
 
     Raises:
       UsageError: for rasters and photos together, and options of rasters without any.
-      MissingGeoError: for rasters, or options of rasters, without the extra `geo`.
+      MissingExtraError: for rasters, or options of rasters, without the extra `geo`.
     """
     if options.given:
         require_geo(f"{' and '.join(options.given)}, as all options of rasters,")
@@ -193,7 +192,7 @@ def run(
 
     with Progress() as progress:
         try:
-            run_interruptibly(partial(work))
+            run_interruptibly(work)
         except KeyboardInterrupt:
             progress.stop()
             messages().print(
