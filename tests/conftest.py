@@ -39,6 +39,7 @@ TESTS = Path(__file__).parent
 MOST_KEPT = 1 << 30  # bytes of compiled programs on disk, before the next run begins anew
 MOST_RESIDENT = 3 << 29  # bytes of a worker, before it drops its programs
 TORCH = importlib.util.find_spec("torch") is not None
+LIBTPU = importlib.util.find_spec("libtpu") is not None
 NEEDS_TORCH = re.compile(
     r"^(import torch|from torch|import reference|from reference|from parity)\b", re.MULTILINE
 )
@@ -61,19 +62,22 @@ def pytest_configure(config):
 def pytest_report_header():
     torch = "here" if TORCH else "not here, tests that need it are not collected"
     goldens = GOLDENS or "not here, tests/goldens is not collected"
-    return [f"goldens of the authors' program: {goldens}", f"torch: {torch}"]
+    libtpu = "here" if LIBTPU else "not here (extra tpu-aot), bench/test_tpu_compiler.py is not collected"
+    return [f"goldens of the authors' program: {goldens}", f"torch: {torch}", f"TPU compiler: {libtpu}"]
 
 
 # --- what is collected, in which order, under which marks ---
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Leave out what needs the goldens or torch where they are not, or where `-m` wants none of it.
+    """Leave out what needs the goldens, torch or libtpu where they are not, or where `-m` wants none of it.
 
     Importing torch and transformers takes as long as many tests.
     """
     marks = config.option.markexpr
     unwanted = set() if " or " in marks else set(re.findall(r"\bnot (\w+)", marks))
+    if collection_path == TESTS / "bench" / "test_tpu_compiler.py" and not LIBTPU:
+        return True
     if collection_path == TESTS / "goldens" and (not GOLDENS or "golden" in unwanted):
         return True
     if (not TORCH or "parity" in unwanted) and collection_path.suffix == ".py":

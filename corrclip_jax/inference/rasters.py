@@ -1,5 +1,6 @@
 """Rasters of any size, segmented tile by tile in bounded memory: a label raster, polygons and a preview."""
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -141,7 +142,7 @@ def segment_raster(
     paths = [own.folder / name for name in names]
     if standing.done and not overwrite:
         total = len(work.grid.tiles)
-        return RasterResult(paths, {}, 0, total, total)
+        return RasterResult(paths, *_described(paths[-1]), total, total)
     own.check(names, overwrite=overwrite)
     store = TileStore(own.folder / f".corrclip-tiles-{work.stem}", made)
     before = work.run_tiles(store, on_step, stop)
@@ -350,6 +351,12 @@ class _Work:
 
 class _Empty(Exception):
     """A tile without data, which no network needs to see."""
+
+
+def _described(path: Path) -> tuple[dict[str, int], int]:
+    """The pixels of each class, and those without data, from the description of a result."""
+    content = json.loads(path.read_bytes())
+    return {one["names"][0]: one["pixels"] for one in content["classes"]}, content["nodata"]["pixels"]
 
 
 def _cell(patch: int, tiling: Tiling, classes: int) -> int:

@@ -4,7 +4,6 @@ No package of the extra `geo` is needed to tell.
 """
 
 import os
-from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -72,11 +71,14 @@ def only_with_geo(path: str | os.PathLike) -> bool:
         return False
 
 
-def rasters_in(folder: Path, suffixes: Iterable[str]) -> list[Path]:
-    """The raster files of a folder with one of these suffixes, sorted by name, hidden ones excepted."""
-    known = frozenset(suffixes) | RASTER_SUFFIXES
-    files = sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
-    return [file for file in files if file.suffix.lower() in known and is_raster(file)]
+def rasters_only(folder: Path, recursive: bool) -> list[Path]:
+    """The files of a folder whose suffix no photo has, sorted by name, hidden ones excepted."""
+    files = sorted(folder.rglob("*") if recursive else folder.iterdir())
+    return [
+        file
+        for file in files
+        if file.suffix.lower() in RASTER_SUFFIXES and file.is_file() and not file.name.startswith(".")
+    ]
 
 
 def _has_world_file(path: Path) -> bool:

@@ -1,12 +1,9 @@
-"""TPU compilation without a TPU: a small model through the real TPU compiler, and what is read in its programs."""
+"""TPU compilation without a TPU: what is read in compiled programs, and what is refused."""
 
 import pytest
 from command_line import corrclip
-from small_models import small_config
 
-from corrclip_jax.bench.compile_for import compile_for, read_program
-from corrclip_jax.cli.runs.bench_tables import compiled_table
-from corrclip_jax.config import with_fields
+from corrclip_jax.bench.compile_for import read_program
 from corrclip_jax.runtime import extras
 
 COMPILED = """HloModule jit_program
@@ -49,20 +46,6 @@ def test_loops_count_as_often_as_they_run_and_collectives_and_kernels_are_found(
     assert found["loops_counted_once"] == 1
     assert found["collectives"] == {"all-gather": 1}
     assert found["kernels"] == 1
-
-
-@pytest.mark.slow
-def test_a_small_model_compiles_for_a_mesh_of_tpus_and_no_image_crosses_chips():
-    config = with_fields(small_config(sam2=False), dtype="bfloat16", regions={"source": "none"})
-    report = compile_for(config, "v5e", height=60, width=90, batch=4, chips=4)
-    assert report["fits"]
-    assert report["bytes"]["temporaries"] > 0
-    assert report["cycles"] > report["floor_cycles"] > 0
-    assert {"DINO: attention", "CLIP last block inputs: MLP", "correlate"} <= {
-        row["name"] for row in report["stages"]
-    }
-    assert report["collectives"] == {}
-    assert "collectives: none" in str(compiled_table(report).renderables[-1])
 
 
 @pytest.mark.parametrize(

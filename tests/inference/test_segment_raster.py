@@ -73,3 +73,6 @@ def test_a_raster_in_tiles_is_resumed_and_read_back(segmenter, scene, tmp_path):
     assert fields[3].sum() == pytest.approx(0.25 * (labels != 255).sum())
     content = json.loads((tmp_path / "scene.json").read_text())
     assert content["nodata"]["pixels"] == empty.sum()
+    again = segment_raster(segmenter, scene, CLASSES, tmp_path, tiling=tiling, vector="gpkg")
+    assert (again.pixels, again.nodata) == (result.pixels, result.nodata)
+    assert again.before == again.tiles

@@ -24,7 +24,7 @@ from corrclip_jax.cli.shared.progress import Progress
 from corrclip_jax.cli.shared.raster_options import PRESETS, RasterOptions, parse_stretch
 from corrclip_jax.io.files import OutputError, check_writable
 from corrclip_jax.io.photo_files import SUFFIXES, survey_photos
-from corrclip_jax.io.raster_files import has_geo, is_raster, only_with_geo, rasters_in, require_geo
+from corrclip_jax.io.raster_files import has_geo, is_raster, only_with_geo, rasters_only, require_geo
 
 
 def find_rasters(
@@ -42,11 +42,9 @@ def find_rasters(
     others: list[Path] = []
     for path in photos:
         if path.is_dir():
-            inside = rasters_in(path, SUFFIXES)
-            listed = _photos_in(path, out, recursive)
-            own = {file.resolve() for file in listed} | {file for file in inside if file.suffix == ".vrt"}
-            inside = [file for file in inside if file.resolve() in own or file in own]
-            others += [file for file in listed if not is_raster(file)]
+            inside: list[Path] = []
+            for file in [*rasters_only(path, recursive), *_photos_in(path, out, recursive)]:
+                (inside if is_raster(file) else others).append(file)
             found += _mosaics(inside) if inside and has_geo() else [[file] for file in inside]
         elif path.is_file() and (is_raster(path) or (options.given and path.suffix.lower() in SUFFIXES)):
             found.append([path])
