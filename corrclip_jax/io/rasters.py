@@ -218,7 +218,8 @@ class Raster:
                 return rasterio.open(self.paths[0])
             return rasterio.open(mosaic(self.paths))
         except rasterio.errors.RasterioError as error:
-            raise RasterError(f"{self} cannot be read as a raster: {error}.") from error
+            reason = str(error).rstrip(".")
+            raise RasterError(f"{self} cannot be read as a raster: {reason}.") from error
 
     def _choose(self, chosen: Sequence[int] | None) -> tuple[int, ...]:
         opened = self._opened
