@@ -190,6 +190,7 @@ class _Work:
             "settings": value_digest(repr(config)),
             "grid": [raster.height, raster.width],
             "bands": list(raster.bands),
+            "mask": raster.mask_band,
             "stretch": None if raster.stretch is None else list(raster.stretch),
             "tiling": list(self.tiling),
         }

@@ -13,7 +13,7 @@ class Member(NamedTuple):
 
     Attributes:
       path: the file.
-      kind: CRS, number type of the bands, their number, and the sides of a pixel.
+      kind: CRS, number types and colours of the bands, and the sides of a pixel.
       box: left, top, right and bottom edge in the grid of the first member, in pixels.
     """
 
@@ -42,8 +42,12 @@ def groups(paths: Sequence[Path]) -> list[list[Path]]:
 
 
 def mosaic(paths: Sequence[Path]) -> str:
-    """A VRT, as text, of rasters of one group; later ones lie upon earlier ones."""
+    """A VRT, as text, of rasters of one group; later ones lie upon earlier ones.
+
+    Its mask is that of the files, and where they have an alpha band instead, what they cover.
+    """
     import rasterio
+    from rasterio.enums import MaskFlags
 
     members = [_member(path) for path in paths]
     boxes = [member.box for member in members if member is not None]
@@ -54,6 +58,7 @@ def mosaic(paths: Sequence[Path]) -> str:
         transform = first.transform @ type(first.transform).translation(*_origin(first.transform, left, top))
         types, nodata = first.dtypes, first.nodatavals
         interp = [each.name for each in first.colorinterp]
+        masked = MaskFlags.alpha not in first.mask_flag_enums[0]
     places = [
         (str(path.resolve()), round(box[0] - left), round(box[1] - top), *_size(box))
         for path, box in zip(paths, boxes, strict=True)
@@ -65,7 +70,7 @@ def mosaic(paths: Sequence[Path]) -> str:
         + "</VRTRasterBand>"
         for number, (name, empty, colour) in enumerate(zip(types, nodata, interp, strict=True), start=1)
     ]
-    covered = "".join(_source(place, "mask,1", None) for place in places)
+    covered = "".join(_source(place, "mask,1", None) if masked else _covered(place) for place in places)
     geo = ",".join(map(repr, transform.to_gdal()))
     return (
         f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}"><SRS>{crs}</SRS>'
@@ -80,14 +85,19 @@ _TYPES = {
 }  # fmt: skip
 
 
-def _source(place: tuple, band: str, nodata: float | None) -> str:
+def _covered(place: tuple) -> str:
+    """A source that is opaque wherever the file is, whatever it holds."""
+    return _source(place, "1", None, "<ScaleOffset>255</ScaleOffset><ScaleRatio>0</ScaleRatio>")
+
+
+def _source(place: tuple, band: str, nodata: float | None, more: str = "") -> str:
     path, left, top, width, height = place
-    kind = "SimpleSource" if nodata is None else "ComplexSource"
+    kind = "SimpleSource" if nodata is None and not more else "ComplexSource"
     empty = "" if nodata is None else f"<NODATA>{nodata}</NODATA>"
     return (
         f'<{kind}><SourceFilename relativeToVRT="0">{escape(path)}</SourceFilename><SourceBand>{band}</SourceBand>'
         f'<SrcRect xOff="0" yOff="0" xSize="{width}" ySize="{height}"/>'
-        f'<DstRect xOff="{left}" yOff="{top}" xSize="{width}" ySize="{height}"/>{empty}</{kind}>'
+        f'<DstRect xOff="{left}" yOff="{top}" xSize="{width}" ySize="{height}"/>{empty}{more}</{kind}>'
     )
 
 
@@ -100,7 +110,8 @@ def _member(path: Path) -> Member | None:
             linear = transform.a, transform.b, transform.d, transform.e
             if opened.crs is None and transform.is_identity:
                 return None
-            kind = (opened.crs, opened.count, opened.dtypes, tuple(round(one, 9) for one in linear))
+            colours = tuple(opened.colorinterp)
+            kind = (opened.crs, colours, opened.dtypes, tuple(round(one, 9) for one in linear))
             if any(name not in _TYPES for name in opened.dtypes):
                 return None
             turned = type(transform)(transform.a, transform.b, 0, transform.d, transform.e, 0)

@@ -2,7 +2,6 @@
 
 import math
 import os
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Shaped, UInt8
+from jaxtyping import Bool, UInt8
 
 from corrclip_jax.io.bands import BandError, Stretch, check_bands, stretch_of
 from corrclip_jax.io.raster_files import require_geo
 from corrclip_jax.io.raster_mosaic import mosaic
+from corrclip_jax.io.raster_pixels import RasterPixels, alpha_band, looks_like_a_mask
 
 _CACHE_MB = 256
-_SAMPLES, _SAMPLE_SIDE, _OVERVIEW = 12, 96, 2048
 _RGB = ("red", "green", "blue")
 
 
@@ -64,6 +63,7 @@ class Raster:
         bands: Sequence[int] | None = None,
         stretch: tuple[float, float] | None = None,
         resolution: float | None = None,
+        alpha: bool | None = None,
     ):
         """Open a raster, or several that together are one.
 
@@ -74,6 +74,8 @@ class Raster:
           stretch: percentiles of the values that become 0 and 255. By default 8 bits stay as they are, and other
             numbers are stretched from 2 to 98.
           resolution: side of a pixel in metres; the raster is resampled as it is read.
+          alpha: whether pixels have no data where the alpha band is 0. By default they have none if all its values
+            are 0 or opaque, but for a tenth, and if it is not one of `bands`: GDAL also calls near infrared alpha.
 
         Raises:
           RasterError: for a file that cannot be opened, bands that it does not have, or a resolution
@@ -82,13 +84,13 @@ class Raster:
         """
         require_geo("rasters")
         self.paths = [Path(one) for one in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
-        self._lock = threading.Lock()
         self.notes: list[str] = []
         with gdal():
             self._opened = self._open()
             self.nodata = self._opened.nodata
             self.crs = self._opened.crs
             self.bands = self._choose(bands)
+            self._pixels = RasterPixels(self._opened, self._mask_band(alpha))
             self._scale = (1.0, 1.0) if resolution is None else self._scale_for(resolution)
             size = self._opened.height, self._opened.width
             self.height, self.width = (
@@ -108,13 +110,19 @@ class Raster:
         """How values become 8 bits, from an overview or from evenly spread samples; None where they stay."""
         if self._palette is not None or (self._percentiles is None and self._dtype == np.uint8):
             return None
-        values, valid = self._sample()
+        with self._readable():
+            values, valid = (one[:, 0] for one in self._pixels.sample(self.bands))
         try:
             found = stretch_of(values, valid, self._percentiles)
         except BandError as error:
             raise RasterError(f"{self} {error}") from error
         self.notes.append(found.note(str(self._dtype)))
         return found
+
+    @property
+    def mask_band(self) -> int | None:
+        """The alpha band that says which pixels have data; None if none does."""
+        return self._pixels.alpha
 
     @property
     def files(self) -> list[Path]:
@@ -161,24 +169,22 @@ class Raster:
         return self._masked(window, (bottom - top, right - left), resampling)
 
     def _masked(self, window: Any, shape: tuple[int, int], resampling: Any) -> tuple[np.ndarray, np.ndarray]:
+        with self._readable():
+            return self._pixels.read(self.bands, window, shape, resampling)
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """GDAL's errors as those of this raster."""
         import rasterio
 
-        wanted = len(self.bands), *shape
         try:
-            with self._lock, gdal():
-                found = self._opened.read(
-                    list(self.bands), window=window, out_shape=wanted, resampling=resampling, masked=True
-                )
+            with gdal():
+                yield
         except (rasterio.errors.RasterioError, MemoryError, ValueError) as error:
             reason = str(error.__cause__ or error).split("\n")[0].rstrip(".")
             raise RasterError(
                 f"{self} is damaged or cut short: {reason}. Copy or download it again."
             ) from error
-        valid = np.asarray(~np.ma.getmaskarray(found).any(axis=0))
-        values = np.moveaxis(found.data, 0, -1)
-        if values.dtype.kind == "f":
-            valid &= np.isfinite(values).all(axis=-1)
-        return values, valid
 
     def _to_rgb(self, values: np.ndarray, valid: np.ndarray) -> np.ndarray:
         if self._palette is not None:
@@ -187,28 +193,6 @@ class Raster:
             pixels = values.astype(np.uint8) if self.stretch is None else self.stretch.apply(values, valid)
         pixels = np.where(valid[..., None], pixels, np.uint8(0))
         return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
-
-    def _sample(self) -> tuple[Shaped[np.ndarray, "n C"], Bool[np.ndarray, " n"]]:
-        """Values spread over the raster, and which have data: of an overview, or of small windows on a grid."""
-        from rasterio.enums import Resampling
-        from rasterio.windows import Window
-
-        height, width = self._opened.height, self._opened.width
-        factor = max(height, width) / _OVERVIEW
-        if factor <= 1 or self._opened.overviews(self.bands[0]):
-            shape = tuple(math.ceil(side / max(1.0, factor)) for side in (height, width))
-            parts = [self._masked(Window(0, 0, width, height), shape, Resampling.nearest)]
-        else:
-            side_y, side_x = min(_SAMPLE_SIDE, height), min(_SAMPLE_SIDE, width)
-            tops = np.linspace(0, height - side_y, min(_SAMPLES, height // side_y)).astype(int).tolist()
-            lefts = np.linspace(0, width - side_x, min(_SAMPLES, width // side_x)).astype(int).tolist()
-            parts = [
-                self._masked(Window(x, y, side_x, side_y), (side_y, side_x), Resampling.nearest)
-                for y in tops
-                for x in lefts
-            ]
-        values = np.concatenate([one.reshape(-1, one.shape[-1]) for one, _ in parts])
-        return values, np.concatenate([valid.ravel() for _, valid in parts])
 
     def _open(self) -> Any:
         import rasterio
@@ -226,7 +210,7 @@ class Raster:
         self._dtype = np.dtype(opened.dtypes[0]) if opened.count else np.dtype(np.uint8)
         self._palette = self._colours() if opened.count == 1 else None
         colours = [each.name for each in opened.colorinterp]
-        usable = [number for number, name in enumerate(colours, start=1) if name != "alpha"]
+        usable = [number for number in range(1, opened.count + 1) if number != alpha_band(opened)]
         if not usable:
             raise RasterError(f"{self} holds no bands of pixels.")
         if self._dtype.kind not in "iuf":
@@ -243,6 +227,29 @@ class Raster:
             taken = "the first is" if len(usable) == 2 else "the first three are"
             self.notes.append(f"has {len(usable)} bands: {taken} read. --bands chooses others.")
         return (usable[0],) if len(usable) < 3 else tuple(usable[:3])
+
+    def _mask_band(self, wanted: bool | None) -> int | None:
+        """The alpha band, if there is one and it is a mask."""
+        band = alpha_band(self._opened)
+        if band is None and wanted:
+            raise RasterError(f"{self} has no alpha band, which --alpha takes for a mask. Leave it out.")
+        if band is None or wanted is False or (wanted is None and band in self.bands):
+            return None
+        if wanted:
+            return band
+        with self._readable():
+            values, _ = RasterPixels(self._opened, None).sample([band])
+        if looks_like_a_mask(values):
+            if not values.any():
+                self.notes.append(
+                    f"seems to have no data: its alpha band {band} is 0. --no-alpha reads it all the same."
+                )
+            return band
+        self.notes.append(
+            f"calls band {band} alpha, but that holds more than 0 and opaque: all pixels are read. --alpha takes "
+            "it for a mask."
+        )
+        return None
 
     def _colours(self) -> UInt8[np.ndarray, "256 3"] | None:
         """The colour table of a raster of indices, None for others."""

@@ -17,9 +17,10 @@ def write(path, values, transform=None, crs=UTM_SOUTH, **more):
     count, height, width = values.shape
     shape = {"count": count, "height": height, "width": width, "dtype": values.dtype}
     shape["photometric"] = "RGB" if count == 3 else "MINISBLACK"
+    shape |= more
     with (
         gdal(),
-        rasterio.open(path, "w", driver="GTiff", transform=transform, crs=crs, **shape, **more) as file,
+        rasterio.open(path, "w", driver="GTiff", transform=transform, crs=crs, **shape) as file,
     ):
         file.write(values)
     return path
@@ -104,3 +105,53 @@ def test_only_georeferenced_images_are_rasters(tmp_path):
     values = np.zeros((3, 9, 9), np.uint8)
     assert is_raster(write(tmp_path / "a.tif", values))
     assert not is_raster(write(tmp_path / "b.tif", values, Affine.identity(), None))
+
+
+def near_infrared(tmp_path, clear):
+    values = np.random.default_rng(0).integers(1, 200, (4, 64, 64), dtype=np.uint8)
+    values[3, :32] = 0
+    if clear:
+        values[3, 32:] = 255
+    return write(tmp_path / "a.tif", values, photometric="RGB", alpha="YES"), values
+
+
+@pytest.mark.parametrize(
+    ("clear", "options", "masked"),
+    [
+        (True, {}, True),
+        (True, {"bands": (4, 2, 1)}, False),
+        (True, {"alpha": False}, False),
+        (False, {}, False),
+        (False, {"alpha": True}, True),
+    ],
+)
+def test_alpha_is_a_mask_only_where_it_is_0_or_opaque_or_asked_for(tmp_path, clear, options, masked):
+    path, values = near_infrared(tmp_path, clear)
+    raster = Raster(path, **options)
+    pixels, valid = raster.read(0, 0, 64, 64)
+    assert valid[32:].all()
+    assert valid[:32].any() != masked
+    bands = [band - 1 for band in raster.bands]
+    assert (pixels[valid] == np.moveaxis(values, 0, -1)[valid][:, bands]).all()
+    assert any("calls band 4 alpha" in note for note in raster.notes) == (not clear and not options)
+
+
+def test_near_infrared_of_0_does_not_darken_a_resampled_raster(tmp_path):
+    path, values = near_infrared(tmp_path, clear=False)
+    pixels, valid = Raster(path, resolution=16.0).read(2, 1, 5, 7)
+    assert valid.all()
+    means = values[:3].reshape(3, 8, 8, 8, 8).mean(axis=(2, 4))
+    assert np.abs(pixels - np.moveaxis(means, 0, -1)[2:7, 1:8]).max() <= 1
+
+
+def test_a_mosaic_of_near_infrared_keeps_all_its_pixels(tmp_path):
+    path, values = near_infrared(tmp_path, clear=False)
+    other = write(
+        tmp_path / "b.tif", values, from_origin(4e5 + 128, 5e6 - 20, 2, 2), photometric="RGB", alpha="YES"
+    )
+    raster = Raster([path, other])
+    pixels, valid = raster.read(0, 0, raster.height, raster.width)
+    assert valid[:64, :64].all()
+    assert valid[10:, 64:].all()
+    assert not valid[:10, 64:].any()
+    assert (pixels[:64, :64] == np.moveaxis(values[:3], 0, -1)).all()

@@ -43,6 +43,7 @@ from corrclip_jax.cli.shared.options import (
     threshold_option,
 )
 from corrclip_jax.cli.shared.raster_options import (
+    AlphaOption,
     PresetOption,
     RasterOptions,
     ResolutionOption,
@@ -121,6 +122,7 @@ def segment(
     zoom: ZoomOption = None,
     vector: VectorOption = None,
     preset: PresetOption = None,
+    alpha: AlphaOption = None,
 ) -> None:
     """Segment photos. Users see `HELP`."""
     from corrclip_jax.cli.runs import segment_rasters
@@ -131,7 +133,7 @@ def segment(
         "background_threshold": background_threshold,
         "assignments": assignments or [],
     }
-    raster_options = RasterOptions(stretch, resolution, tile, zoom, vector, preset)
+    raster_options = RasterOptions(stretch, resolution, tile, zoom, vector, preset, alpha)
     if rasters := segment_rasters.find_rasters(photos, out, recursive, raster_options):
         keep_compiled_programs()
         refused = {

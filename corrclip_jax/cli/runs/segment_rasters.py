@@ -128,6 +128,7 @@ def run(
         "bands": None if bands is None else parse_bands(bands),
         "stretch": parse_stretch(options.stretch),
         "resolution": options.resolution or (preset.resolution if preset else None),
+        "alpha": options.alpha,
     }
     if any(len(group) == 1 and group[0].resolve().parent == out.resolve() for group in groups):
         raise UsageError(f"{out} holds the raster. Choose another folder with --out.")

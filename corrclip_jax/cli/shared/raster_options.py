@@ -72,6 +72,15 @@ PresetOption = Annotated[
     PresetName | None,
     typer.Option(help="Rasters: classes, resolution, zoom and bands of a data set.", show_default=False),
 ]
+AlphaOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--alpha/--no-alpha",
+        help="Rasters: whether pixels have no data where the alpha band is 0. [dim]\\[default: if it holds 0 and "
+        "opaque only][/]",
+        show_default=False,
+    ),
+]
 
 
 class RasterOptions(NamedTuple):
@@ -83,6 +92,7 @@ class RasterOptions(NamedTuple):
     zoom: float | None = None
     vector: VectorFormat | None = None
     preset: PresetName | None = None
+    alpha: bool | None = None
 
     @property
     def given(self) -> list[str]:
