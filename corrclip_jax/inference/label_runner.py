@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float16, Float32, Int32, Integer, UInt8
 
 from corrclip_jax.config import Config, with_fields
-from corrclip_jax.inference.buckets import Batch, Size
+from corrclip_jax.inference.buckets import Batch, Bucket, Size
 from corrclip_jax.inference.growing_buckets import GrowingBuckets
 from corrclip_jax.inference.programs import BatchLimit, Piece, Programs
 from corrclip_jax.inference.segmentation import RegionSupport
@@ -24,6 +24,7 @@ from corrclip_jax.text.embedding import TextEmbedding
 
 _LIMIT = BatchLimit(images=8, pixels=1 << 23)
 _MOST_BUCKETS = 4  # new ones for the images of one call
+_MANY = 1 << 20  # more than any batch
 
 OnStart: TypeAlias = Callable[[Sequence[int], bool], object]
 """Called with the indices of the images that run next, and whether that compiles a program."""
@@ -82,6 +83,8 @@ class LabelRunner:
         read: Callable[[int], Request | Exception],
         text: TextEmbedding,
         on_start: OnStart = lambda indices, compiles: None,
+        *,
+        of_many: bool = False,
     ) -> Iterator[tuple[int, Any, Outcome | Exception]]:
         """Label images.
 
@@ -91,6 +94,8 @@ class LabelRunner:
           read: reads an image by its index, in threads; an error that it returns is passed on.
           text: the classes.
           on_start: called before images run.
+          of_many: more images of these sizes will follow in other calls: few are filled up to a whole batch, so
+            that these calls share a program.
 
         Yields:
           An image's index, what was read, and its results; or, in place of the results, `read`'s error or the
@@ -112,18 +117,27 @@ class LabelRunner:
             on_start(batch.indices, self.programs.compiles(key, images, text, **named))
             return self.programs(key, partial(self._program, *key), images, text, **named)
 
-        for pieces in self.programs.run(self._plan(sizes, with_map), read, start):
+        for pieces in self.programs.run(self._plan(sizes, with_map, of_many), read, start):
             for piece in pieces:
                 yield from _outcomes(piece, self._points)
 
-    def _plan(self, sizes: Sequence[Size], with_map: Sequence[bool]) -> list[Batch]:
+    def together(self, size: Size) -> int:
+        """How many images of a size (height, width) run at once, as far as is known."""
+        self._buckets.add([size])
+        return self._buckets.plan([size], self._whole_batch)[0].batch_size
+
+    def _whole_batch(self, bucket: Bucket, count: int) -> int:
+        return self.programs.batch_size(bucket, _MANY)
+
+    def _plan(self, sizes: Sequence[Size], with_map: Sequence[bool], of_many: bool) -> list[Batch]:
         """Batches of images with and of images without a map, in old buckets where those suffice."""
         self._buckets.add(sizes)
+        batch_size = self._whole_batch if of_many else self.programs.batch_size
         batches = []
         for kind in (False, True):
             indices = [index for index, one in enumerate(with_map) if one == kind]
             chosen = [sizes[index] for index in indices]
-            planned = self._buckets.plan(chosen, self.programs.batch_size)
+            planned = self._buckets.plan(chosen, batch_size)
             batches += [batch._replace(indices=tuple(indices[k] for k in batch.indices)) for batch in planned]
         return batches
 

@@ -6,11 +6,11 @@ For interactive use and scripts; `make_segment` is the jitted function underneat
 import copy
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias, overload
+from typing import Any, TypeAlias, cast, overload
 
 import jax
 import numpy as np
@@ -20,11 +20,13 @@ from PIL import Image
 from corrclip_jax.config import Config, Dtype, RegionSource, source_family, with_fields
 from corrclip_jax.hub.presets import load
 from corrclip_jax.inference import photo_reading
+from corrclip_jax.inference.frame_source import FrameSource
 from corrclip_jax.inference.label_runner import LabelRunner, OnStart, Outcome, Request
 from corrclip_jax.inference.open_bank import BankLike, open_bank
 from corrclip_jax.inference.other_clips import OtherModel, embed_in_all, load_text_towers
 from corrclip_jax.inference.photo_regions import Regions
 from corrclip_jax.inference.region_runner import RegionRunner
+from corrclip_jax.inference.region_tracks import RegionTracks
 from corrclip_jax.inference.segmentation import Segmentation
 from corrclip_jax.inference.settings import check_settings, with_settings
 from corrclip_jax.io.photos import PhotoError, read_photo
@@ -213,28 +215,46 @@ class Segmenter:
 
     def stream(
         self,
-        photos: Sequence[Any],
+        photos: Iterable[Any],
         classes: Classes,
         *,
         regions: Sequence[Any] | None = None,
+        newest: bool = False,
+        track: bool = False,
         on_start: OnStart = lambda indices, compiles: None,
     ) -> Iterator[tuple[int, Segmentation | Failure]]:
-        """Label any number of photos with bounded memory: the next ones are read while some run.
+        """Label any number of photos, or the frames of a camera, with bounded memory: the next are read meanwhile.
+
+        Frames are what an iterator without a length gives, such as a generator. A thread reads them; results come
+        in their order, at most two batches of frames after a frame was read.
 
         Args:
-          photos: as for a call with a list.
+          photos: as for a call with a list; or any iterator of such.
           classes: as for a call.
-          regions: as for a call with a list.
+          regions: as for a call with a list; not for frames.
+          newest: for frames that come faster than they are labelled: the newest one is labelled next, alone, and
+            those that came before it are dropped.
+          track: for frames: regions keep their ids from frame to frame and vote for one label over time, see
+            `RegionTracks`.
           on_start: called with the indices of the photos that run next, and whether that compiles a program.
 
         Yields:
           A photo's index and its result, in the order that needs few programs; or, in place of the result, a
-          `PhotoError`, a `RegionError`, or JAX's RESOURCE_EXHAUSTED for a photo too large for the memory.
+          `PhotoError`, a `RegionError`, or JAX's RESOURCE_EXHAUSTED for a photo too large for the memory. For
+          frames, their numbers in the iterator, in order.
 
         Raises:
-          ValueError: no classes, an empty or a repeated name.
+          ValueError: no classes, an empty or a repeated name; region maps for frames; `track` without regions.
+          Exception: what an iterator of frames raises, after the results of those before.
         """
         names = tuple(tuple(synonyms) for synonyms in normalise_classes(classes))
+        if newest or track or not isinstance(photos, Sized):
+            if regions is not None:
+                raise ValueError("region maps cannot be given for frames, only for a list of photos.")
+            tracks = RegionTracks(len(names), self.config.regions.source) if track else None
+            yield from self._frames(photos, names, newest, tracks, on_start)
+            return
+        photos = cast(Sequence[Any], photos)
         given = [None] * len(photos) if regions is None else list(regions)
         text = self.embed(names)
         sizes, failures = photo_reading.read_photo_sizes(photos)
@@ -255,6 +275,40 @@ class Segmenter:
                 yield indices[position], found
             else:
                 yield indices[position], _segmentation(item.photo, names, found)
+
+    def _frames(
+        self,
+        frames: Iterable[Any],
+        names: tuple[tuple[str, ...], ...],
+        newest: bool,
+        tracks: RegionTracks | None,
+        on_start: OnStart,
+    ) -> Iterator[tuple[int, Segmentation | Failure]]:
+        text = self.embed(names)
+        together = 1
+        with FrameSource(frames, newest=newest) as source:
+            while taken := source.take(together):
+                read = [photo_reading.or_error(read_photo)(frame) for _, frame in taken]
+                numbers = [number for number, _ in taken]
+                sizes = [(1, 1) if isinstance(one, Exception) else one.shape[:2] for one in read]
+                items = [one if isinstance(one, Exception) else Request(one, None) for one in read]
+
+                def on_batch(places: Sequence[int], compiles: bool, numbers: list[int] = numbers) -> None:
+                    on_start([numbers[place] for place in places], compiles)
+
+                work = self._runner.work(
+                    sizes, [False] * len(sizes), items.__getitem__, text, on_batch, of_many=not newest
+                )
+                found = {place: (item, outcome) for place, item, outcome in work}
+                for place, number in enumerate(numbers):
+                    item, outcome = found[place]
+                    if isinstance(outcome, Exception):
+                        yield number, outcome
+                        continue
+                    result = _segmentation(item.photo, names, outcome)
+                    yield number, result if tracks is None else tracks(result)
+                if not newest:
+                    together = source.ahead = max(map(self._runner.together, sizes))
 
     @overload
     def regions(self, photos: Photo) -> Regions: ...

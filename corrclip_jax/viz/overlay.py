@@ -90,6 +90,17 @@ def overlay(
     return with_legend(tinted, entries)
 
 
+def tinted(
+    photo: UInt8[np.ndarray, "H W 3"],
+    labels: Integer[np.ndarray, "H W"],
+    class_names: Sequence[str],
+    *,
+    opacity: float = 0.5,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The pixels of an `overlay` of the image's own size, without a legend, as for a frame of a video."""
+    return np.asarray(_tint(Image.fromarray(photo), labels, class_names, opacity))
+
+
 def outlined(
     photo: UInt8[np.ndarray, "H W 3"], regions: Integer[np.ndarray, "h w"], *, opacity: float = 0.35
 ) -> Image.Image:

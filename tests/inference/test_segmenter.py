@@ -123,6 +123,33 @@ def test_a_stream_goes_on_after_photos_that_fail(segmenter, tmp_path):
     assert [type(found[place]) for place in (1, 2, 3, 4)] == [PhotoError, RegionError, PhotoError, PhotoError]
 
 
+def test_frames_of_an_iterator_come_in_order_with_the_labels_of_photos(segmenter):
+    frames = [picture(seed) for seed in range(4)]
+    alone = [segmenter(frame, CLASSES) for frame in frames]
+    compiled = segmenter._runner.programs.count
+    given = iter([*frames[:2], np.zeros((4, 4, 7, 2), np.uint8), *frames[2:]])
+    found = list(segmenter.stream(given, CLASSES))
+    assert [number for number, _ in found] == [0, 1, 2, 3, 4]
+    assert isinstance(found.pop(2)[1], PhotoError)
+    for (_, result), expected in zip(found, alone, strict=True):
+        assert np.array_equal(result.labels, expected.labels)
+        assert np.array_equal(result.photo, expected.photo)
+    assert dict(segmenter.stream(frames[:1], CLASSES, newest=True))[0].labels.shape == SIZE
+    assert segmenter._runner.programs.count == compiled
+    with pytest.raises(ValueError, match="Choose a source"):
+        next(segmenter.stream(iter(frames), CLASSES, track=True))
+    with pytest.raises(ValueError, match="cannot be given for frames"):
+        next(segmenter.stream(iter(frames), CLASSES, regions=[None]))
+
+
+def test_frames_fill_up_batches_so_that_all_share_a_program(segmenter, monkeypatch):
+    monkeypatch.setattr(programs, "images_per_device", lambda shape, limit: 4)
+    runner = segmenter._runner
+    assert runner.together(SIZE) == 4
+    assert [batch.batch_size for batch in runner._plan([SIZE], [False], True)] == [4]
+    assert [batch.batch_size for batch in runner._plan([SIZE], [False], False)] == [1]
+
+
 def test_a_batch_that_does_not_fit_the_memory_is_halved(folder, monkeypatch):
     segmenter = Segmenter(folder, regions="none")
     monkeypatch.setattr(programs, "images_per_device", lambda shape, limit: 4)

@@ -52,6 +52,14 @@ from corrclip_jax.cli.shared.raster_options import (
     VectorOption,
     ZoomOption,
 )
+from corrclip_jax.cli.shared.video_options import (
+    EveryOption,
+    FromOption,
+    LabelsOption,
+    ToOption,
+    TrackOption,
+    VideoOptions,
+)
 from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 
 if TYPE_CHECKING:
@@ -76,6 +84,7 @@ HELP = "\n\n".join(
         '  corrclip segment photos/ -c "tree, house" --regions my-region-maps/ --model vit-l',
         '  corrclip segment survey.tif -c "field, forest, road" --bands 4,3,2',
         '  corrclip segment scene.tif -c "field, forest, road" --resolution 0.5 --vector gpkg',
+        '  corrclip segment clip.mp4 -c "car, road, sky" --from 0:10 --to 0:20 --track',
     ]
 )
 
@@ -123,9 +132,14 @@ def segment(
     vector: VectorOption = None,
     preset: PresetOption = None,
     alpha: AlphaOption = None,
+    every: EveryOption = None,
+    begin: FromOption = None,
+    end: ToOption = None,
+    labels: LabelsOption = None,
+    track: TrackOption = False,
 ) -> None:
     """Segment photos. Users see `HELP`."""
-    from corrclip_jax.cli.runs import segment_rasters
+    from corrclip_jax.cli.runs import segment_rasters, segment_videos
 
     options: dict[str, Any] = {
         "dtype": None if dtype is None else dtype.value,
@@ -134,6 +148,26 @@ def segment(
         "assignments": assignments or [],
     }
     raster_options = RasterOptions(stretch, resolution, tile, zoom, vector, preset, alpha)
+    video_options = VideoOptions(every, begin, end, labels, track)
+    if videos := segment_videos.find_videos(photos, out, recursive, video_options):
+        keep_compiled_programs()
+        segment_videos.run(
+            videos,
+            out,
+            video_options,
+            (classes, classes_file),
+            (model, regions, options),
+            {
+                "--format": formats,
+                "--save-probabilities": save_probabilities,
+                "--bank": bank,
+                "--also": also,
+                "--bands": bands,
+                **dict.fromkeys(raster_options.given, True),
+            },
+            overwrite,
+        )
+        return
     if rasters := segment_rasters.find_rasters(photos, out, recursive, raster_options):
         keep_compiled_programs()
         refused = {

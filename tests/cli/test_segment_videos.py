@@ -1,0 +1,63 @@
+"""`corrclip segment` on videos: options, videos that fail beside others, mixed inputs, a missing extra."""
+
+import json
+
+import pytest
+from command_line import assert_refused, corrclip, plain
+from fake_video_segmenter import FakeVideoSegmenter
+from video_files import contents, write_video
+
+from corrclip_jax.inference import segmenter as segmenter_module
+from corrclip_jax.runtime import extras
+
+
+@pytest.fixture(autouse=True)
+def fake(monkeypatch):
+    monkeypatch.setattr(segmenter_module, "Segmenter", FakeVideoSegmenter)
+
+
+def segment(*arguments):
+    return corrclip("segment", *arguments, "-c", "dark, bright", "-m", "tiny", "--regions", "slic")
+
+
+def test_a_folder_of_videos_with_one_that_is_none(tmp_path):
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    videos.mkdir()
+    write_video(videos / "a.mp4", 10)
+    cut = write_video(videos / "b.mkv", 30)
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    (videos / "c.mov").write_text("a text")
+    for run in range(2):
+        result = segment(videos, "--out", out, "--json", "--track")
+        assert result.exit_code == 1, result.output
+        content = json.loads(result.stdout)
+        assert [one["done_before"] for one in content["videos"]] == [run == 1] * 2
+        damaged, broken = content["failed"]
+        assert "b.mkv" in damaged and "is missing: the file ends early" in damaged
+        assert "c.mov is not a video" in broken
+    assert len(contents(out / "a.overlay.mp4").times) == 10
+    result = segment(videos / "a.mp4", "--out", out, "--from", "0.1", "--to", "0:00:00.3", "--every", 2)
+    assert result.exit_code == 0, result.output
+    assert "1 of 1 videos segmented" in plain(result.stderr)
+    assert len(contents(out / "a.overlay.mp4").times) == 3
+
+
+def test_what_will_not_do_is_refused(tmp_path):
+    clip, photo = write_video(tmp_path / "a.mp4", 2), tmp_path / "b.png"
+    photo.write_bytes(b"x")
+    out = ("--out", tmp_path / "out")
+    assert_refused(segment(clip, photo, *out), r"a\.mp4 is a video, and .*b\.png is none .*two runs")
+    assert_refused(segment(tmp_path, *out), "two runs")
+    assert_refused(segment(clip, "--format", "coco", *out), "--format is not for videos")
+    assert_refused(segment(clip, "--from", "1m", *out), "--from: a time is given in seconds or as hh:mm:ss")
+    assert_refused(segment(clip, "--from", "3", "--to", "2", *out), "--to must be later than --from")
+    assert_refused(segment(photo.with_name("no.mp4"), *out), r"no\.mp4")
+    result = corrclip("segment", clip, "-c", "a, b", "-m", "tiny", "--regions", "none", "--track", *out)
+    assert_refused(result, "--track follows regions")
+
+
+def test_a_missing_extra_is_one_line(tmp_path, monkeypatch):
+    clip = write_video(tmp_path / "a.mp4", 1)
+    found = extras.find_spec
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "av" else found(name))
+    assert_refused(segment(clip), r"videos need av: python -m pip install 'corrclip-jax\[video\]'")
