@@ -143,14 +143,17 @@ class Segmenter:
             self._texts.popitem(last=False)
         return self._texts[key]
 
-    def at_scale(self, sides: tuple[int, int], zoom: float, points: int) -> "Segmenter":
+    def at_scale(self, sides: tuple[int, int], zoom: float, points: int, *, by_shorter: bool) -> "Segmenter":
         """A copy that sees images of this height and width at `zoom` times their size.
 
-        Weights and text embeddings are shared. `points` is the copy's `probability_points`.
+        Images of which only the longer side is the same are seen so, too; with `by_shorter`, those of which the
+        shorter one is. Weights and text embeddings are shared. `points` is the copy's `probability_points`.
         """
         other = copy.copy(self)
         shorter, longer = (max(1, round(side * zoom)) for side in sorted(sides))
-        sizes = {"resize_short": shorter, "resize_long": max(longer, 2 * shorter) + 1}
+        sizes = {"resize_short": longer + 1, "resize_long": longer}
+        if by_shorter:
+            sizes = {"resize_short": shorter, "resize_long": max(longer, 2 * shorter) + 1}
         other.config = with_fields(self.config, method=sizes)
         other._runner = LabelRunner(other.config, self._params, self._mesh, self._bank, points=points)
         return other

@@ -5,7 +5,7 @@ weighted mean over the tiles is therefore the mean of the logits. As a whole ima
 its most frequent label; a region's pieces in several tiles vote together.
 """
 
-from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -16,20 +16,30 @@ from corrclip_jax.ops.equivalence import equivalence_classes
 
 _LEAST = 2.0**-24  # the smallest number above 0 of the tiles' probabilities
 _SAME = 0.5  # intersection over union, where two tiles overlap, above which their regions are one
+_MOST_TILES = 8
 _ROWS = 64
 
-Labelled = tuple[
-    Int[np.ndarray, "h w"], Float[np.ndarray, "h w"], Int[np.ndarray, "h w"], Bool[np.ndarray, "h w"]
-]
-"""Labels before the correction, probabilities, region ids of the tile, and which pixels have data."""
+
+class Labelled(NamedTuple):
+    """The pixels that a tile labels.
+
+    Attributes:
+      labels: before the correction by region.
+      scores: their probabilities.
+      regions: ids in the tile.
+      valid: which pixels have data.
+    """
+
+    labels: Int[np.ndarray, "h w"]
+    scores: Float[np.ndarray, "h w"]
+    regions: Int[np.ndarray, "h w"]
+    valid: Bool[np.ndarray, "h w"]
 
 
 def label_core(store: TileStore, grid: TileGrid, place: tuple[int, int], threshold: float) -> Labelled:
     """The pixels that a tile labels, from its own and its neighbours' probabilities."""
     (top, bottom), (left, right) = grid.y.core(place[0]), grid.x.core(place[1])
-    tile = store.read(place)
-    y, x = grid.y.starts[place[0]], grid.x.starts[place[1]]
-    own = np.s_[top - y : bottom - y, left - x : right - x]
+    tile, own = store.read(place), grid.own(place)
     valid, regions = tile.valid[own], tile.regions[own].astype(np.int64)
     labels, scores = np.zeros(valid.shape, np.int64), np.zeros(valid.shape, np.float32)
     if valid.any():
@@ -41,7 +51,7 @@ def label_core(store: TileStore, grid: TileGrid, place: tuple[int, int], thresho
             part = np.s_[row : row + len(rows)]
             labels[part], scores[part] = _decided(_spread(logits, *across), _spread(mass[None], *across)[0])
     labels = np.where(scores < threshold, 0, labels)
-    return labels, scores, regions, valid
+    return Labelled(labels, scores, regions, valid)
 
 
 def _blended(
@@ -61,7 +71,7 @@ def _blended(
             y, x = grid.y.starts[row] // cell, grid.x.starts[column] // cell
             here, there = _shared(y, chances.shape[1], top, bottom), _shared(x, chances.shape[2], left, right)
             own = chances[:, here[0], there[0]].astype(np.float32)
-            share = np.outer(grid.y.weights(cell)[here[0]], grid.x.weights(cell)[there[0]])
+            share = np.outer(grid.y.weights(row, cell)[here[0]], grid.x.weights(column, cell)[there[0]])
             if total is None:
                 total = np.zeros((len(own), *weight.shape), np.float32)
             place = here[1], there[1]
@@ -107,48 +117,70 @@ def _decided(
     return logits.argmax(axis=0), mass / np.exp(logits - highest).sum(axis=0)
 
 
-def region_labels(
-    store: TileStore,
-    grid: TileGrid,
-    classes: int,
-    threshold: float,
-    on_tile: Callable[[], object] = lambda: None,
-) -> dict[tuple[int, int], Int[np.ndarray, " R"]]:
-    """The label of every region of every tile, by region id; -1 for id 0, whose pixels keep theirs.
+class RegionVotes:
+    """Votes of the regions' pixels for labels, tile by tile; the pieces of a region in several tiles vote together.
 
     Two regions of neighbouring tiles are one if they agree where the tiles overlap: their intersection is more than
-    half of their union there.
+    half of their union there. Tiles are added row by row.
     """
-    counts = {place: int(store.read(place).regions.max(initial=0)) + 1 for place in grid.tiles}
-    offsets = dict(zip(counts, np.cumsum([0, *counts.values()])[:-1].tolist(), strict=True))
-    pairs: list[tuple[int, int]] = []
-    votes: list[np.ndarray] = []
-    for place in grid.tiles:
-        labels, _, regions, valid = label_core(store, grid, place, threshold)
+
+    def __init__(self, store: TileStore, grid: TileGrid, classes: int):
+        self._store, self._grid, self._classes = store, grid, classes
+        self._offsets: dict[tuple[int, int], int] = {}
+        self._counts: dict[tuple[int, int], int] = {}
+        self._total = 0
+        self._pairs: list[tuple[int, int]] = []
+        self._votes: list[np.ndarray] = []
+
+    def add(self, place: tuple[int, int], found: Labelled) -> None:
+        """Count the votes of the pixels that a tile labels; join its regions with those above and to the left."""
+        labels, _, regions, valid = found
+        offset = self._offsets[place] = self._total
+        self._counts[place] = int(self._store.read(place).regions.max(initial=0)) + 1
+        self._total += self._counts[place]
         voting = valid & (regions > 0)
         keys, numbers = np.unique(
-            (regions[voting] + offsets[place]) * classes + labels[voting], return_counts=True
+            (regions[voting] + offset) * self._classes + labels[voting], return_counts=True
         )
-        votes.append(np.stack([keys // classes, keys % classes, numbers]))
-        for step in ((0, 1), (1, 0)):
-            other = place[0] + step[0], place[1] + step[1]
-            if other in counts:
-                found = _same(store, grid, place, other)
-                pairs += [(offsets[place] + mine, offsets[other] + its) for mine, its in found]
-        on_tile()
-    region, label, number = np.concatenate(votes, axis=1)
-    total = sum(counts.values())
-    roots = equivalence_classes(total, pairs)
-    keys, place_of = np.unique(roots[region] * classes + label, return_inverse=True)
-    totals = np.bincount(place_of, number, len(keys)).astype(np.int64)
-    order = np.lexsort((-(keys % classes), totals))  # the most votes last, the smallest class of several
-    winners = np.full(total, -1)
-    winners[keys[order] // classes] = keys[order] % classes
-    winning = winners[roots]
-    result = {place: winning[offsets[place] : offsets[place] + count] for place, count in counts.items()}
-    for labels in result.values():
-        labels[0] = -1
-    return result
+        self._votes.append(np.stack([keys // self._classes, keys % self._classes, numbers]))
+        for other in ((place[0], place[1] - 1), (place[0] - 1, place[1])):
+            if other in self._offsets:
+                same = _same(self._store, self._grid, other, place)
+                self._pairs += [(self._offsets[other] + its, offset + mine) for its, mine in same]
+
+    def winners(self) -> dict[tuple[int, int], Int[np.ndarray, " R"]]:
+        """The label of every region of every tile, by region id; -1 where pixels keep theirs.
+
+        These are those of id 0, and of regions that reach over more than `_MOST_TILES` tiles: one label from there
+        to here would be wrong more often than right.
+        """
+        region, label, number = np.concatenate(self._votes, axis=1)
+        roots = equivalence_classes(self._total, self._pairs)
+        keys, place_of = np.unique(roots[region] * self._classes + label, return_inverse=True)
+        totals = np.bincount(place_of, number, len(keys)).astype(np.int64)
+        # The most votes last, and the smallest class of several.
+        order = np.lexsort((-(keys % self._classes), totals))
+        winners = np.full(self._total, -1)
+        winners[keys[order] // self._classes] = keys[order] % self._classes
+        winners[self._too_wide(roots)] = -1
+        winning = winners[roots]
+        for offset in self._offsets.values():
+            winning[offset] = -1
+        return {
+            place: winning[offset : offset + self._counts[place]] for place, offset in self._offsets.items()
+        }
+
+    def _too_wide(self, roots: Int[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
+        """The joined regions that reach over too many tiles in a direction."""
+        counts = list(self._counts.values())
+        wide = np.zeros(self._total, bool)
+        for axis in (0, 1):
+            at = np.repeat([place[axis] for place in self._counts], counts)
+            first, last = np.full(self._total, self._total), np.full(self._total, -1)
+            np.minimum.at(first, roots, at)
+            np.maximum.at(last, roots, at)
+            wide |= last - first >= _MOST_TILES
+        return np.flatnonzero(wide)
 
 
 def _same(

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 from jaxtyping import Bool, Float16, Int, UInt8
@@ -68,8 +69,14 @@ class TileStore:
         }
         if tile.probabilities is not None:
             content["probabilities"] = tile.probabilities
-        with atomic_file(self._path(place)) as partial, partial.open("wb") as file:
-            np.savez_compressed(file, **content)
+        # Level 1 takes a third of the time of numpy's own.
+        with (
+            atomic_file(self._path(place)) as partial,
+            ZipFile(partial, "w", ZIP_DEFLATED, compresslevel=1) as file,
+        ):
+            for name, values in content.items():
+                with file.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asanyarray(values), allow_pickle=False)
 
     def read(self, place: tuple[int, int]) -> Tile:
         """A tile that is done."""

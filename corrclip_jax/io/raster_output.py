@@ -13,6 +13,8 @@ from corrclip_jax.viz.palette import class_colours
 
 _BLOCK = 128  # divides where tiles meet, so no block is compressed twice
 _COG_BLOCK = 512
+CERTAIN = 65535
+"""The value of probability 1 in a raster of probabilities."""
 
 
 def nodata_of(classes: int) -> int:
@@ -37,13 +39,26 @@ def new_raster(path: Path, like: Raster, dtype: str, nodata: int | None = None) 
         yield opened
 
 
-def describe_labels(opened: Any, names: Sequence[str]) -> None:
-    """Give a label raster its colours and class names."""
-    if len(names) <= 255:
-        colours = class_colours(names).tolist()
-        opened.write_colormap(1, {k: (*colour, 255) for k, colour in enumerate(colours)})
-    opened.update_tags(1, **{f"CLASS_{k}": name for k, name in enumerate(names)})
-    opened.set_band_description(1, "class")
+@contextmanager
+def new_labels(path: Path, like: Raster, names: Sequence[str]) -> Iterator[Any]:
+    """A raster of labels on the grid of another, with the classes' colours and names, opened for writing."""
+    empty = nodata_of(len(names))
+    with new_raster(path, like, "uint8" if empty == 255 else "uint16", empty) as opened:
+        if len(names) <= 255:
+            colours = class_colours(names).tolist()
+            opened.write_colormap(1, {k: (*colour, 255) for k, colour in enumerate(colours)})
+        opened.update_tags(1, **{f"CLASS_{k}": name for k, name in enumerate(names)})
+        opened.set_band_description(1, "class")
+        yield opened
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A raster that was written here, for reading."""
+    import rasterio
+
+    with gdal(), rasterio.open(path) as found:
+        yield found
 
 
 def to_cog(source: Path, path: Path) -> None:

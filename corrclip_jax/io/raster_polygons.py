@@ -9,7 +9,7 @@ import numpy as np
 import scipy
 from jaxtyping import Int
 
-from corrclip_jax.io.raster_output import new_raster
+from corrclip_jax.io.raster_output import CERTAIN, new_raster
 from corrclip_jax.io.rasters import Raster, RasterError, gdal
 from corrclip_jax.ops.equivalence import equivalence_classes
 
@@ -28,7 +28,7 @@ def write_polygons(
 
     Args:
       labels: a raster of labels with a nodata value.
-      scores: their probabilities x 65535.
+      scores: their probabilities x `CERTAIN`.
       path: the layer to write, .gpkg or .geojson.
       raster: its grid.
       names: of the classes.
@@ -139,7 +139,7 @@ def _features(path: Path, table: _Pieces, raster: Raster, names: Sequence[str]) 
                 {
                     "class": names[label],
                     "label": label,
-                    "probability": round(table.sums[piece] / pixels / 65535, 4),
+                    "probability": round(table.sums[piece] / pixels / CERTAIN, 4),
                     "area": pixels * raster.pixel_area,
                     "pixels": pixels,
                 },

@@ -12,7 +12,11 @@ from rasterio.transform import from_origin
 
 from corrclip_jax import Segmenter
 from corrclip_jax.datasets.scenes.generate import val_scene
-from corrclip_jax.inference.rasters import Stopped, Tiling, segment_raster
+from corrclip_jax.inference.raster_tiles import Stopped, Tiling
+from corrclip_jax.inference.rasters import segment_raster
+from corrclip_jax.inference.tile_grid import TileGrid, plan_axis
+from corrclip_jax.inference.tile_labels import Labelled, RegionVotes
+from corrclip_jax.inference.tile_store import Tile, TileStore
 
 CLASSES = ["grass", "sky", "water", "sand", "brick", "road", "circle", "square"]
 
@@ -34,7 +38,7 @@ def scene(tmp_path_factory):
     return path
 
 
-def test_a_raster_in_tiles_is_resumed_and_read_back(segmenter, scene, tmp_path):
+def test_a_raster_in_tiles_is_resumed_and_labelled_as_a_whole(segmenter, scene, tmp_path):
     tiling, steps = Tiling(112, 0.5), []
     with pytest.raises(Stopped, match="1 of"):
         segment_raster(segmenter, scene, CLASSES, tmp_path, tiling=tiling, vector="gpkg", stop=lambda: True)
@@ -71,8 +75,34 @@ def test_a_raster_in_tiles_is_resumed_and_read_back(segmenter, scene, tmp_path):
     )
     assert (burnt == labels).all()
     assert fields[3].sum() == pytest.approx(0.25 * (labels != 255).sum())
+    segment_raster(segmenter, scene, CLASSES, tmp_path / "whole", tiling=Tiling(320, 0.5))
+    with rasterio.open(tmp_path / "whole" / "scene.tif") as found:
+        assert (found.read(1) == labels).mean() >= 0.99
     content = json.loads((tmp_path / "scene.json").read_text())
     assert content["nodata"]["pixels"] == empty.sum()
     again = segment_raster(segmenter, scene, CLASSES, tmp_path, tiling=tiling, vector="gpkg")
     assert (again.pixels, again.nodata) == (result.pixels, result.nodata)
     assert again.before == again.tiles
+
+
+def test_regions_of_tiles_vote_together_unless_they_reach_far(tmp_path):
+    grid = TileGrid(plan_axis(32, 64, 32, 8, 8), plan_axis(424, 64, 32, 8, 8), 8)
+    store = TileStore(tmp_path / "tiles", {})
+    votes = RegionVotes(store, grid, 2)
+    last = len(grid.tiles) - 1
+    for place in grid.tiles:
+        regions = np.ones(grid.extent(place), np.uint16)  # in the upper half one region of all tiles
+        regions[16:] = 2  # below one of three tiles, then two of the others
+        if place[1] >= 3:
+            regions[16:24], regions[24:] = 3, 4
+        valid = np.ones(regions.shape, bool)
+        store.write(place, Tile(None, regions, valid, np.zeros((1, 1, 3), np.uint8)))
+        own = grid.own(place)
+        labels = np.full(regions[own].shape, place[1] in (1, 2))
+        votes.add(place, Labelled(labels.astype(int), labels, regions[own].astype(int), valid[own]))
+    winners = votes.winners()
+    assert last == 9
+    assert [winners[0, k][1] for k in range(last + 1)] == [-1] * (last + 1)
+    assert [winners[0, k][2] for k in range(3)] == [1, 1, 1]
+    assert winners[0, last][3] == 0
+    assert all(one[0] == -1 for one in winners.values())

@@ -138,7 +138,9 @@ def run(
     failed: list[str] = []
 
     def work(stop: Event) -> None:
-        from corrclip_jax.inference.rasters import Stopped, Tiling, raster_names, segment_raster
+        from corrclip_jax.inference.raster_results import raster_names
+        from corrclip_jax.inference.raster_tiles import Stopped, Tiling
+        from corrclip_jax.inference.rasters import segment_raster
         from corrclip_jax.inference.segmenter import Segmenter
         from corrclip_jax.io.rasters import Raster, RasterError
 

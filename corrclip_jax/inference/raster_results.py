@@ -1,0 +1,194 @@
+"""Raster results: the label raster, polygons, preview and description of a raster whose tiles are done."""
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from PIL import Image
+
+from corrclip_jax.inference.raster_tiles import OnStep, Place, RasterTiles, Stopped
+from corrclip_jax.inference.tile_grid import TileGrid
+from corrclip_jax.inference.tile_labels import RegionVotes, label_core
+from corrclip_jax.inference.tile_store import TileStore
+from corrclip_jax.io import raster_output
+from corrclip_jax.io.files import json_bytes
+from corrclip_jax.io.raster_polygons import write_polygons
+from corrclip_jax.viz.overlay import overlay
+from corrclip_jax.viz.palette import class_colours
+
+
+def raster_names(stem: str, vector: str | None) -> list[str]:
+    """The names of the files of a raster's result, the description last."""
+    names = [f"{stem}.tif", f"{stem}.tif.aux.xml", f"{stem}.qml", f"{stem}.preview.jpg"]
+    return [*names, *([] if vector is None else [f"{stem}.{vector}"]), f"{stem}.json"]
+
+
+class Counts(NamedTuple):
+    """Pixels of each class by its first name, and how many have no data."""
+
+    pixels: dict[str, int]
+    nodata: int
+
+
+def write_results(
+    tiles: RasterTiles,
+    store: TileStore,
+    files: list[Path],
+    made: Mapping[str, Any],
+    on_step: OnStep,
+    stop: Callable[[], bool],
+) -> Counts:
+    """Write all files of a raster's result.
+
+    Args:
+      tiles: of the raster.
+      store: with all of them.
+      files: in the order of `raster_names`.
+      made: from what and how the result is made.
+      on_step: called as the work goes on.
+      stop: asked between tiles whether to end.
+
+    Raises:
+      Stopped: if `stop` said so.
+    """
+    labels, categories, style, preview, *layers, description = files
+    names = tiles.names
+
+    def on_tile(step: str, done: int) -> None:
+        total = len(tiles.grid.tiles)
+        on_step(step, done, total)
+        if stop():
+            raise Stopped(f"all {total} tiles of {tiles.raster} are kept")
+
+    first, final, scores = (store.folder / f"{name}.tif" for name in ("first", "labels", "scores"))
+    winners = _label_pixels(tiles, store, first, scores if layers else None, on_tile)
+    counts, shown = _label_regions(tiles, store, first, final, winners, on_tile)
+    raster_output.to_cog(final, labels)
+    categories.write_bytes(raster_output.category_names(names))
+    style.write_bytes(raster_output.qgis_style(names))
+    shown.save(preview, "JPEG", quality=90)
+    polygons = None
+    for layer in layers:
+        on_step("Polygons", 0, 1)
+        polygons = write_polygons(final, scores, layer, tiles.raster, names, store.folder)
+    description.write_bytes(json_bytes(_description(tiles, counts, made, polygons)))
+    return counts
+
+
+def _label_pixels(
+    tiles: RasterTiles, store: TileStore, path: Path, scores: Path | None, on_tile: Callable[[str, int], None]
+) -> dict[Place, np.ndarray] | None:
+    """Write the labels before the correction by region, and their scores; returns the regions' labels, if any."""
+    config, names = tiles.segmenter.config, tiles.names
+    votes = RegionVotes(store, tiles.grid, len(names)) if config.parts.correction else None
+    with ExitStack() as stack:
+        opened = stack.enter_context(_new_labels(path, tiles))
+        scored = None
+        if scores is not None:
+            scored = stack.enter_context(raster_output.new_raster(scores, tiles.raster, "uint16"))
+        for number, place in enumerate(tiles.grid.tiles, start=1):
+            found = label_core(store, tiles.grid, place, config.method.background_threshold)
+            window = _window(tiles.grid, place)
+            values = raster_output.with_nodata(found.labels, found.valid, len(names))
+            opened.write(values, 1, window=window)
+            if scored is not None:
+                parts = np.rint(found.scores.clip(0, 1) * raster_output.CERTAIN)
+                scored.write(parts.astype(np.uint16), 1, window=window)
+            if votes is not None:
+                votes.add(place, found)
+            on_tile("Seams", number)
+    return None if votes is None else votes.winners()
+
+
+def _label_regions(
+    tiles: RasterTiles,
+    store: TileStore,
+    first: Path,
+    path: Path,
+    winners: Mapping[Place, np.ndarray] | None,
+    on_tile: Callable[[str, int], None],
+) -> tuple[Counts, Image.Image]:
+    """Write the labels in which regions have theirs; returns their counts and the preview."""
+    raster, names, step = tiles.raster, tiles.names, tiles.step
+    empty = raster_output.nodata_of(len(names))
+    counts = np.zeros(len(names), np.int64)
+    shape = -(-raster.height // step), -(-raster.width // step)
+    photo, small = np.zeros((*shape, 3), np.uint8), np.full(shape, empty)
+    with raster_output.opened(first) as read, _new_labels(path, tiles) as opened:
+        for number, place in enumerate(tiles.grid.tiles, start=1):
+            window, tile = _window(tiles.grid, place), store.read(place)
+            values = read.read(1, window=window)
+            known = values != empty
+            if winners is not None:
+                own = winners[place][tile.regions[tiles.grid.own(place)]]
+                values = np.where(known & (own >= 0), own, values).astype(values.dtype)
+            opened.write(values, 1, window=window)
+            counts += np.bincount(values[known], minlength=len(names))
+            _put(photo, tile.small, tiles.grid.corner(place), step)
+            top, left = window.row_off, window.col_off
+            _put(small, values[-top % step :: step, -left % step :: step], (top, left), step)
+            on_tile("Labels", number)
+    nodata = raster.height * raster.width - int(counts.sum())
+    found = Counts(dict(zip(names, counts.tolist(), strict=True)), nodata)
+    shown = [*names, "no data"] if (small == empty).any() else names
+    return found, overlay(photo, np.where(small == empty, len(names), small), shown)
+
+
+def _put(picture: np.ndarray, part: np.ndarray, corner: tuple[int, int], step: int) -> None:
+    """Every `step`th pixel of a tile that begins at `corner` to its place in the preview."""
+    y, x = (-(-first // step) for first in corner)
+    picture[y : y + part.shape[0], x : x + part.shape[1]] = part
+
+
+def _new_labels(path: Path, tiles: RasterTiles) -> AbstractContextManager[Any]:
+    return raster_output.new_labels(path, tiles.raster, tiles.names)
+
+
+def _window(grid: TileGrid, place: Place) -> Any:
+    from rasterio.windows import Window
+
+    (top, bottom), (left, right) = grid.y.core(place[0]), grid.x.core(place[1])
+    return Window(left, top, right - left, bottom - top)
+
+
+def counts_of(description: Path) -> Counts:
+    """The counts of a result that is there."""
+    content = json.loads(description.read_bytes())
+    return Counts({one["names"][0]: one["pixels"] for one in content["classes"]}, content["nodata"]["pixels"])
+
+
+def _description(
+    tiles: RasterTiles, counts: Counts, made: Mapping[str, Any], polygons: int | None
+) -> dict[str, Any]:
+    raster, device = tiles.raster, jax.devices()[0]
+    colours, known = class_colours(tiles.names).tolist(), max(1, sum(counts.pixels.values()))
+    classes = [
+        {
+            "label": k,
+            "names": names,
+            "colour": colours[k],
+            "pixels": counts.pixels[names[0]],
+            "share": counts.pixels[names[0]] / known,
+            "area": counts.pixels[names[0]] * raster.pixel_area,
+        }
+        for k, names in enumerate(tiles.classes)
+    ]
+    return {
+        "raster": [str(path) for path in raster.paths],
+        "width": raster.width,
+        "height": raster.height,
+        "crs": None if raster.crs is None else raster.crs.to_string(),
+        "transform": list(raster.transform)[:6],
+        "unit": raster.unit,
+        "nodata": {"value": raster_output.nodata_of(len(tiles.names)), "pixels": counts.nodata},
+        "classes": classes,
+        "tiles": len(tiles.grid.tiles),
+        "polygons": polygons,
+        "notes": raster.notes,
+        "made": dict(made),
+        "device": f"{device.platform}: {device.device_kind}",
+    }
