@@ -39,7 +39,8 @@ def against_torch(
 ) -> Report:
     """Time the window step (DINO, correlation, CLIP) and, if the configuration has SAM 2, the regions.
 
-    Both sides get one window of the configuration's size and the same random weights; torch uses eager attention.
+    Both sides get one window of the configuration's size and the same random weights. Torch runs it with eager
+    attention, as the authors' program does, and with `scaled_dot_product_attention`, as users have it today.
     Torch's SAM 2 stops at the mask logits of all points, while ours also computes the region map.
 
     Args:
@@ -62,7 +63,10 @@ def against_torch(
 
     progress("Random weights")
     threads = threads or len(os.sched_getaffinity(0))
-    pairs = {"window": partial(_window, config)}
+    pairs = {
+        "window": partial(_window, config, "eager"),
+        "window, SDPA": partial(_window, config, "sdpa"),
+    }
     if config.regions.source == "sam2" and config.sam2 is not None:
         pairs["regions"] = partial(_regions, config)
     results = {}
@@ -107,12 +111,14 @@ def _check_reference() -> None:
         sys.path.insert(0, str(TESTS))
 
 
-def _window(config: Config) -> tuple[Callable[[], Any], Callable[[], Any], int]:
+def _window(config: Config, attention: str) -> tuple[Callable[[], Any], Callable[[], Any], int]:
     """Our window step and that of torch on one window, after a comparison of their results; and our flops."""
     import reference
     import torch
 
     clip, dino, params = _models(config)
+    for model in (clip, dino):
+        model.set_attn_implementation(attention)
     method, side = config.method, config.method.window
     pixels = np.random.default_rng(0).standard_normal((side, side, 3)).astype(np.float32)
     regions = _nine_regions(side)

@@ -94,7 +94,8 @@ def compile_for(
       `bytes` that one chip needs for arguments, results, temporaries and code, and whether they fit its memory;
       `cycles` estimated for one chip, in all and by stage; `flops` of one chip's share of products and
       convolutions, and the seconds and cycles that they take at its peak rate; `collectives` by name; the number
-      of custom `kernels`, of which the compiler estimates nothing, and of `loops_counted_once`.
+      of custom `kernels`, of which the compiler estimates nothing, their own flops, and the cycles that these
+      take at half the peak rate; the number of `loops_counted_once`.
 
     Raises:
       ValueError: for another kind, another number of chips, or a batch that the chips do not divide.
@@ -125,7 +126,10 @@ def compile_for(
         compiled = lowered.compile()
     done = time.perf_counter()
     progress("Counting")
-    flops = count_flops(program, params, images, text, bank, platform="tpu")
+    flops, in_kernels = (
+        count_flops(program, params, images, text, bank, platform="tpu", kernels_only=only)
+        for only in (False, True)
+    )
     return {
         "model": config.name,
         "target": {"kind": kind, "chips": chips, "topology": target.topologies[chips]},
@@ -133,7 +137,7 @@ def compile_for(
         "trace_seconds": traced - start,
         "compile_seconds": done - traced,
         **_memory(compiled, target),
-        **_arithmetic(flops / chips, target),
+        **_arithmetic(flops / chips, in_kernels / chips, target),
         **read_program(compiled.as_text()),
         "versions": versions("python", "jax", "jaxlib", "libtpu"),
     }
@@ -266,10 +270,13 @@ def _memory(compiled: Any, target: Target) -> Report:
     return {"bytes": held, "bytes_of_a_chip": target.bytes, "fits": sum(held.values()) <= target.bytes}
 
 
-def _arithmetic(flops: float, target: Target) -> Report:
+def _arithmetic(flops: float, in_kernels: float, target: Target) -> Report:
     seconds = flops / target.flops_per_second
+    cycles_per_flop = None if target.hertz is None else target.hertz / target.flops_per_second
     return {
         "flops": flops,
+        "kernel_flops": in_kernels,
         "floor_seconds": seconds,
-        "floor_cycles": None if target.hertz is None else seconds * target.hertz,
+        "floor_cycles": None if cycles_per_flop is None else flops * cycles_per_flop,
+        "kernel_cycles_at_half_rate": None if cycles_per_flop is None else 2 * in_kernels * cycles_per_flop,
     }

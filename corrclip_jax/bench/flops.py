@@ -6,13 +6,17 @@ counts as often as it runs.
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.extend import core
 
+from corrclip_jax.ops import splash_attention
 
-def count_flops(function: Callable, *args: Any, platform: str | None = None, **kwargs: Any) -> int:
+
+def count_flops(
+    function: Callable, *args: Any, platform: str | None = None, kernels_only: bool = False, **kwargs: Any
+) -> int:
     """Count the floating-point operations of matrix products and convolutions in one call; nothing is computed.
 
     A multiplication and its addition count as two. Of a choice between platforms, the branch of `platform`
@@ -23,6 +27,7 @@ def count_flops(function: Callable, *args: Any, platform: str | None = None, **k
       function: the program.
       *args: its arguments; their leaves need only a shape and a dtype.
       platform: "cpu", "gpu" or "tpu"; by default the one in use.
+      kernels_only: whether to count nothing but what custom kernels of TPUs do.
       **kwargs: its keyword arguments.
 
     >>> from jax import ShapeDtypeStruct as Spec
@@ -30,16 +35,32 @@ def count_flops(function: Callable, *args: Any, platform: str | None = None, **k
     60
     """
     jaxpr = jax.make_jaxpr(function)(*args, **kwargs)
-    return _flops(jaxpr.jaxpr, platform or jax.default_backend())
+    return _flops(jaxpr.jaxpr, _Counted(platform or jax.default_backend(), kernels_only))
 
 
-def _flops(jaxpr: core.Jaxpr, platform: str) -> int:
-    return sum(_equation(equation, platform) for equation in jaxpr.eqns)
+class _Counted(NamedTuple):
+    """What counts: the branches of which platform, and whether only what a kernel does."""
+
+    platform: str
+    kernels_only: bool
 
 
-def _equation(equation: core.JaxprEqn, platform: str) -> int:
+def _flops(jaxpr: core.Jaxpr, counted: _Counted) -> int:
+    return sum(_equation(equation, counted) for equation in jaxpr.eqns)
+
+
+def _equation(equation: core.JaxprEqn, counted: _Counted) -> int:
     params = equation.params
     match equation.primitive.name:
+        case "dot_general" | "conv_general_dilated" | "ffi_call" if counted.kernels_only:
+            return 0
+        case splash_attention.PRIMITIVE:
+            # Operands [B, T, H, D], [B, S, H, D] and [B, S, H, V], padded to whole blocks.
+            (batch, queries, heads, width), (_, keys, *_), (*_, value_width) = map(
+                _shape, equation.invars[:3]
+            )
+            matrix = splash_attention.blocks(queries)[1] * splash_attention.blocks(keys)[1]
+            return 2 * batch * heads * matrix * (width + value_width)
         case "dot_general":
             (contracted, _), _ = params["dimension_numbers"]
             left = _shape(equation.invars[0])
@@ -50,22 +71,22 @@ def _equation(equation: core.JaxprEqn, platform: str) -> int:
             channel = params["dimension_numbers"].rhs_spec[0]
             return 2 * math.prod(out) * math.prod(kernel) // kernel[channel]
         case "scan":
-            return params["length"] * _flops(params["jaxpr"].jaxpr, platform)
+            return params["length"] * _flops(params["jaxpr"].jaxpr, counted)
         case "cond":
             branches = [branch.jaxpr for branch in params["branches"]]
             if platforms := params.get("branches_platforms"):
-                names = {"gpu": ("gpu", "cuda", "rocm")}.get(platform, (platform,))
+                names = {"gpu": ("gpu", "cuda", "rocm")}.get(counted.platform, (counted.platform,))
                 chosen = next(
                     i for i, known in enumerate(platforms) if known is None or set(known) & set(names)
                 )
                 branches = [branches[chosen]]
-            return max(_flops(branch, platform) for branch in branches)
+            return max(_flops(branch, counted) for branch in branches)
         case "ffi_call" if "fmha" in params["target_name"]:
             # Fused attention, operands [B, T, H, d] and [B, S, H, d]: two products of [T, S] and d.
             query, key = (_shape(variable) for variable in equation.invars[:2])
             return 4 * math.prod(query) * key[1]
         case _:
-            return sum(_flops(inner, platform) for inner in _inner(params))
+            return sum(_flops(inner, counted) for inner in _inner(params))
 
 
 def _shape(variable: Any) -> tuple[int, ...]:

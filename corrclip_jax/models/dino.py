@@ -26,7 +26,7 @@ from corrclip_jax.models.layers import (
     normal,
 )
 from corrclip_jax.models.vit import resized_positions, visible_tokens
-from corrclip_jax.ops.attention import attention
+from corrclip_jax.ops.attention import attention, pad_tokens
 from corrclip_jax.ops.resize import bicubic_rows
 
 _EPSILON = 1e-6
@@ -41,15 +41,16 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B T C"], visible: Bool[Array, "B 1 T"] | None = None
+        self, x: Float[Array, "B T C"], length: int, visible: Bool[Array, "B 1 length"] | None = None
     ) -> Float[Array, "B T C"]:
-        """Attend to the tokens that are visible, then project."""
+        """Attend to those of the first `length` tokens that are visible, then project."""
         heads = (*x.shape[:2], self.heads, self.width // self.heads)
         q, k, v = (
             Dense(self.width, dtype=self.dtype, name=name)(x).reshape(heads)
             for name in ("query", "key", "value")
         )
-        return Dense(self.width, dtype=self.dtype, name="proj")(attention(q, k, v, visible).reshape(x.shape))
+        out = attention(q, k, v, visible, length=length).reshape(x.shape)
+        return Dense(self.width, dtype=self.dtype, name="proj")(out)
 
 
 class QueryPlusKey(nn.Module):
@@ -74,12 +75,12 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B T C"], visible: Bool[Array, "B 1 T"] | None = None
+        self, x: Float[Array, "B T C"], length: int, visible: Bool[Array, "B 1 length"] | None = None
     ) -> Float[Array, "B T C"]:
-        """Residual attention, residual MLP."""
+        """Residual attention to the first `length` tokens, residual MLP."""
         config = self.config
         normed = LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm1")(x)
-        x = x + Attention(config.width, config.heads, self.dtype, name="attn")(normed, visible)
+        x = x + Attention(config.width, config.heads, self.dtype, name="attn")(normed, length, visible)
         normed = LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm2")(x)
         return x + MLP(int(config.width * config.mlp_ratio), gelu, dtype=self.dtype, name="mlp")(normed)
 
@@ -127,10 +128,12 @@ class DINO(nn.Module):
         class_token = jnp.broadcast_to(cls_token + pos_embed[:, :1], (batch, 1, width))
         x = jnp.concatenate([class_token.astype(self.dtype), x], axis=1)
         visible = visible_tokens(grids, 1, (h, w))
+        length = x.shape[1]
+        x = pad_tokens(x)
         for index in range(config.layers - 1):
-            x = Block(config, self.dtype, name=f"blocks_{index}")(x, visible)
+            x = Block(config, self.dtype, name=f"blocks_{index}")(x, length, visible)
         x = LastBlock(config, self.dtype, name=f"blocks_{config.layers - 1}")(x)
-        return x[:, 1:].reshape(batch, h, w, width)
+        return x[:, 1:length].reshape(batch, h, w, width)
 
 
 def grid_positions(

@@ -1,42 +1,66 @@
 """Attention: one function, an implementation for each platform."""
 
+from collections.abc import Callable
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from corrclip_jax.ops.cudnn_attention import can_flash, flash_attention
+from corrclip_jax.ops.fused_attention import fused_attention
 from corrclip_jax.ops.loops import map_rows
+from corrclip_jax.ops.splash_attention import blocks, can_splash, splash_attention
+
+_LONG = 1024  # tokens, see `pad_tokens`
 
 
-@jax.jit  # blocks of one network share its trace
+def pad_tokens(x: Float[Array, "B T C"]) -> Float[Array, "B padded C"]:
+    """Long sequences in bfloat16 padded with zeros to whole blocks of splash attention; others as they are.
+
+    TPUs then neither pad nor cut before and after every attention, which would cost as much as the attention
+    itself. `attention` is told the `length` without padding.
+    """
+    length = x.shape[1]
+    short = x.dtype != jnp.bfloat16 or length < _LONG
+    return x if short else jnp.pad(x, ((0, 0), (0, blocks(length)[1] - length), (0, 0)))
+
+
+@partial(jax.jit, static_argnames="length")  # blocks of one network share its trace
 def attention(
     q: Float[Array, "B T H D"],
     k: Float[Array, "B S H D"],
     v: Float[Array, "B S H V"],
-    mask: Bool[Array, "#B #T S"] | None = None,
+    mask: Bool[Array, "#B #T length"] | None = None,
+    *,
+    length: int | None = None,
 ) -> Float[Array, "B T H V"]:
     """Scaled dot-product attention; the softmax is float32 whatever the inputs are. V is at most D.
 
-    A query sees the keys where `mask` is True; a mask of one row holds for all queries. The implementation is
-    chosen for the platform that the program is lowered for: on CPU plain matrix products by head (XLA's batched
-    products of long sequences are several times slower there); on NVIDIA GPUs cuDNN's flash attention where it
-    takes the operands (bfloat16, see `flash`); elsewhere `jax.nn.dot_product_attention`, which XLA fuses.
+    A query sees the keys where `mask` is True; a mask of one row holds for all queries. Keys from `length` on are
+    padding, which no query sees. The implementation is chosen for the platform that the program is lowered for: on
+    CPU plain matrix products by head (XLA's batched products of long sequences are several times slower there); on
+    NVIDIA GPUs cuDNN's flash attention where it takes the operands (bfloat16, see `cudnn_attention`); on TPUs
+    splash attention where the matrix is large (bfloat16, see `splash_attention`); elsewhere
+    `jax.nn.dot_product_attention`, which XLA fuses.
     """
     operands = (q, k, v) if mask is None else (q, k, v, jnp.broadcast_to(mask, (q.shape[0], *mask.shape[1:])))
-    own = {"cuda": _attention_flash} if can_flash(q, k) else {}
-    return jax.lax.platform_dependent(*operands, cpu=_attention_by_head, **own, default=_attention_fused)
+    unpadded = partial(_without_padding, length=length)
+    own = {"cuda": unpadded(_attention_flash)} if can_flash(q, k) else {}
+    if can_splash(q, k, mask):
+        own["tpu"] = partial(splash_attention, length=length)
+    return jax.lax.platform_dependent(
+        *operands, cpu=unpadded(_attention_by_head), **own, default=unpadded(fused_attention)
+    )
+
+
+def _without_padding(attend: Callable[..., Array], length: int | None) -> Callable[..., Array]:
+    """An implementation that is given the keys and values without their padding."""
+    return lambda q, k, v, *mask: attend(q, k[:, :length], v[:, :length], *mask)
 
 
 def _attention_flash(q: Array, k: Array, v: Array, *mask: Array) -> Array:
     return flash_attention(q, k, v, *(jnp.broadcast_to(m, (len(q), q.shape[1], k.shape[1])) for m in mask))
-
-
-def _attention_fused(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
-    width = v.shape[-1]
-    v = jnp.pad(v, ((0, 0), (0, 0), (0, 0), (0, q.shape[-1] - width)))  # JAX requires one width for all three
-    mask = None if mask is None else mask[:, None]
-    with jax.numpy_dtype_promotion("standard"):  # JAX leaves bfloat16 times float32 to promotion
-        return jax.nn.dot_product_attention(q, k, v, mask=mask)[..., :width]
 
 
 # On CPU, by the size of one head's attention matrix: small ones (windows, prompts) go all at once, large ones

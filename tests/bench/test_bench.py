@@ -1,25 +1,19 @@
 """`corrclip bench`: what stands in its report, and how it refuses. Nothing here looks at how long anything took."""
 
 import json
-from dataclasses import replace
 from functools import partial
-from io import StringIO
 
 import jax
 import numpy as np
 import pytest
 from command_line import assert_refused, corrclip
-from rich.console import Console
-from sam2_models import SMALL
 from small_models import small_config, small_model, small_params, small_v2
 
-from corrclip_jax.bench import against_torch as module
 from corrclip_jax.bench import measure as measuring
 from corrclip_jax.bench.clock import matmul_rate
 from corrclip_jax.bench.measure import measure
 from corrclip_jax.bench.stages import draw_bank, draw_photos, draw_text, split_stages
 from corrclip_jax.cli.commands import bench
-from corrclip_jax.cli.runs.bench_tables import against_torch_table
 from corrclip_jax.config import with_fields
 from corrclip_jax.method.branches import window_step
 from corrclip_jax.method.correlation import normalise
@@ -165,38 +159,3 @@ def test_more_threads_than_cores_are_refused():
     result = run("--threads", 100000)
     assert result.exit_code == 2
     assert "this process may use" in result.stderr
-
-
-@pytest.mark.slow
-def test_against_torch_runs_both_and_compares():
-    config = replace(small_config(), sam2=SMALL)
-    report = json.loads(json.dumps(module.against_torch(config, repeat=1)))
-    assert list(report["against"]) == ["window", "regions"]
-    for part in report["against"].values():
-        assert part["ratio"] == pytest.approx(part["seconds"]["ours"] / part["seconds"]["torch"])
-        [rate] = part["matmul_flops_per_second"]
-        assert part["rate_share"] == pytest.approx(part["flops"] / part["seconds"]["ours"] / rate)
-    report["huge_pages"] = "madvise"
-    lines = StringIO()
-    Console(file=lines, width=120).print(against_torch_table(report))
-    assert "medians of 1 turns, huge pages: madvise" in lines.getvalue()
-
-
-def test_against_torch_notices_another_result():
-    # The reference has no switch for parts of the method.
-    config = with_fields(small_config(), regions={"source": "none"}, parts={"scope": False})
-    with pytest.raises(ValueError, match="the two programs disagree"):
-        module.against_torch(config, repeat=1)
-
-
-def test_against_torch_says_what_is_missing(monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "TESTS", tmp_path)
-    result = run("--against", "torch")
-    assert result.exit_code == 2
-    assert "runs the reference in the tests of a checkout" in result.stderr
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
-    assert "needs torch, which is not installed" in run("--against", "torch").stderr
-
-
-def test_against_torch_is_float32():
-    assert "computes in float32. Got bfloat16" in run("--against", "torch", "--dtype", "bfloat16").stderr

@@ -50,6 +50,19 @@ def test_the_costlier_choice_and_the_platforms_own_branch():
     assert count_flops(by_platform, A, B, platform="gpu") == 2 * ONCE
 
 
+def test_a_kernel_counts_by_its_grid_padding_included():
+    heads = [Spec((3, 1100, 2, 64), jnp.bfloat16)] * 3
+    padded = 3 * 2 * 4 * 1152 * 1152 * 64
+    assert count_flops(attention, *heads, platform="tpu") == padded
+    assert (
+        count_flops(
+            lambda x, *heads: (x @ x, attention(*heads)), B, *heads, platform="tpu", kernels_only=True
+        )
+        == padded
+    )
+    assert count_flops(attention, *heads, platform="cpu", kernels_only=True) == 0
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_convolutions(groups):
     def convolve(x, kernel):

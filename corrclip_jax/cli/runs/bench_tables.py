@@ -65,6 +65,9 @@ def compiled_table(report: dict[str, Any]) -> Group:
         if row["share"] >= 0.01:
             table.add_row(row["name"], f"{row['cycles'] / 1e6:,.2f}", f"{row['share']:.1%}")
     table.add_row("all, of one chip", f"{report['cycles'] / 1e6:,.2f}", "", style="bold")
+    if report["kernel_cycles_at_half_rate"]:
+        cycles = report["kernel_cycles_at_half_rate"]
+        table.add_row("more: custom kernels at half the peak rate", f"{cycles / 1e6:,.2f}", "")
     if report["floor_cycles"] is not None:
         table.add_row("its products at the peak rate", f"{report['floor_cycles'] / 1e6:,.2f}", "")
     held = report["bytes"]
