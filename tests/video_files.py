@@ -1,6 +1,7 @@
 """Small videos for tests, and what a video file holds."""
 
 from fractions import Fraction
+from pathlib import Path
 from typing import NamedTuple
 
 import av
@@ -67,18 +68,18 @@ def write_video(
             file.mux(sound.encode(frame))
         if sound:
             file.mux(sound.encode(None))
-    return path
+    return Path(path)
 
 
 def contents(path):
-    with av.open(str(path)) as file:
+    with av.open(str(Path(path).absolute())) as file:
         audio = [
             (packet.pts, packet.time_base, bytes(packet))
             for stream in file.streams.audio
             for packet in file.demux(stream)
             if packet.dts is not None
         ]
-    with av.open(str(path)) as file:
+    with av.open(str(Path(path).absolute())) as file:
         rate = file.streams.video[0].average_rate
         frames = list(file.decode(video=0))
     first = frames[0]

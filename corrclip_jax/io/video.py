@@ -151,9 +151,20 @@ class VideoReader:
                 return
             pts = pts if last is None or pts > last else last + 1
             last = pts
-            pixels = self.format.matrix.upright(stored.to_ndarray(format="rgb24"))
+            pixels = self.format.matrix.upright(self._rgb(stored))
             yield Frame(self._count, self._time(pts), pts - self._zero, stored.duration or 0, pixels)
             self._count += 1
+
+    def _rgb(self, stored: Any) -> np.ndarray:
+        import av
+
+        try:
+            return stored.to_ndarray(format="rgb24")
+        except av.FFmpegError as error:
+            kind = stored.format.name
+            raise VideoError(
+                f"{self.path} has pixels ({kind}) that cannot be read: {_reason(error)}."
+            ) from error
 
     def _begin(self) -> None:
         import av
@@ -185,7 +196,7 @@ class VideoReader:
         import av
 
         self.close()
-        self._container = av.open(str(self.path), metadata_errors="replace")
+        self._container = av.open(ffmpeg_name(self.path), metadata_errors="replace")
         streams = [one for one in self._container.streams.video if not _is_cover(one)]
         if not streams:
             kinds = sorted({one.type for one in self._container.streams})
@@ -289,6 +300,11 @@ class VideoReader:
         end = "the end" if self.end is None else clock(self.end)
         length = "" if self._seconds is None else f"; it is {clock(self._seconds)} long"
         return f"{self.path} has no frame from {clock(self.start)} to {end}{length}."
+
+
+def ffmpeg_name(path: Path) -> str:
+    """The name of a file for FFmpeg, to which "12:30.mp4" would be an address of the protocol "12"."""
+    return os.fspath(path.absolute())
 
 
 def _is_cover(stream: Any) -> bool:

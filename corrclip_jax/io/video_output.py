@@ -4,7 +4,6 @@ Needs PyAV. Frames are handed over upright and stored turned as in the original,
 """
 
 import io
-import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -16,7 +15,7 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 
 from corrclip_jax.io.files import OutputError
-from corrclip_jax.io.video import Frame, VideoReader
+from corrclip_jax.io.video import Frame, VideoReader, ffmpeg_name
 from corrclip_jax.viz.overlay import label_image
 
 _QUALITY = {"crf": "18", "preset": "veryfast"}
@@ -132,7 +131,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
     container = None
     try:
-        container = av.open(os.fspath(path), "w")
+        container = av.open(ffmpeg_name(path), "w")
         yield container
         container.close()
     except av.FFmpegError as error:
@@ -188,7 +187,7 @@ class _Audio(AbstractContextManager):
         self._streams: dict[int, Any] = {}
         self._in: Any = None
         if video.format.audio:
-            self._in = av.open(os.fspath(video.path), metadata_errors="replace")
+            self._in = av.open(ffmpeg_name(video.path), metadata_errors="replace")
             for stream in self._in.streams.audio:
                 if stream.codec_context:
                     self._streams[stream.index] = container.add_stream_from_template(stream)

@@ -56,6 +56,21 @@ def test_what_will_not_do_is_refused(tmp_path):
     assert_refused(result, "--track follows regions")
 
 
+def test_results_are_no_inputs_and_replace_none(tmp_path):
+    clip = write_video(tmp_path / "12:30.mp4", 2)
+    assert segment(clip, "--out", tmp_path).exit_code == 0
+    result = segment(clip, tmp_path / "12:30.overlay.mp4", tmp_path / "12:30.labels.mkv", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "12:30.overlay.mp4 is left out" in plain(result.stderr)
+    assert "1 of 1 videos segmented, 1 of them before" in plain(result.stderr)
+    other = tmp_path / "a.overlay.mp4"
+    clip.rename(tmp_path / "a.mp4")
+    write_video(other, 1)
+    assert_refused(
+        segment(tmp_path / "a.mp4", other, "--out", tmp_path), r"a\.overlay\.mp4 would replace a video"
+    )
+
+
 def test_a_missing_extra_is_one_line(tmp_path, monkeypatch):
     clip = write_video(tmp_path / "a.mp4", 1)
     found = extras.find_spec

@@ -1,10 +1,13 @@
 """Generated scenes: deterministic, exactly labelled, and without what training must never show."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from corrclip_jax.datasets.scenes import captions, generate, shapes, textures, words
 from corrclip_jax.datasets.scenes.generate import FIRST_THING, Thing
+from corrclip_jax.datasets.scenes.moving import moving_scene
 
 
 @pytest.fixture(scope="module")
@@ -200,3 +203,18 @@ def test_contents_of_a_box_are_what_lies_in_it():
     assert captions.contents(scene, (0, 0, 16, 16)) == captions.Contents(things[:1], ())
     assert captions.contents(scene, (24, 24, 40, 40)) == captions.Contents(things[1:], ("sand",))
     assert captions.contents(scene, (20, 0, 30, 10)) == captions.Contents((), ("sand",))
+
+
+def test_things_move_and_keep_their_looks():
+    frames = list(moving_scene(0, 8, (84, 96), 2))
+    assert [frame.image.shape for frame in frames] == [(84, 96, 3)] * 8
+    assert len({frame.things for frame in frames}) == 1
+    places = [np.argwhere(frame.instances == FIRST_THING + 1).mean(0) for frame in frames]
+    steps = np.linalg.norm(np.diff(places, axis=0), axis=1)
+    assert 0 < steps.max() < 5
+    for one, other in pairwise(frames):
+        still = one.instances == other.instances
+        assert 0.8 < still.mean() < 1
+        assert 1 < np.abs(one.image.astype(int) - other.image)[still].mean() < 12  # noise
+    again = list(moving_scene(0, 2, (84, 96), 2))
+    assert np.array_equal(again[1].image, frames[1].image)

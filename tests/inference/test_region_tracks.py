@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from corrclip_jax.datasets.scenes.moving import moving_scene
 from corrclip_jax.inference.region_tracks import RegionTracks
 from corrclip_jax.inference.segmentation import Segmentation
 
@@ -31,6 +32,27 @@ def test_regions_that_move_keep_their_ids_whatever_the_model_calls_them():
         assert ((one == one[4, 4 + step]) == (square(2 + step, 1) == 1)).all()
         assert one[4, 4 + step] == ids[0][4, 4]
         assert one[4, 16] == ids[0][4, 16]
+
+
+def test_tracks_lessen_flicker_where_things_move():
+    rng = np.random.default_rng(0)
+    truth, before, after = [], [], []
+    tracks = RegionTracks(3, "slic")
+    for scene in moving_scene(0, 15, (84, 84), 2):
+        right = np.where(scene.instances < 3, 0, scene.instances - 2)
+        wrong = rng.random(3) < 0.2
+        labels = np.where(wrong[right], (right + 1) % 3, right)
+        truth.append(right)
+        before.append(labels)
+        after.append(tracks(frame(scene.instances, labels)).labels)
+    truth, before, after = map(np.array, (truth, before, after))
+    still = truth[1:] == truth[:-1]
+
+    def flicker(labels):
+        return ((labels[1:] != labels[:-1]) & still).sum()
+
+    assert flicker(after) < flicker(before) / 2
+    assert (after == truth).mean() > (before == truth).mean() + 0.05
 
 
 def test_new_regions_get_new_ids_and_old_ids_are_not_used_again():

@@ -1,5 +1,8 @@
 """Videos read and written: times, rotation, size, audio, exact labels, damage, and files that are no videos."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from video_files import contents, write_video
@@ -174,6 +177,17 @@ def test_files_that_are_no_videos_are_named(tmp_path):
         VideoReader(path)
     with pytest.raises(FileNotFoundError):
         VideoReader(tmp_path / "c.mp4")
+
+
+def test_any_name_of_a_file_is_read_and_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Path(os.fsdecode(b"\xff"))
+    folder.mkdir()
+    path = folder / "12:30 %d.mp4"
+    write_video("a.mp4", 2, audio="aac").rename(path)
+    overlay, labels, _ = copied(path, folder)
+    assert len(overlay.times) == len(labels.times) == 2
+    assert overlay.audio
 
 
 def test_times_as_text():

@@ -92,7 +92,9 @@ HELP = "\n\n".join(
 def segment(
     photos: Annotated[
         list[Path],
-        typer.Argument(help="Photos, or folders of photos.", metavar="PHOTO", show_default=False),
+        typer.Argument(
+            help="Photos, rasters or videos, or folders of them.", metavar="PHOTO", show_default=False
+        ),
     ],
     classes: ClassesOption = None,
     classes_file: ClassesFileOption = None,

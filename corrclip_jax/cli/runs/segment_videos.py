@@ -18,6 +18,7 @@ from corrclip_jax.cli.shared.console import (
     UsageError,
     complain,
     messages,
+    note,
     result_as_json,
 )
 from corrclip_jax.cli.shared.interrupts import run_interruptibly
@@ -25,10 +26,12 @@ from corrclip_jax.cli.shared.options import class_names, is_source, regions_of
 from corrclip_jax.cli.shared.progress import Progress
 from corrclip_jax.cli.shared.video_options import VideoOptions
 from corrclip_jax.io.files import OutputError, check_writable
-from corrclip_jax.io.photo_files import survey_photos
+from corrclip_jax.io.own_files import OwnFiles
+from corrclip_jax.io.photo_files import SUFFIXES, survey_photos
 from corrclip_jax.io.photos import PhotoError
 from corrclip_jax.io.video_files import VIDEO_SUFFIXES, VideoError, require_video, videos_in
 
+_PHOTO_SUFFIXES = SUFFIXES - {".gif"}  # which may hold many frames
 _RECENT = 30  # frames that the shown rate is taken over
 
 
@@ -50,7 +53,12 @@ def find_videos(photos: Sequence[Path], out: Path, recursive: bool, options: Vid
         if path.is_dir():
             videos = list(videos_in(path, recursive=recursive, out=out))
             others += _photos_in(path, out, recursive)
-        elif path.suffix.lower() in VIDEO_SUFFIXES or (options.given and path.exists()):
+        elif path.suffix.lower() in VIDEO_SUFFIXES or (
+            options.given and path.suffix.lower() not in _PHOTO_SUFFIXES and path.exists()
+        ):
+            if OwnFiles(path.parent).wrote(path.name):
+                note(f"{path} is left out: it is the result of an earlier run.")
+                continue
             named, videos = True, [path]
         else:
             videos = []
@@ -114,6 +122,13 @@ def run(
         )
     span = options.span()
     jobs = plan_jobs(videos, out)
+    originals = {video.resolve() for video in videos}
+    for job in jobs:
+        for end in (*(f".overlay{end}" for end in (".mp4", ".mov", ".mkv")), ".labels.mkv"):
+            if (result := out / f"{job.stem}{end}").resolve() in originals:
+                raise UsageError(
+                    f"The result {result} would replace a video. Choose another folder with --out."
+                )
     check_writable(out)
     done: list[dict[str, Any]] = []
     failed: list[str] = []

@@ -148,10 +148,10 @@ def draw(
     for _ in range(4 * wanted):
         if len(drawn) == wanted:
             break
-        thing = _choose(rng, names, combinations)
+        thing = choose(rng, names, combinations)
         radius = scale * rng.uniform(_LEAST_RADIUS, max(largest, _LEAST_RADIUS))
         centre = (rng.uniform(0.06, 0.94) * height, rng.uniform(0.06, 0.94) * width)
-        placed = _place(rng, thing, radius, centre, canvas, scale)
+        placed = place(rng, thing, radius, centre, canvas, scale)
         if placed is None or not _fits(instances, placed, sizes, scale):
             continue
         window, cover, paint = placed
@@ -162,7 +162,7 @@ def draw(
     return Scene(_photograph(rng, canvas), instances, names, tuple(drawn))
 
 
-def _choose(rng: np.random.Generator, areas: tuple[str, ...], combinations: Combinations) -> Thing:
+def choose(rng: np.random.Generator, areas: tuple[str, ...], combinations: Combinations) -> Thing:
     """A thing that may stand on these areas."""
     while True:
         if combinations == "unseen":
@@ -179,7 +179,7 @@ def _choose(rng: np.random.Generator, areas: tuple[str, ...], combinations: Comb
             return Thing(shape, colour, material)
 
 
-def _place(
+def place(
     rng: np.random.Generator, thing: Thing, radius: float, centre: Any, canvas: np.ndarray, scale: float
 ) -> _Placed | None:
     """Draw a thing; None where less than 0.6 of it lies within the image."""
