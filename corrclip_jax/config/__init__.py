@@ -7,6 +7,7 @@ of regions, `method.py` the method.
 from corrclip_jax.config.base import (
     Config,
     Dtype,
+    DtypeChoice,
     networks_of,
     select_regions,
     similarity_network,
@@ -52,6 +53,7 @@ __all__ = [
     "DINOv2Config",
     "DINOv3Config",
     "Dtype",
+    "DtypeChoice",
     "EoMTConfig",
     "Family",
     "Mask2FormerConfig",

@@ -22,6 +22,7 @@ from corrclip_jax.config.networks import (
 from corrclip_jax.config.regions import RegionConfig
 
 Dtype = Literal["float32", "bfloat16"]
+DtypeChoice = Literal["float32", "bfloat16", "auto"]
 
 
 @dataclass(frozen=True)

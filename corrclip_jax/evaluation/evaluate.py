@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from corrclip_jax.config import Config, Dtype
+from corrclip_jax.config import Config, DtypeChoice
 from corrclip_jax.datasets.dataset import Dataset
 from corrclip_jax.evaluation.options import Classes, EvaluateOptions
 from corrclip_jax.evaluation.pipeline import Evaluation, run_evaluation
@@ -28,7 +28,7 @@ def evaluate(
     regions: str | Path | None = None,
     points: int | None = None,
     background_threshold: float | None = None,
-    dtype: Dtype | None = None,
+    dtype: DtypeChoice | None = None,
     assignments: Sequence[str] = (),
     ablation: bool = False,
     batch_size: int | None = None,
@@ -69,7 +69,7 @@ def evaluate(
         named for their images; by default the model's source.
       points: n for SAM's n x n grid of points; by default the model's.
       background_threshold: pixels whose class is less probable become the first class; by default the data set's.
-      dtype: the networks' compute type, "float32" or "bfloat16"; by default the model's.
+      dtype: the networks' compute type, "float32", "bfloat16" or "auto"; by default the model's.
       assignments: fields of the configuration set by text, as in "method.spatial_layers=1" (see
         `config.assignments`); they go before the settings of the data set.
       ablation: score every part of the method as well, which takes about three times as long.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from corrclip_jax.config import Config, Dtype
+from corrclip_jax.config import Config, DtypeChoice
 from corrclip_jax.datasets.dataset import Dataset
 from corrclip_jax.inference.open_bank import BankLike
 from corrclip_jax.inference.other_clips import OtherModel
@@ -30,7 +30,7 @@ class EvaluateOptions:
     regions: str | Path | None = None
     points: int | None = None
     background_threshold: float | None = None
-    dtype: Dtype | None = None
+    dtype: DtypeChoice | None = None
     assignments: Sequence[str] = ()
     ablation: bool = False
     batch_size: int | None = None

@@ -13,7 +13,7 @@ from corrclip_jax.config import (
     Config,
     DINOConfig,
     DINOv2Config,
-    Dtype,
+    DtypeChoice,
     EoMTConfig,
     RadioConfig,
     SAM2Config,
@@ -35,6 +35,7 @@ from corrclip_jax.hub.home import model_place
 from corrclip_jax.hub.parts import assemble, is_complete
 from corrclip_jax.params.model_folder import DESCRIPTION, LazyParams, describe, read
 from corrclip_jax.params.structure import Params
+from corrclip_jax.runtime.compute_type import resolve
 from corrclip_jax.runtime.environment import start_backend
 
 _L14 = CLIPConfig(
@@ -117,7 +118,7 @@ def available_models() -> list[Model]:
 
 
 def load(
-    model: str | Path, *, dtype: Dtype | None = None, region_network: str | None = "all"
+    model: str | Path, *, dtype: DtypeChoice | None = None, region_network: str | None = "all"
 ) -> tuple[Config, Params]:
     """Configuration and parameters of a model: a name of `available_models`, or a folder.
 
@@ -128,7 +129,8 @@ def load(
 
     Args:
       model: the name or the folder.
-      dtype: the networks' compute type, in place of the configuration's.
+      dtype: the networks' compute type, in place of the configuration's; "auto" takes the one that suits the
+        devices.
       region_network: the one network of regions to load, "sam2" for instance, which becomes the source of regions.
         Models with a name take any published network ("eomt", "sam2.1-t": see `corrclip models`), folders and
         "tiny" one that they have. None loads none, for given region maps or superpixels; "all" loads every network
@@ -145,7 +147,7 @@ def load(
       BackendError: where JAX cannot start the platform that it was told to use.
     """
     config, params = load_lazily(model, region_network=region_network)
-    return (config if dtype is None else with_fields(config, dtype=dtype)), {**params}
+    return (config if dtype is None else with_fields(config, dtype=resolve(dtype))), {**params}
 
 
 def load_lazily(model: str | Path, *, region_network: str | None = "all") -> tuple[Config, LazyParams]:

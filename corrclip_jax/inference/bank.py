@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from corrclip_jax.config import Config, Dtype, with_fields
+from corrclip_jax.config import Config, DtypeChoice, with_fields
 from corrclip_jax.hub.presets import load
 from corrclip_jax.hub.single_networks import load_clip, load_network
 from corrclip_jax.inference.bank_build import BankBuild, Progress, build
@@ -29,7 +29,7 @@ def build_bank(
     regions: str | os.PathLike | None = None,
     points: int | None = None,
     others: Mapping[str, Model] | None = None,
-    dtype: Dtype | None = None,
+    dtype: DtypeChoice | None = None,
     restart: bool = False,
     distributed: bool = False,
     progress: Progress = lambda done, total: None,

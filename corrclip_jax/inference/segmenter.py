@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 from PIL import Image
 
-from corrclip_jax.config import Config, Dtype, RegionSource, source_family, with_fields
+from corrclip_jax.config import Config, DtypeChoice, RegionSource, source_family, with_fields
 from corrclip_jax.hub.presets import load
 from corrclip_jax.inference import photo_reading
 from corrclip_jax.inference.frame_source import FrameSource
@@ -58,7 +58,7 @@ class Segmenter:
         self,
         model: str | os.PathLike | tuple[Config, Mapping[str, Any]] = "vit-b",
         *,
-        dtype: Dtype | None = None,
+        dtype: DtypeChoice | None = None,
         regions: RegionSource | None = None,
         points: int | None = None,
         background_threshold: float | None = None,
@@ -73,7 +73,7 @@ class Segmenter:
 
         Args:
           model: a name, a folder, or configuration and parameters as `load` returns them.
-          dtype: the networks' compute type.
+          dtype: the networks' compute type; "auto" takes the one that suits the devices.
           regions: a source of regions (`regions.sources.SOURCES`): "sam2" finds them with SAM 2, "none" does
             without. A model with a name also takes a published network, "sam2.1-t" for instance. Networks that the
             source does not need are not loaded; region maps can be given all the same.

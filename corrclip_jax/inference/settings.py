@@ -1,13 +1,15 @@
 """Settings that users choose for a model, checked and put into its configuration."""
 
 from collections.abc import Sequence
+from typing import get_args
 
-from corrclip_jax.config import Config, Dtype, with_fields
+from corrclip_jax.config import Config, DtypeChoice, with_fields
 from corrclip_jax.config.assignments import with_assignments
+from corrclip_jax.runtime.compute_type import resolve
 
 
 def check_settings(
-    dtype: Dtype | None = None,
+    dtype: DtypeChoice | None = None,
     points: int | None = None,
     background_threshold: float | None = None,
     probability_points: int | None = None,
@@ -17,8 +19,8 @@ def check_settings(
     Raises:
       ValueError: what is out of range.
     """
-    if dtype not in (None, "float32", "bfloat16"):
-        raise ValueError(f"dtype must be float32 or bfloat16. Got {dtype!r}.")
+    if dtype not in (None, *get_args(DtypeChoice)):
+        raise ValueError(f"dtype must be float32, bfloat16 or auto. Got {dtype!r}.")
     if points is not None and points < 1:
         raise ValueError(f"points must be 1 or more: n gives a grid of n x n point prompts. Got {points}.")
     if background_threshold is not None and not 0 <= background_threshold <= 1:
@@ -33,7 +35,7 @@ def check_settings(
 def with_settings(
     config: Config,
     *,
-    dtype: Dtype | None = None,
+    dtype: DtypeChoice | None = None,
     points: int | None = None,
     background_threshold: float | None = None,
     assignments: Sequence[str] = (),
@@ -42,7 +44,7 @@ def with_settings(
 
     Args:
       config: the model's.
-      dtype: the networks' compute type.
+      dtype: the networks' compute type; "auto" takes the one that suits the devices.
       points: n for SAM's n x n grid of points.
       background_threshold: pixels whose class is less probable get class 0.
       assignments: any fields by text, as in "method.stride=56" (see `with_assignments`), after the others.
@@ -52,7 +54,7 @@ def with_settings(
     """
     check_settings(dtype, points, background_threshold)
     if dtype is not None:
-        config = with_fields(config, dtype=dtype)
+        config = with_fields(config, dtype=resolve(dtype))
     if points is not None:
         config = with_fields(config, regions={"points_per_side": points})
     if background_threshold is not None:

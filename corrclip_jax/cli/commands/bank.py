@@ -8,7 +8,13 @@ import typer
 from rich.markup import escape
 
 from corrclip_jax.cli.shared.console import FAILED, UsageError, complain, messages, result_as_json, results
-from corrclip_jax.cli.shared.options import ModelOption, OptionalDtypeOption, PointsOption, by_name
+from corrclip_jax.cli.shared.options import (
+    ModelOption,
+    OptionalDtypeOption,
+    PointsOption,
+    by_name,
+    compute_type,
+)
 
 if TYPE_CHECKING:
     from corrclip_jax.inference.bank_build import BankBuild
@@ -237,7 +243,7 @@ def _run(
             regions=regions,
             points=points,
             others=by_name("--also", also or []),
-            dtype=None if dtype is None else dtype.value,
+            dtype=compute_type(dtype, "the other processes of --distributed" if distributed else ""),
             restart=restart,
             distributed=distributed,
             progress=show,

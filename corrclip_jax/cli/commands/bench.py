@@ -18,6 +18,7 @@ from corrclip_jax.cli.shared.options import (
     Precision,
     RegionSourceOption,
     SizeOption,
+    compute_type,
     parse_size,
 )
 from corrclip_jax.config import FAMILIES, Config, RegionSource, families, source_family, with_fields
@@ -116,7 +117,8 @@ def bench(
         progress = shown_progress.phase
         progress("Starting")
 
-        changes: dict = {"dtype": dtype.value, "regions": {}, "method": {}}
+        chosen_dtype = compute_type(dtype, "the TPUs of --compile-for" if kind else "")
+        changes: dict = {"dtype": chosen_dtype, "regions": {}, "method": {}}
         changes["regions"] |= {} if regions is None else {"source": source_family(regions)}
         changes["regions"] |= {} if points is None else {"points_per_side": points}
         changes["method"] |= {} if chunk is None else {"windows_per_chunk": chunk}

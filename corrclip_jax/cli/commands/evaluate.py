@@ -21,6 +21,7 @@ from corrclip_jax.cli.shared.options import (
     by_name,
     chosen_bank,
     class_names,
+    compute_type,
     model_option,
     threshold_option,
 )
@@ -171,10 +172,11 @@ def evaluate(
     from corrclip_jax.cli.runs.evaluate import default_out, run
     from corrclip_jax.evaluation.options import EvaluateOptions
 
+    precision = compute_type(dtype, "the other processes of --distributed" if distributed else "")
     options = EvaluateOptions(
         dataset, data_root, images, labels, names, first_id, ignored,
         model or ("tiny" if dataset == "scenes" else "vit-b"), split, count, regions, points, background_threshold,
-        None if dtype is None else dtype.value, assignments or (), ablation, batch, out, predictions, save_every,
+        precision, assignments or (), ablation, batch, out, predictions, save_every,
         not restart, overwrite, distributed, bank_place, others,
     )  # fmt: skip
     if code := run(options if out else dataclasses.replace(options, out=default_out(options))):

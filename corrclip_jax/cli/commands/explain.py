@@ -21,6 +21,7 @@ from corrclip_jax.cli.shared.options import (
     by_name,
     chosen_bank,
     class_names,
+    compute_type,
     is_source,
     nearest_source,
     regions_of,
@@ -82,7 +83,7 @@ def explain(
     keep_compiled_programs()
     with Progress() as progress:
         progress.phase(f"Loading {model} and {bank}")
-        precision: Any = None if dtype is None else dtype.value
+        precision: Any = compute_type(dtype)
         segmenter = Segmenter(
             model, dtype=precision, regions=source, bank=bank_place, others=by_name("--also", also)
         )

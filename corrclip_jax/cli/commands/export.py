@@ -22,6 +22,7 @@ from corrclip_jax.cli.shared.options import (
     SizeOption,
     chosen_bank,
     class_names,
+    compute_type,
     parse_size,
 )
 from corrclip_jax.config import source_family, with_fields
@@ -85,7 +86,8 @@ def export(
 
         progress.phase(f"Loading {model}")
         network = None if given_regions else network_to_load(regions)
-        config, params = load(model, dtype=dtype.value, region_network=network)
+        precision = compute_type(dtype, "the platforms of an exported program")
+        config, params = load(model, dtype=precision, region_network=network)
         if regions is not None:
             config = with_fields(config, regions={"source": source_family(regions)})
         if points is not None:

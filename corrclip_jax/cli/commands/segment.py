@@ -36,6 +36,7 @@ from corrclip_jax.cli.shared.options import (
     by_name,
     chosen_bank,
     class_names,
+    compute_type,
     is_source,
     nearest_source,
     parse_bands,
@@ -144,7 +145,7 @@ def segment(
     from corrclip_jax.cli.runs import segment_rasters, segment_videos
 
     options: dict[str, Any] = {
-        "dtype": None if dtype is None else dtype.value,
+        "dtype": compute_type(dtype),
         "points": points,
         "background_threshold": background_threshold,
         "assignments": assignments or [],

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from corrclip_jax.cli.shared.console import UsageError
+from corrclip_jax.cli.shared.console import UsageError, note
 from corrclip_jax.config import RegionSource
 from corrclip_jax.config.regions import region_sources
 from corrclip_jax.config.suggestions import did_you_mean
@@ -22,6 +22,30 @@ class Precision(StrEnum):
 
     float32 = "float32"
     bfloat16 = "bfloat16"
+    auto = "auto"
+
+
+def compute_type(dtype: Precision | None, elsewhere: str = "") -> Any:
+    """The name of the compute type; what `auto` chooses is said.
+
+    Raises:
+      UsageError: for `auto` with an option (`elsewhere`) for which the devices of this machine say nothing.
+      BackendError: where JAX cannot start the platform that it was told to use.
+    """
+    if dtype is not Precision.auto:
+        return None if dtype is None else dtype.value
+    if elsewhere:
+        raise UsageError(
+            f"--dtype auto looks at this machine's devices, which say nothing of {elsewhere}: give "
+            "float32 or bfloat16."
+        )
+    from corrclip_jax.runtime.compute_type import automatic
+    from corrclip_jax.runtime.environment import start_backend
+
+    start_backend()
+    chosen = automatic()
+    note(f"--dtype auto takes {chosen.dtype}: {chosen.reason}.")
+    return chosen.dtype
 
 
 def regions_of(model: str) -> str:
@@ -95,7 +119,7 @@ def checked_assignments(assignments: list[str] | None) -> list[str] | None:
 
 _DTYPE = (
     "Compute type of the networks (Hugging Face: dtype); bfloat16 is for GPUs, TPUs and, from JAX 0.12 on, for "
-    "CPUs with AMX."
+    "CPUs with AMX; auto chooses by the devices, and says what."
 )
 
 ClassesOption = Annotated[
