@@ -127,6 +127,7 @@ class Segmenter:
         self._mesh, self._bank = mesh, opened
         self._runner = LabelRunner(config, self._params, mesh, opened, points=probability_points)
         self._region_runner: RegionRunner | None = None
+        self._scaled: dict[tuple[Config, int], Segmenter] = {}
 
     def embed(self, classes: Classes) -> TextEmbedding:
         """Text embeddings of classes (a list inside is synonyms), padded to a bucket and kept.
@@ -147,16 +148,21 @@ class Segmenter:
         """A copy that sees images of this height and width at `zoom` times their size.
 
         Images of which only the longer side is the same are seen so, too; with `by_shorter`, those of which the
-        shorter one is. Weights and text embeddings are shared. `points` is the copy's `probability_points`.
+        shorter one is. Weights and text embeddings are shared, and the last copy is kept with its
+        programs. `points` is the copy's `probability_points`.
         """
-        other = copy.copy(self)
         shorter, longer = (max(1, round(side * zoom)) for side in sorted(sides))
         sizes = {"resize_short": longer + 1, "resize_long": longer}
         if by_shorter:
             sizes = {"resize_short": shorter, "resize_long": max(longer, 2 * shorter) + 1}
-        other.config = with_fields(self.config, method=sizes)
-        other._runner = LabelRunner(other.config, self._params, self._mesh, self._bank, points=points)
-        return other
+        config = with_fields(self.config, method=sizes)
+        if (config, points) not in self._scaled:
+            other = copy.copy(self)
+            other.config, other._scaled = config, {}
+            other._runner = LabelRunner(config, self._params, self._mesh, self._bank, points=points)
+            self._scaled.clear()  # one at a time: its programs take memory
+            self._scaled[config, points] = other
+        return self._scaled[config, points]
 
     def label(
         self,

@@ -129,7 +129,7 @@ class RegionVotes:
         self._offsets: dict[tuple[int, int], int] = {}
         self._counts: dict[tuple[int, int], int] = {}
         self._total = 0
-        self._pairs: list[tuple[int, int]] = []
+        self._pairs: list[np.ndarray] = [np.zeros((0, 2), np.int32)]
         self._votes: list[np.ndarray] = []
 
     def add(self, place: tuple[int, int], found: Labelled) -> None:
@@ -142,11 +142,12 @@ class RegionVotes:
         keys, numbers = np.unique(
             (regions[voting] + offset) * self._classes + labels[voting], return_counts=True
         )
-        self._votes.append(np.stack([keys // self._classes, keys % self._classes, numbers]))
+        votes = np.stack([keys // self._classes, keys % self._classes, numbers])
+        self._votes.append(votes.astype(np.int32))
         for other in ((place[0], place[1] - 1), (place[0] - 1, place[1])):
             if other in self._offsets:
                 same = _same(self._store, self._grid, other, place)
-                self._pairs += [(self._offsets[other] + its, offset + mine) for its, mine in same]
+                self._pairs.append((same + np.array([self._offsets[other], offset])).astype(np.int32))
 
     def winners(self) -> dict[tuple[int, int], Int[np.ndarray, " R"]]:
         """The label of every region of every tile, by region id; -1 where pixels keep theirs.
@@ -154,8 +155,8 @@ class RegionVotes:
         These are those of id 0, and of regions that reach over more than `_MOST_TILES` tiles: one label from there
         to here would be wrong more often than right.
         """
-        region, label, number = np.concatenate(self._votes, axis=1)
-        roots = equivalence_classes(self._total, self._pairs)
+        region, label, number = np.concatenate(self._votes, axis=1).astype(np.int64)
+        roots = equivalence_classes(self._total, np.concatenate(self._pairs)).astype(np.int64)
         keys, place_of = np.unique(roots[region] * self._classes + label, return_inverse=True)
         totals = np.bincount(place_of, number, len(keys)).astype(np.int64)
         # The most votes last, and the smallest class of several.
@@ -185,7 +186,7 @@ class RegionVotes:
 
 def _same(
     store: TileStore, grid: TileGrid, one: tuple[int, int], other: tuple[int, int]
-) -> list[tuple[int, int]]:
+) -> Int[np.ndarray, "n 2"]:
     """Pairs of regions of two tiles that are the same where the tiles overlap."""
     shifts = grid.y.starts[other[0]] - grid.y.starts[one[0]], grid.x.starts[other[1]] - grid.x.starts[one[1]]
     mine, its = store.read(one).regions, store.read(other).regions
@@ -197,4 +198,4 @@ def _same(
     a, b = pairs // most, pairs % most
     union = np.bincount(mine.ravel())[a] + np.bincount(its.ravel())[b] - both
     same = (a > 0) & (b > 0) & (both > _SAME * union)
-    return list(zip(a[same].tolist(), b[same].tolist(), strict=True))
+    return np.stack([a[same], b[same]], axis=1)

@@ -49,7 +49,7 @@ class _Pieces:
     """The pieces that are known: their labels, pixels, sums of scores, and which pairs are one."""
 
     def __init__(self) -> None:
-        self.pairs: list[tuple[int, int]] = []
+        self.pairs: list[np.ndarray] = [np.zeros((0, 2), np.int32)]
         self.labels: np.ndarray = np.zeros(1, np.int64)
         self.pixels: np.ndarray = np.zeros(1, np.int64)
         self.sums: np.ndarray = np.zeros(1)
@@ -60,7 +60,7 @@ class _Pieces:
 
     def finish(self) -> Int[np.ndarray, " n"]:
         """Sum up what is one; returns every piece's new number."""
-        numbers = equivalence_classes(len(self.labels), self.pairs)
+        numbers = equivalence_classes(len(self.labels), np.concatenate(self.pairs))
         _, first = np.unique(numbers, return_index=True)
         self.labels = self.labels[first]
         self.pixels = np.bincount(numbers, self.pixels).astype(np.int64)
@@ -88,7 +88,7 @@ def _number_pieces(labels: Path, scores: Path, path: Path, raster: Raster) -> _P
                 if above is not None:
                     same = (above[0] == values[0]) & (numbers[0] > 0)
                     touching = np.unique(np.stack([above[1], numbers[0]])[:, same], axis=1)
-                    table.pairs += map(tuple, touching.T.tolist())
+                    table.pairs.append(touching.T.astype(np.int32))
                 above = values[-1], numbers[-1]
                 written.write(numbers, 1, window=window)
         roots = table.finish()

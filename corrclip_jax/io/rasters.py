@@ -39,6 +39,7 @@ def gdal() -> Iterator[None]:
     }
     with warnings.catch_warnings(), rasterio.Env(**options):
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        warnings.filterwarnings("ignore", "'crs' was not provided")  # of pyogrio
         warnings.simplefilter("ignore", PendingDeprecationWarning)  # of affine, in rasterio
         yield
 
@@ -197,6 +198,9 @@ class Raster:
     def _open(self) -> Any:
         import rasterio
 
+        for path in self.paths:
+            if not path.exists():
+                raise RasterError(f"{path} does not exist.")
         try:
             if len(self.paths) == 1:
                 return rasterio.open(self.paths[0])

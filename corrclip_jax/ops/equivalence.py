@@ -8,7 +8,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 
-def equivalence_classes(count: int, pairs: Sequence[tuple[int, int]]) -> Int[np.ndarray, " n"]:
+def equivalence_classes(
+    count: int, pairs: Sequence[tuple[int, int]] | Int[np.ndarray, "m 2"]
+) -> Int[np.ndarray, " n"]:
     """The class of each of `count` things, counted from 0 in the order of their first members.
 
     Args:

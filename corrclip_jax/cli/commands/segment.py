@@ -142,7 +142,7 @@ def segment(
     track: TrackOption = False,
 ) -> None:
     """Segment photos. Users see `HELP`."""
-    from corrclip_jax.cli.runs import segment_rasters, segment_videos
+    from corrclip_jax.cli.runs import raster_inputs, segment_rasters, segment_videos
 
     options: dict[str, Any] = {
         "dtype": compute_type(dtype),
@@ -171,7 +171,7 @@ def segment(
             overwrite,
         )
         return
-    if rasters := segment_rasters.find_rasters(photos, out, recursive, raster_options):
+    if rasters := raster_inputs.find_rasters(photos, out, recursive, raster_options):
         keep_compiled_programs()
         refused = {
             "--format": formats,

@@ -1,14 +1,15 @@
-"""The work of `corrclip segment` on rasters: which inputs are rasters, and each one segmented."""
+"""The work of `corrclip segment` on rasters: each one segmented, those that fail listed at the end."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.markup import escape
 
-from corrclip_jax.cli.runs.output_names import plan_jobs
+from corrclip_jax.cli.runs.output_names import Job, plan_jobs
 from corrclip_jax.cli.runs.plan import model_mark
 from corrclip_jax.cli.shared.console import (
     FAILED,
@@ -23,75 +24,9 @@ from corrclip_jax.cli.shared.options import class_names, is_source, parse_bands,
 from corrclip_jax.cli.shared.progress import Progress
 from corrclip_jax.cli.shared.raster_options import PRESETS, RasterOptions, parse_stretch
 from corrclip_jax.io.files import OutputError, check_writable
-from corrclip_jax.io.photo_files import SUFFIXES, survey_photos
-from corrclip_jax.io.raster_files import has_geo, is_raster, only_with_geo, rasters_only, require_geo
 
-
-def find_rasters(
-    photos: Sequence[Path], out: Path, recursive: bool, options: RasterOptions
-) -> list[list[Path]]:
-    """The rasters among the inputs, each with the files that are one mosaic; empty if all are photos.
-
-    Raises:
-      UsageError: for rasters and photos together, and options of rasters without any.
-      MissingExtraError: for rasters, or options of rasters, without the extra `geo`.
-    """
-    if options.given:
-        require_geo(f"{' and '.join(options.given)}, as all options of rasters,")
-    found: list[list[Path]] = []
-    others: list[Path] = []
-    for path in photos:
-        if path.is_dir():
-            inside: list[Path] = []
-            for file in [*rasters_only(path, recursive), *_photos_in(path, out, recursive)]:
-                (inside if is_raster(file) else others).append(file)
-            found += _mosaics(inside) if inside and has_geo() else [[file] for file in inside]
-        elif path.is_file() and (is_raster(path) or (options.given and path.suffix.lower() in SUFFIXES)):
-            found.append([path])
-        else:
-            others.append(path)
-    if not found:
-        if options.given:
-            raise UsageError(
-                f"{', '.join(options.given)} is for rasters, and there are none among the inputs."
-            )
-        return []
-    if not has_geo():
-        return _without_geo([path for group in found for path in group])
-    if others:
-        raise UsageError(
-            f"{found[0][0]} is a raster, and {others[0]} is none ({sum(map(len, found))} and {len(others)} files). "
-            "Segment rasters and other files in two runs."
-        )
-    return found
-
-
-def _photos_in(folder: Path, out: Path, recursive: bool) -> list[Path]:
-    from corrclip_jax.io.photos import PhotoError
-
-    try:
-        return survey_photos([folder], recursive=recursive, out=out).photos
-    except PhotoError:
-        return []
-
-
-def _mosaics(paths: list[Path]) -> list[list[Path]]:
-    from corrclip_jax.io.raster_mosaic import groups
-    from corrclip_jax.io.rasters import gdal
-
-    with gdal():
-        return groups(paths)
-
-
-def _without_geo(paths: Sequence[Path]) -> list[list[Path]]:
-    """No rasters, with a note that they are read as photos; an error for those that cannot be."""
-    if any(map(only_with_geo, paths)):
-        require_geo("rasters of more than 100 megapixels, and VRTs,")
-    note(
-        f"{paths[0]} is georeferenced and read as a photo: pip install 'corrclip-jax[geo]' keeps the position and "
-        "reads rasters of any size."
-    )
-    return []
+if TYPE_CHECKING:
+    from corrclip_jax.inference.segmenter import Segmenter
 
 
 def run(
@@ -118,95 +53,138 @@ def run(
     """
     if wrong := [name for name, value in refused.items() if value]:
         raise UsageError(f"{', '.join(wrong)} is for photos, not for rasters.")
-    preset = None if options.preset is None else PRESETS[options.preset]
-    names = _class_names(classes, options)
     regions = model[1] or regions_of(model[0])
     if not is_source(regions):
         raise UsageError(f"--regions of rasters must be a source of regions, as slic. Got {regions!r}.")
-    bands = bands or (preset.bands if preset else None)
-    settings: dict[str, Any] = {
-        "bands": None if bands is None else parse_bands(bands),
-        "stretch": parse_stretch(options.stretch),
-        "resolution": options.resolution or (preset.resolution if preset else None),
-        "alpha": options.alpha,
-    }
+    names, settings = _class_names(classes, options), _settings(options, bands)
     if any(len(group) == 1 and group[0].resolve().parent == out.resolve() for group in groups):
         raise UsageError(f"{out} holds the raster. Choose another folder with --out.")
     jobs = plan_jobs([group[0] for group in groups], out)
     check_writable(out)
-    done: list[dict[str, Any]] = []
-    failed: list[str] = []
-
-    def work(stop: Event) -> None:
-        from corrclip_jax.inference.raster_results import raster_names
-        from corrclip_jax.inference.raster_tiles import Stopped, Tiling
-        from corrclip_jax.inference.rasters import segment_raster
-        from corrclip_jax.inference.segmenter import Segmenter
-        from corrclip_jax.io.rasters import Raster, RasterError
-
-        progress.phase(f"Loading {model[0]}")
-        segmenter = Segmenter(model[0], regions=regions, **model[2])
-        tiling = Tiling(options.tile or 1024, options.zoom or (preset.zoom if preset else 1.0))
-        vector = None if options.vector is None else options.vector.value
-        for group, job in zip(groups, jobs, strict=True):
-            shown: dict[str, Any] = {}
-
-            def step(name: str, at: int, total: int, shown: dict[str, Any] = shown, job: Any = job) -> None:
-                if shown.get("phase") != name:
-                    shown["phase"], shown["at"] = name, at
-                    progress.phase(f"{job.photo.name}: {name}", total=total, done=at)
-                progress.advance(at - shown["at"])
-                shown["at"] = at
-
-            try:
-                raster = Raster(group, **settings)
-                result = segment_raster(
-                    segmenter,
-                    raster,
-                    names,
-                    out,
-                    stem=job.stem,
-                    tiling=tiling,
-                    vector=vector,
-                    made={"model": model_mark(model[0])},
-                    overwrite=overwrite,
-                    on_step=step,
-                    stop=stop.is_set,
-                )
-            except Stopped:
-                return
-            except (RasterError, OutputError) as error:
-                failed.append(str(error))
-                continue
-            for text in raster.notes:
-                note(f"{raster} {text}")
-            done.append(
-                {
-                    "raster": str(raster),
-                    "files": [str(out / name) for name in raster_names(job.stem, vector)],
-                    "pixels": result.pixels,
-                    "nodata": result.nodata,
-                    "tiles": result.tiles,
-                    "done_before": result.before,
-                }
-            )
-
+    work = Work(names, out, (model[0], regions, model[2]), options, settings, overwrite)
     with Progress() as progress:
         try:
-            run_interruptibly(work)
+            run_interruptibly(lambda stop: work.run(groups, jobs, progress, stop))
         except KeyboardInterrupt:
             progress.stop()
             messages().print(
                 f"The tiles that are done are kept in {escape(str(out))}: the same command continues."
             )
             raise
-    where = f" -> {escape(str(out))}" if done else ""
-    messages().print(f"{len(done)} of {len(groups)} rasters segmented{where}", soft_wrap=True)
-    for line in failed:
+    where = f" -> {escape(str(out))}" if work.done else ""
+    messages().print(f"{len(work.done)} of {len(groups)} rasters segmented{where}", soft_wrap=True)
+    for line in work.failed:
         complain(line)
-    result_as_json({"rasters": done, "out": str(out), "failed": failed})
-    if failed:
+    result_as_json({"rasters": work.done, "out": str(out), "failed": work.failed})
+    if work.failed:
         raise typer.Exit(FAILED)
+
+
+@dataclass
+class Work:
+    """Segments rasters and records the outcomes.
+
+    Attributes:
+      classes: class names, each with its synonyms.
+      out: folder for the results.
+      model: its name, the source of regions, and more arguments of `Segmenter`.
+      options: of rasters.
+      settings: more arguments of `Raster`.
+      overwrite: make everything again.
+      done: a description of each result.
+      failed: messages about the others.
+    """
+
+    classes: Sequence[Sequence[str]]
+    out: Path
+    model: tuple[str, str, Mapping[str, Any]]
+    options: RasterOptions
+    settings: Mapping[str, Any]
+    overwrite: bool
+    done: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+    def run(
+        self, groups: Sequence[Sequence[Path]], jobs: Sequence[Job], progress: Progress, stop: Event
+    ) -> None:
+        """Load the model and segment all rasters, until `stop` is set."""
+        from corrclip_jax.inference.raster_tiles import Stopped
+        from corrclip_jax.inference.segmenter import Segmenter
+        from corrclip_jax.io.rasters import RasterError
+
+        name, regions, more = self.model
+        progress.phase(f"Loading {name}")
+        segmenter = Segmenter(name, regions=regions, **more)
+        for group, job in zip(groups, jobs, strict=True):
+            try:
+                self.done.append(self._segment(segmenter, group, job, progress, stop))
+            except Stopped:
+                return
+            except (RasterError, OutputError) as error:
+                self.failed.append(str(error))
+
+    def _segment(
+        self, segmenter: "Segmenter", group: Sequence[Path], job: Job, progress: Progress, stop: Event
+    ) -> dict[str, Any]:
+        from corrclip_jax.inference.raster_tiles import Tiling
+        from corrclip_jax.inference.rasters import segment_raster
+        from corrclip_jax.io.rasters import Raster
+
+        preset = self.options.preset and PRESETS[self.options.preset]
+        vector = self.options.vector
+        raster = Raster(group, **self.settings)
+        result = segment_raster(
+            segmenter,
+            raster,
+            self.classes,
+            self.out,
+            stem=job.stem,
+            tiling=Tiling(self.options.tile or 1024, self.options.zoom or (preset.zoom if preset else 1.0)),
+            vector=None if vector is None else vector.value,
+            made={"model": model_mark(self.model[0])},
+            overwrite=self.overwrite,
+            on_step=_Steps(job.photo.name, progress).show,
+            stop=stop.is_set,
+        )
+        for text in raster.notes:
+            note(f"{raster} {text}")
+        return {
+            "raster": str(raster),
+            "files": [str(path) for path in result.paths],
+            "pixels": result.pixels,
+            "nodata": result.nodata,
+            "tiles": result.tiles,
+            "done_before": result.before,
+        }
+
+
+@dataclass
+class _Steps:
+    """Shows the steps of one raster."""
+
+    name: str
+    progress: Progress
+    phase: str = ""
+    at: int = 0
+
+    def show(self, phase: str, at: int, total: int) -> None:
+        if phase != self.phase:
+            self.phase, self.at = phase, at
+            self.progress.phase(f"{self.name}: {phase}", total=total, done=at)
+        self.progress.advance(at - self.at)
+        self.at = at
+
+
+def _settings(options: RasterOptions, bands: str | None) -> dict[str, Any]:
+    """The arguments of `Raster`."""
+    preset = options.preset and PRESETS[options.preset]
+    bands = bands or (preset.bands if preset else None)
+    return {
+        "bands": None if bands is None else parse_bands(bands),
+        "stretch": parse_stretch(options.stretch),
+        "resolution": options.resolution or (preset.resolution if preset else None),
+        "alpha": options.alpha,
+    }
 
 
 def _class_names(classes: tuple[str | None, Path | None], options: RasterOptions) -> list[list[str]]:
