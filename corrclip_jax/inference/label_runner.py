@@ -75,6 +75,19 @@ class LabelRunner:
         self.programs = Programs(params, _LIMIT, devices=1 if mesh is None else mesh.size)
         self._mesh = mesh
         self._buckets = GrowingBuckets(config.method, _MOST_BUCKETS)
+        self._expected: dict[Bucket, int] = {}
+
+    def expect(self, sizes: Sequence[Size]) -> None:
+        """Plan programs and batch sizes for images that come in several calls.
+
+        Labels are then those of one call with all images.
+
+        Args:
+          sizes: height and width of every image of all calls.
+        """
+        self._buckets.add(sizes)
+        for batch in self._buckets.plan(sizes, 1):
+            self._expected[batch.bucket] = self._expected.get(batch.bucket, 0) + 1
 
     def work(
         self,
@@ -132,7 +145,7 @@ class LabelRunner:
     def _plan(self, sizes: Sequence[Size], with_map: Sequence[bool], of_many: bool) -> list[Batch]:
         """Batches of images with and of images without a map, in old buckets where those suffice."""
         self._buckets.add(sizes)
-        batch_size = self._whole_batch if of_many else self.programs.batch_size
+        batch_size = self._whole_batch if of_many else self._batch_size
         batches = []
         for kind in (False, True):
             indices = [index for index, one in enumerate(with_map) if one == kind]
@@ -140,6 +153,9 @@ class LabelRunner:
             planned = self._buckets.plan(chosen, batch_size)
             batches += [batch._replace(indices=tuple(indices[k] for k in batch.indices)) for batch in planned]
         return batches
+
+    def _batch_size(self, bucket: Bucket, count: int) -> int:
+        return self.programs.batch_size(bucket, max(count, self._expected.get(bucket, 0)))
 
     def _program(self, cap: int, windows: int) -> Callable:
         """The function for images of at most `windows` windows and given region maps of at most `cap` regions.

@@ -144,6 +144,17 @@ class Segmenter:
             self._texts.popitem(last=False)
         return self._texts[key]
 
+    def expect_sizes(self, sizes: Sequence[tuple[int, int]]) -> None:
+        """Plan the programs for photos that come in several calls, or in several processes.
+
+        Photos then share the programs, and have the labels, of one call with all of them.
+
+        Args:
+          sizes: height and width of all photos, in pixels, in any order.
+        """
+        if sizes:
+            self._runner.expect(sizes)
+
     def at_scale(self, sides: tuple[int, int], zoom: float, points: int, *, by_shorter: bool) -> "Segmenter":
         """A copy that sees images of this height and width at `zoom` times their size.
 

@@ -184,5 +184,6 @@ def _count(number: int, thing: str) -> str:
 
 def _missing(path: Path) -> str:
     if address := re.match(r"(https?|ftp|s3|gs|file):/", str(path)):
-        return f"{address[1]}://{str(path)[address.end() :]} is an address, not a file. Download it first."
+        place = f"{address[1]}://{str(path)[address.end() :]}"
+        return f"{place} is an address, not a file. Download it first, or use --engine ray."
     return f"{path} does not exist. Give photos, or folders of photos."

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -69,18 +69,20 @@ class BandsOf(os.PathLike):
     """Some bands of a photo, wherever a path of a photo is expected: `BandsOf("survey.tif", (4, 3, 2))`.
 
     Attributes:
-      path: the file.
+      path: the file, or an opened one.
       bands: the bands for red, green and blue, or one band for grey, counted from 1.
     """
 
-    path: str | os.PathLike
+    path: str | os.PathLike | BinaryIO
     bands: tuple[int, ...]
 
     def __fspath__(self) -> str:
-        return os.fspath(self.path)
+        if isinstance(self.path, str | os.PathLike):
+            return os.fspath(self.path)
+        return str(self)
 
     def __str__(self) -> str:
-        return str(self.path)
+        return _name(self.path)
 
 
 class _Quiet:
@@ -141,7 +143,10 @@ def read_photo(
 def _name(photo: Any) -> str:
     if isinstance(photo, Image.Image):
         return f"the image ({photo.mode}, {photo.width}x{photo.height})"
-    return str(photo) if isinstance(photo, str | os.PathLike) else "the photo"
+    if isinstance(photo, str | os.PathLike):
+        return str(photo)
+    name = getattr(photo, "name", None) if hasattr(photo, "read") else None
+    return name if isinstance(name, str) else "the photo"
 
 
 @_quiet_pillow()
@@ -150,7 +155,7 @@ def _read(
 ) -> tuple[UInt8[np.ndarray, "H W 3"], list[str]]:
     """The pixels of a photo, and notes on what was chosen and stretched."""
     if isinstance(photo, BandsOf):
-        photo, bands = Path(photo.path), photo.bands
+        photo, bands = photo.path, photo.bands
     try:
         return _opened(photo, name, bands)
     except MemoryError as e:
@@ -184,10 +189,14 @@ def photo_size(photo: str | os.PathLike | Image.Image | Any) -> tuple[int, int]:
     Raises:
       PhotoError: if the photo cannot be opened. Damage after the header is found by `read_photo` only.
     """
-    if not isinstance(photo, str | os.PathLike):
+    file: Any = photo
+    is_stream = hasattr(photo, "read") and getattr(photo, "seekable", lambda: False)()
+    if isinstance(photo, BandsOf) or not (is_stream or isinstance(photo, str | os.PathLike)):
         return _read(photo, _name(photo))[0].shape[:2]
     try:
-        with Image.open(photo) as image:
+        if is_stream:
+            file.seek(0)
+        with Image.open(file) as image:
             if image.format != "TIFF":  # Pillow applies the orientation of a TIFF while it loads
                 size = image.height, image.width
                 return size if _orientation(image) < 5 else size[::-1]

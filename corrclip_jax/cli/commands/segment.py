@@ -16,6 +16,16 @@ from corrclip_jax.cli.shared.console import (
     result_as_json,
     results,
 )
+from corrclip_jax.cli.shared.engine_options import (
+    ActorsOption,
+    AddressOption,
+    DevicesOption,
+    Engine,
+    EngineOption,
+    EngineOptions,
+    RowLabelsOption,
+    WriteOption,
+)
 from corrclip_jax.cli.shared.format_options import FormatName, format_option
 from corrclip_jax.cli.shared.interrupts import run_interruptibly
 from corrclip_jax.cli.shared.options import (
@@ -27,7 +37,6 @@ from corrclip_jax.cli.shared.options import (
     ClassesOption,
     ModelOption,
     OptionalDtypeOption,
-    OutOption,
     PointsOption,
     RecursiveOption,
     RegionsOption,
@@ -86,21 +95,27 @@ HELP = "\n\n".join(
         '  corrclip segment survey.tif -c "field, forest, road" --bands 4,3,2',
         '  corrclip segment scene.tif -c "field, forest, road" --resolution 0.5 --vector gpkg',
         '  corrclip segment clip.mp4 -c "car, road, sky" --from 0:10 --to 0:20 --track',
+        '  corrclip segment s3://bucket/images -c "cat, grass" --engine ray --address auto --out s3://bucket/labels',
     ]
 )
 
 
 def segment(
-    photos: Annotated[
-        list[Path],
+    places: Annotated[
+        list[str],
         typer.Argument(
-            help="Photos, rasters or videos, or folders of them.", metavar="PHOTO", show_default=False
+            help="Photos, rasters or videos, or folders of them; with --engine ray also Parquet files, tars, lists of "
+            "addresses (.txt), and addresses of such (s3://bucket/images).",
+            metavar="PHOTO",
+            show_default=False,
         ),
     ],
     classes: ClassesOption = None,
     classes_file: ClassesFileOption = None,
     model: ModelOption = "vit-b",
-    out: OutOption = Path("segmented"),
+    folder: Annotated[
+        str, typer.Option("--out", "-o", help="Folder for the results; created if missing.")
+    ] = "segmented",
     regions: RegionsOption = None,
     points: PointsOption = None,
     background_threshold: Annotated[float | None, threshold_option("the model's, 0")] = None,
@@ -140,10 +155,19 @@ def segment(
     end: ToOption = None,
     labels: LabelsOption = None,
     track: TrackOption = False,
+    engine: EngineOption = Engine.local,
+    address: AddressOption = None,
+    actors: ActorsOption = None,
+    devices_per_actor: DevicesOption = None,
+    write: WriteOption = None,
+    row_labels: RowLabelsOption = None,
 ) -> None:
     """Segment photos. Users see `HELP`."""
-    from corrclip_jax.cli.runs import raster_inputs, segment_rasters, segment_videos
+    from corrclip_jax.cli.runs import raster_inputs, segment_rasters, segment_ray, segment_videos
 
+    on_ray = EngineOptions(engine, address, actors, devices_per_actor, write, row_labels)
+    segment_ray.check_inputs(places, folder, on_ray)
+    photos, out = [Path(place) for place in places], Path(folder)
     options: dict[str, Any] = {
         "dtype": compute_type(dtype),
         "points": points,
@@ -165,6 +189,7 @@ def segment(
                 "--save-probabilities": save_probabilities,
                 "--bank": bank,
                 "--also": also,
+                "--engine ray": on_ray.is_ray,
                 "--bands": bands,
                 **dict.fromkeys(raster_options.given, True),
             },
@@ -178,10 +203,32 @@ def segment(
             "--save-probabilities": save_probabilities,
             "--bank": bank,
             "--also": also,
+            "--engine ray": on_ray.is_ray,
         }
         chosen = (model, regions, options)
         named = (classes, classes_file)
         segment_rasters.run(rasters, out, raster_options, named, chosen, bands, refused, overwrite)
+        return
+    bank_place, others = chosen_bank(bank), by_name("--also", also)
+    if others and bank_place is None:
+        raise UsageError("--also names further CLIPs of a bank: give --bank as well.")
+    names = class_names(classes, classes_file)
+    if on_ray.writes_rows:
+        refused = {"--format": formats, "--save-probabilities": save_probabilities}
+        chosen = (model, regions, options)
+        on_bank = (bank_place, others)
+        segment_ray.run(
+            places,
+            folder,
+            on_ray,
+            names,
+            chosen,
+            bands,
+            on_bank,
+            refused,
+            recursive=recursive,
+            overwrite=overwrite,
+        )
         return
     regions = regions or regions_of(model)
     source = regions if is_source(regions) else None
@@ -191,9 +238,7 @@ def segment(
             f"--regions must be one of {', '.join(SOURCES)}, or a folder of region maps. {regions!r} is no folder."
             f"{nearest_source(regions)}"
         )
-    bank_place, others = chosen_bank(bank), by_name("--also", also)
     chosen_bands = None if bands is None else parse_bands(bands)
-    names = class_names(classes, classes_file)
     jobs, problems, hints = _jobs(photos, out, recursive, save_probabilities)
     if formats:
         from corrclip_jax.formats.images import Options
@@ -206,8 +251,6 @@ def segment(
     from corrclip_jax.cli.shared.progress import Progress
     from corrclip_jax.io.own_files import value_digest
 
-    if others and bank_place is None:
-        raise UsageError("--also names further CLIPs of a bank: give --bank as well.")
     made = {
         "classes": value_digest(names),
         "model": model_mark(model),
@@ -228,7 +271,8 @@ def segment(
         try:
             if plan.tasks:
                 work = _work(names, out, notes, overwrite, (model, regions, options), hints)
-                run_interruptibly(partial(work.run, plan.tasks, len(jobs), progress))
+                run = partial(segment_ray.run_files, on_ray, work) if on_ray.is_ray else work.run
+                run_interruptibly(partial(run, plan.tasks, len(jobs), progress))
         except BaseException as error:
             progress.stop()
             if isinstance(error, KeyboardInterrupt) or (work is not None and work.outcomes):

@@ -110,7 +110,7 @@ class Work:
         sources = [task.source for task in tasks]
         maps = [task.region_map for task in tasks]
         for position, result in segmenter.stream(sources, self.classes, regions=maps, on_start=start):
-            self.outcomes[position] = self._outcome(tasks[position], result, details, timings)
+            self.outcomes[position] = self.outcome(tasks[position], result, details, timings)
             progress.advance()
             if stop.is_set() or not self._can_continue(position):
                 return
@@ -128,13 +128,24 @@ class Work:
         segmenter.embed(self.classes)
         return segmenter, {"load": loaded - start, "text": time.perf_counter() - loaded}
 
-    def _outcome(
+    def outcome(
         self,
         task: Task,
         result: Segmentation | Failure,
         details: dict[str, Any],
         timings: dict[str, float],
     ) -> Done | str:
+        """Write the files of a result.
+
+        Args:
+          task: the photo and the names of its results.
+          result: its labels, or why there are none.
+          details: how they were made, for the description.
+          timings: seconds of what came before, by name.
+
+        Returns:
+          A summary, or why there are no files.
+        """
         if not isinstance(result, Segmentation):
             return _reason(task, result)
         seconds = {**timings, "segment": result.seconds}
