@@ -51,7 +51,7 @@ class Actors(NamedTuple):
         each = (
             f"{self.gpus:g} GPU" if self.gpus else f"{self.tpus:g} TPU" if self.tpus else f"{self.cpus:g} CPU"
         )
-        return f"{self.number} actors of {each}"
+        return f"{self.number} actor{'s' * (self.number != 1)} of {each}"
 
 
 def require_ray(purpose: str = "clusters") -> None:
@@ -137,7 +137,7 @@ def share(actors: int | None, devices: float | None) -> Actors:
         places = sum(one // size for one in each)
         if count < 1 or places < count:
             raise ClusterError(
-                f"{actors or 'actors'} actors of {size:g} {kind} each do not fit: the cluster has room for "
+                f"{count} actors of {size:g} {kind} each do not fit: the cluster has room for "
                 f"{places:g}. Choose fewer with --actors, or less for each with --devices-per-actor."
             )
         cores = size if kind == "CPU" else 1

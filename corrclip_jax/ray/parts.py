@@ -163,13 +163,10 @@ def _compare(parts: Sequence[str], sources: Sequence[Source]) -> Standing:
             if key in wanted:
                 sizes[key] = (head["height"][row], head["width"][row])
         _keep(part, kept, len(head["key"]))
-    notes = [f"{number} images {why}: made again." for number, why in _whys(failed, changed) if number]
+    whys = ((failed, "failed before"), (changed, "changed since labelled"))
+    notes = [f"{number} image{'s' * (number != 1)} {why}: made again." for number, why in whys if number]
     notes += [f"{part} is damaged: its images are made again." for part in lost]
     return Standing(sizes, [source for source in sources if source.key not in sizes], notes)
-
-
-def _whys(failed: int, changed: int) -> list[tuple[int, str]]:
-    return [(failed, "failed before"), (changed, "changed since they were labelled")]
 
 
 def _keep(part: str, rows: Sequence[int], of: int) -> None:

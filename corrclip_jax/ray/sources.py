@@ -96,7 +96,7 @@ def find_sources(places: Sequence[str], *, recursive: bool = False, out: str = "
     counts = Counter(source.key for source in sources)
     if twice := [key for key, count in counts.items() if count > 1]:
         raise StorageError(
-            f"{len(twice)} keys occur more than once, {twice[0]!r} among them. Give each image a key of its own, "
+            f"keys occur more than once: {twice[0]!r} and {len(twice) - 1} others. Give each image its own key, "
             f"or rename the column ({', '.join(_KEYS)}): rows without one are named by file and number."
         )
     return Found(sources, left_out, problems)
@@ -150,7 +150,9 @@ def _chosen(place: str, files: Sequence[StoredFile], left_out: list[str]) -> lis
             chosen.append(file)
     if others:
         kinds = ", ".join(f"{suffix} {number}" for suffix, number in sorted(others.items()))
-        left_out.append(f"Left out in {place}: {others.total()} other files ({kinds}).")
+        left_out.append(
+            f"Left out in {place}: {others.total()} other file{'s' * (others.total() != 1)} ({kinds})."
+        )
     if not chosen:
         raise StorageError(f"{place} holds no images. {' '.join(left_out[-1:])}".rstrip())
     return chosen

@@ -117,7 +117,7 @@ def test_what_is_refused(photos, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("machines", "actors", "devices", "expected"),
     [
-        ([{"CPU": 8}], None, None, "1 actors of 8 CPU"),
+        ([{"CPU": 8}], None, None, "1 actor of 8 CPU"),
         ([{"CPU": 8}], 2, None, "2 actors of 4 CPU"),
         ([{"CPU": 8}, {"CPU": 8}], None, None, "2 actors of 8 CPU"),
         ([{"CPU": 8, "GPU": 4}, {"CPU": 4}], None, None, "4 actors of 1 GPU"),

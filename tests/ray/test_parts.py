@@ -88,7 +88,7 @@ def test_a_killed_run_does_only_what_is_missing(photos, out):
     assert run(photos, out, most=2)[0] == ["0.png", "1.png", "2.png", "3.png"]
     did, notes, errors = run(photos, out)
     assert did == ["3.png", "4.png", "5.png"], "what failed is tried again"
-    assert notes == ["1 images failed before: made again."]
+    assert notes == ["1 image failed before: made again."]
     assert len(errors) == 1
     found, number = rows(out)
     assert number == len(found) == 6
@@ -105,8 +105,8 @@ def test_changed_new_and_mended_images(photos, out):
     did, notes, errors = run(photos, out)
     assert did == ["3.png", "5.png", "7.png"]
     assert notes == [
-        "1 images failed before: made again.",
-        "1 images changed since they were labelled: made again.",
+        "1 image failed before: made again.",
+        "1 image changed since labelled: made again.",
     ]
     assert not errors
     found, number = rows(out)
