@@ -26,7 +26,7 @@ from corrclip_jax.ray.rows import decode_labels
 from corrclip_jax.runtime import extras
 
 CLASSES = "cat, grass, sky; cloud"
-SIZES = [(60, 90), (80, 60), (45, 70), (90, 60)]
+SIZES = [(60, 90), (58, 88), (60, 90), (56, 90)]  # of one program, which three actors compile
 
 
 @pytest.fixture(scope="module")
