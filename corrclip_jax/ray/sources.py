@@ -110,7 +110,7 @@ def _files(place: str, recursive: bool, out: str, left_out: list[str]) -> list[S
         file = None if "*" in place and not is_web(place) else stored_file(place)
         if file is not None:
             return [file]
-        own = out.rstrip("/") + "/"
+        own = _bare(out).rstrip("/") + "/"
         listed = [file for file in list_files(place, recursive=recursive) if not file.place.startswith(own)]
         return _chosen(place, listed, left_out)
     path = Path(place)
@@ -143,7 +143,7 @@ def _chosen(place: str, files: Sequence[StoredFile], left_out: list[str]) -> lis
     others: Counter[str] = Counter()
     chosen = []
     for file in files:
-        name = PurePosixPath(file.place.partition("?")[0]).name
+        name = PurePosixPath(_bare(file.place)).name
         if _kind(file.place) == "addresses" or (_suffix(file.place) or "none") not in _KNOWN:
             others[_suffix(file.place) or "no suffix"] += 1
         elif not name.startswith((".", "_")):
@@ -158,8 +158,13 @@ def _chosen(place: str, files: Sequence[StoredFile], left_out: list[str]) -> lis
     return chosen
 
 
+def _bare(place: str) -> str:
+    """A path as it is; an address without its query."""
+    return place.partition("?")[0] if is_address(place) else place
+
+
 def _suffix(place: str) -> str:
-    return PurePosixPath(place.partition("?")[0] if is_address(place) else place).suffix.lower()
+    return PurePosixPath(_bare(place)).suffix.lower()
 
 
 _KNOWN = SUFFIXES | {".parquet", ".tar"}
@@ -170,7 +175,9 @@ def _kind(place: str) -> str:
 
 
 def _listed_image(file: StoredFile) -> list[Source]:
-    return [Source(file.place, file.place, file.mark)]
+    is_stored = is_address(file.place) and not is_web(file.place)
+    key = _bare(file.place) if is_stored else file.place  # a query says how to reach the store
+    return [Source(key, file.place, file.mark)]
 
 
 def _listed_addresses(file: StoredFile) -> list[Source]:
