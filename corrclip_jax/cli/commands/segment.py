@@ -104,8 +104,8 @@ def segment(
     places: Annotated[
         list[str],
         typer.Argument(
-            help="Photos, rasters or videos, or folders of them; with --engine ray also Parquet files, tars, lists of "
-            "addresses (.txt), and addresses of such (s3://bucket/images).",
+            help="Photos, rasters or videos, or folders of them; with --engine ray also Parquet files, tars, lists "
+            "of addresses (.txt), and addresses of such (s3://bucket/images).",
             metavar="PHOTO",
             show_default=False,
         ),
