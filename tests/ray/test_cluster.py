@@ -105,6 +105,7 @@ def test_what_is_refused(photos, tmp_path, monkeypatch):
         corrclip("segment", "s3://b/a", *on_ray, *files), "s3://b/a is none: --write parquet takes it"
     )
     assert_refused(corrclip("segment", photos, *on_ray, *files, "--row-labels", "rle"), "for --write parquet")
+    assert_refused(corrclip("segment", photos, *on_ray, "--dtype", "auto"), "say nothing of --engine ray")
     assert_refused(corrclip("segment", photos, *on_ray, "--format", "coco"), "--format is for files")
     assert_refused(corrclip("segment", photos, *on_ray, "--regions", photos), "must be a source of regions")
     assert_refused(corrclip("segment", photos, *on_ray, "-o", photos), "holds the images")

@@ -169,7 +169,7 @@ def segment(
     segment_ray.check_inputs(places, folder, on_ray)
     photos, out = [Path(place) for place in places], Path(folder)
     options: dict[str, Any] = {
-        "dtype": compute_type(dtype),
+        "dtype": compute_type(dtype, "--engine ray" if on_ray.is_ray else ""),
         "points": points,
         "background_threshold": background_threshold,
         "assignments": assignments or [],
