@@ -104,6 +104,7 @@ def bench(
         raise UsageError("--chips is the number of TPUs to compile for: give --compile-for as well.")
     if kind is not None and against is not None:
         raise UsageError("--compile-for runs nothing that --against could compare: give one of them.")
+    precision = compute_type(dtype, "the TPUs of --compile-for" if kind else "")
     if file is not None:
         out, output.as_json = file, False
     own = None if out is None else OwnFiles(out.parent)
@@ -116,9 +117,7 @@ def bench(
     with Progress() as shown_progress:
         progress = shown_progress.phase
         progress("Starting")
-
-        chosen_dtype = compute_type(dtype, "the TPUs of --compile-for" if kind else "")
-        changes: dict = {"dtype": chosen_dtype, "regions": {}, "method": {}}
+        changes: dict = {"dtype": precision, "regions": {}, "method": {}}
         changes["regions"] |= {} if regions is None else {"source": source_family(regions)}
         changes["regions"] |= {} if points is None else {"points_per_side": points}
         changes["method"] |= {} if chunk is None else {"windows_per_chunk": chunk}

@@ -74,6 +74,7 @@ def export(
     bank_place = chosen_bank(bank)
     if bank_inside and bank_place is None:
         raise UsageError("--bank-inside needs a bank: name it with --bank.")
+    precision = compute_type(dtype, "the platforms of an exported program")
     from corrclip_jax.cli.shared.progress import Progress
 
     with Progress() as progress:
@@ -86,7 +87,6 @@ def export(
 
         progress.phase(f"Loading {model}")
         network = None if given_regions else network_to_load(regions)
-        precision = compute_type(dtype, "the platforms of an exported program")
         config, params = load(model, dtype=precision, region_network=network)
         if regions is not None:
             config = with_fields(config, regions={"source": source_family(regions)})
