@@ -88,8 +88,7 @@ class VideoReader:
           end: seconds from the beginning; frames from there on are left out.
 
         Raises:
-          VideoError: if it is no video, cannot be decoded, or has no frame in this time.
-          OSError: if the file cannot be read.
+          VideoError: if it cannot be read, is no video, cannot be decoded, or has no frame in this time.
           MissingExtraError: if PyAV is not installed.
         """
         require_video("videos")
@@ -98,9 +97,12 @@ class VideoReader:
         self._count, self._was_last = 0, False
         self._last_time: float | None = None
         self._last_packets: dict[int, Any] = {}
-        with self.path.open("rb") as file:
-            if not file.read(1):
-                raise VideoError(f"{path} is empty (0 bytes).")
+        try:
+            with self.path.open("rb") as file:
+                if not file.read(1):
+                    raise VideoError(f"{path} is empty (0 bytes).")
+        except OSError as error:
+            raise VideoError(f"{path} cannot be read: {error.strerror or error}.") from error
         self._container: Any = None
         try:
             self._begin()
@@ -233,25 +235,29 @@ class VideoReader:
                 self._container.seek(target, stream=self._stream)
                 frames = self._decode()
                 first = next(frames, None)
-                if first is not None and self._time(first[1]) <= self.start:
+                if first is not None and self._time(first[1]) <= self.start and not self._damage:
                     yield from self._in_time(chain([first], frames))
                     return
             except av.FFmpegError:
-                pass  # as where the first frame found is too late
+                pass  # as where the first frame found is too late, or lacks those that it depends on
             self._damage.clear()
             self._last_packets.clear()
             self._open()
         yield from self._in_time(self._decode())
 
     def _in_time(self, frames: Iterator[tuple[Any, int]]) -> Iterator[tuple[Any, int]]:
-        half = float(self._stream.time_base) / 2  # times in seconds are no exact multiples of the time base
+        slack = min(
+            float(self._stream.time_base) / 2, 5e-4
+        )  # times as text are no multiples of the time base
         for frame, pts in frames:
             time = self._time(pts)
-            if self.end is not None and time >= self.end - half:
+            if self.end is not None and time >= self.end - slack:
                 return
             self._last_time = time
-            if time >= self.start - half:
+            if time >= self.start - slack:
                 yield frame, pts
+            else:
+                self._damage.clear()
         self._was_last = True
 
     def _decode(self) -> Iterator[tuple[Any, int]]:

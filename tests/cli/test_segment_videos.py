@@ -51,7 +51,7 @@ def test_what_will_not_do_is_refused(tmp_path):
     assert_refused(segment(clip, "--format", "coco", *out), "--format is not for videos")
     assert_refused(segment(clip, "--from", "1m", *out), "--from: a time is given in seconds or as hh:mm:ss")
     assert_refused(segment(clip, "--from", "3", "--to", "2", *out), "--to must be later than --from")
-    assert_refused(segment(photo.with_name("no.mp4"), *out), r"no\.mp4")
+    assert_refused(segment(photo.with_name("no.mp4"), *out), r"no\.mp4 does not exist")
     result = corrclip("segment", clip, "-c", "a, b", "-m", "tiny", "--regions", "none", "--track", *out)
     assert_refused(result, "--track follows regions")
 

@@ -175,7 +175,7 @@ def test_files_that_are_no_videos_are_named(tmp_path):
                 file.mux(packet)
     with pytest.raises(VideoError, match="has no video: audio only"):
         VideoReader(path)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(VideoError, match=r"c\.mp4 cannot be read: No such file"):
         VideoReader(tmp_path / "c.mp4")
 
 
@@ -209,3 +209,16 @@ def test_videos_of_a_folder_are_those_of_users(tmp_path):
     assert [path.name for path in videos_in(tmp_path)] == ["a.mkv", "b.MP4"]
     found = videos_in(tmp_path, recursive=True, out=tmp_path / "out")
     assert sorted(path.name for path in found) == ["a.mkv", "b.MP4", "c.mp4"]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.avi"])
+def test_reading_from_a_time_gives_the_frames_that_reading_all_gives(tmp_path, name):
+    path = write_video(tmp_path / name, 50, codec="mpeg4" if name == "a.avi" else "libx264")
+    with VideoReader(path) as video:
+        expected = [frame for frame in video.frames() if 1.3 <= frame.time < 1.5]
+    with VideoReader(path, 1.3, 1.5) as video:
+        found = list(video.frames())
+        assert video.damage is None
+    assert [frame.time for frame in found] == [frame.time for frame in expected]
+    for one, two in zip(found, expected, strict=True):
+        assert (one.pixels == two.pixels).all()

@@ -131,15 +131,22 @@ def run(
                 )
     check_writable(out)
     done: list[dict[str, Any]] = []
-    failed: list[str] = []
+    failed = [f"{job.photo} does not exist." for job in jobs if not job.photo.exists()]
+    if len(failed) == len(jobs):
+        raise UsageError(f"{' '.join(failed)} Give videos, or folders of videos.")
 
     def work(stop: Event) -> None:
+        from jax.errors import JaxRuntimeError
+
         from corrclip_jax.inference.segmenter import Segmenter
         from corrclip_jax.inference.video import VideoStopped, segment_video
+        from corrclip_jax.runtime.memory import exhausted, too_large
 
         progress.phase(f"Loading {model[0]}")
         segmenter = Segmenter(model[0], regions=regions, **model[2])
         for job in jobs:
+            if not job.photo.exists():
+                continue
             progress.phase(f"{job.photo.name}: first frames")
             try:
                 result = segment_video(
@@ -160,6 +167,11 @@ def run(
                 return
             except (VideoError, OutputError) as error:
                 failed.append(str(error))
+                continue
+            except JaxRuntimeError as error:
+                if not exhausted(error):
+                    raise
+                failed.append(too_large(job.photo))
                 continue
             if result.damage is not None:
                 failed.append(
