@@ -24,6 +24,7 @@ from corrclip_jax.io.video_output import (
     label_video_writer,
     overlay_suffix,
     overlay_writer,
+    region_video_writer,
 )
 from corrclip_jax.runtime.environment import versions
 from corrclip_jax.text.classes import normalise_classes
@@ -73,7 +74,7 @@ class VideoResult:
     """Where the results of a video are, and what it shows.
 
     Attributes:
-      paths: of the files: overlay, labels, preview, description.
+      paths: of the files: overlay, labels, regions if they are followed, preview, description.
       frames: how many were labelled.
       shares: the share of the pixels of all frames, 0..1, of each class, by its first name.
       damage: what of the video could not be read; None if nothing is known to be missing.
@@ -120,7 +121,8 @@ def segment_video(
       stem: of their names; by default the video's.
       span: which frames are labelled.
       labels: "mkv", or "png" for <stem>.labels.zip with a PNG for each frame.
-      track: regions are followed, and their labels smoothed over time (see `RegionTracks`).
+      track: regions are followed, and their labels smoothed over time (see `RegionTracks`); <stem>.regions.mkv has
+        their ids, as 65536 red + 256 green + blue.
       made: more that the result depends on, for the journal of own files.
       overwrite: make it again, and replace files that this program did not write.
       on_frame: called after every frame.
@@ -142,6 +144,7 @@ def segment_video(
     with VideoReader(path, span.start, span.end) as reader:
         stem = stem or path.stem
         names = [f"{stem}.overlay{overlay_suffix(reader)}", f"{stem}.labels{_LABEL_SUFFIXES[labels]}"]
+        names += [f"{stem}.regions.mkv"] if track else []
         names += [f"{stem}.preview.jpg", f"{stem}.video.json"]
         own = OwnFiles(out)
         paths = [own.folder / name for name in names]
@@ -190,7 +193,7 @@ class _Work:
         self, files: Sequence[Path], labels: LabelFiles, on_frame: OnFrame, stop: Callable[[], bool]
     ) -> None:
         """Label all frames and write all files but the description; a thread draws and encodes meanwhile."""
-        overlay_file, labels_file, preview_file, _ = files
+        overlay_file, labels_file, *region_files, preview_file, _ = files
         every, expected = self._span.every, self._reader.expected
         total = None if expected is None else -(-expected // every)
         waiting: deque[Frame] = deque()
@@ -201,10 +204,15 @@ class _Work:
             else:
                 file = label_images_writer(labels_file, self._names)
             keep = stack.enter_context(file)
+            follow = [
+                stack.enter_context(region_video_writer(one, self._reader, every)) for one in region_files
+            ]
 
             def write(frame: Frame, result: Segmentation) -> None:
                 draw(frame, tinted(result.photo, result.labels, self._names))
                 keep(frame, result.labels)
+                for each in follow:
+                    each(frame, result.regions)
 
             pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="corrclip-encode"))
             written: deque[Future] = deque()

@@ -102,6 +102,24 @@ def label_video_writer(path: Path, video: VideoReader, classes: int, every: int 
 
 
 @contextmanager
+def region_video_writer(path: Path, video: VideoReader, every: int = 1) -> Iterator[FrameWriter]:
+    """A lossless video (FFV1 in Matroska) of region maps: an id is 65536 red + 256 green + blue of a pixel.
+
+    Arguments and errors are those of `label_video_writer`.
+    """
+    with _opened(path) as container, _Encoder(container, "ffv1", "bgr0", video, every) as encoder:
+        context = encoder.stream.codec_context
+        context.options, context.gop_size = _LOSSLESS, 1
+
+        def write(frame: Frame, regions: Integer[np.ndarray, "H W"]) -> None:
+            bands = [regions >> shift & 255 for shift in (16, 8, 0)]
+            encoder.write(frame, np.stack(bands, -1).astype(np.uint8), "rgb24")
+
+        yield write
+        encoder.flush()
+
+
+@contextmanager
 def label_images_writer(path: Path, class_names: Sequence[str]) -> Iterator[FrameWriter]:
     """A ZIP archive of label maps as PNGs, 000000.png for the first frame, and their times in times.csv.
 

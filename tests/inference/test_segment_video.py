@@ -49,6 +49,15 @@ def test_a_video_is_labelled_and_its_result_kept(tmp_path):
     assert contents(out / "a.overlay.mp4").times == given.times[::4]
 
 
+def test_followed_regions_are_written_with_their_ids(tmp_path):
+    path = write_video(tmp_path / "a.mkv", 3)
+    result = segment_video(FakeVideoSegmenter(), path, CLASSES, tmp_path / "out", track=True)
+    assert [file.name for file in result.paths][:3] == ["a.overlay.mkv", "a.labels.mkv", "a.regions.mkv"]
+    regions, labels = (contents(file) for file in (result.paths[2], result.paths[1]))
+    for one, two in zip(regions.frames, labels.frames, strict=True):
+        assert (one.to_ndarray(format="rgb24")[..., 2] == two.to_ndarray(format="gray")).all()
+
+
 def test_labels_as_images_with_the_times_of_their_frames(tmp_path):
     path = write_video(tmp_path / "a.mp4", 6)
     span = Span(0.08, None, 2)

@@ -10,7 +10,12 @@ from video_files import contents, write_video
 from corrclip_jax.io.display_matrix import DisplayMatrix
 from corrclip_jax.io.video import VideoReader
 from corrclip_jax.io.video_files import VideoError, clock, parse_time, videos_in
-from corrclip_jax.io.video_output import label_video_writer, overlay_suffix, overlay_writer
+from corrclip_jax.io.video_output import (
+    label_video_writer,
+    overlay_suffix,
+    overlay_writer,
+    region_video_writer,
+)
 
 UNEVEN = [0, 512, 700, 1500, 1501, 4000, 9000, 9100]
 
@@ -92,6 +97,17 @@ def test_more_than_256_classes_take_16_bits(tmp_path):
     assert max(map(np.max, stored)) > 256
     for frame, expected in zip(labels.frames, stored, strict=True):
         assert (frame.to_ndarray(format="gray16le") == expected).all()
+
+
+def test_region_ids_of_24_bits_come_back(tmp_path):
+    path = write_video(tmp_path / "a.mp4", 2, turned=(270,))
+    ids = np.random.default_rng(0).integers(0, 1 << 24, (96, 64), dtype=np.int32)
+    with VideoReader(path) as video, region_video_writer(tmp_path / "regions.mkv", video) as follow:
+        for frame in video.frames():
+            follow(frame, ids)
+    with VideoReader(tmp_path / "regions.mkv") as video:
+        for frame in video.frames():
+            assert (frame.pixels @ np.array([65536, 256, 1]) == ids).all()
 
 
 def test_from_to_and_every_choose_frames_and_audio(tmp_path):
