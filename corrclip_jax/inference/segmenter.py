@@ -308,27 +308,37 @@ class Segmenter:
         together = 1
         with FrameSource(frames, newest=newest) as source:
             while taken := source.take(together):
-                read = [photo_reading.or_error(read_photo)(frame) for _, frame in taken]
-                numbers = [number for number, _ in taken]
-                sizes = [(1, 1) if isinstance(one, Exception) else one.shape[:2] for one in read]
-                items = [one if isinstance(one, Exception) else Request(one, None) for one in read]
-
-                def on_batch(places: Sequence[int], compiles: bool, numbers: list[int] = numbers) -> None:
-                    on_start([numbers[place] for place in places], compiles)
-
-                work = self._runner.work(
-                    sizes, [False] * len(sizes), items.__getitem__, text, on_batch, of_many=not newest
-                )
-                found = {place: (item, outcome) for place, item, outcome in work}
-                for place, number in enumerate(numbers):
-                    item, outcome = found[place]
-                    if isinstance(outcome, Exception):
+                read = {number: photo_reading.or_error(read_photo)(frame) for number, frame in taken}
+                good = {
+                    number: pixels for number, pixels in read.items() if not isinstance(pixels, Exception)
+                }
+                found = self._label_frames(good, text, on_start, newest)
+                for number, pixels in read.items():
+                    outcome = found.get(number, pixels)
+                    if isinstance(outcome, Outcome):
+                        result = _segmentation(good[number], names, outcome)
+                        yield number, result if tracks is None else tracks(result)
+                    else:
                         yield number, outcome
-                        continue
-                    result = _segmentation(item.photo, names, outcome)
-                    yield number, result if tracks is None else tracks(result)
-                if not newest:
+                if good and not newest:
+                    sizes = {pixels.shape[:2] for pixels in good.values()}
                     together = source.ahead = max(map(self._runner.together, sizes))
+
+    def _label_frames(
+        self, frames: Mapping[int, np.ndarray], text: TextEmbedding, on_start: OnStart, alone: bool
+    ) -> dict[int, Any]:
+        """The outcomes of frames by their numbers."""
+        numbers = list(frames)
+        items = [Request(pixels, None) for pixels in frames.values()]
+        work = self._runner.work(
+            [item.photo.shape[:2] for item in items],
+            [False] * len(items),
+            items.__getitem__,
+            text,
+            lambda places, compiles: on_start([numbers[place] for place in places], compiles),
+            of_many=not alone,
+        )
+        return {numbers[place]: outcome for place, _, outcome in work}
 
     @overload
     def regions(self, photos: Photo) -> Regions: ...
