@@ -48,11 +48,12 @@ def find_videos(photos: Sequence[Path], out: Path, recursive: bool, options: Vid
         require_video(f"{' and '.join(options.given)}, as all options of videos,")
     found: dict[Path, Path] = {}
     others: list[Path] = []
+    folders: list[Path] = []
     named = False
     for path in photos:
         if path.is_dir():
             videos = list(videos_in(path, recursive=recursive, out=out))
-            others += _photos_in(path, out, recursive)
+            folders.append(path)
         elif path.suffix.lower() in VIDEO_SUFFIXES or (
             options.given and path.suffix.lower() not in _PHOTO_SUFFIXES and path.exists()
         ):
@@ -70,6 +71,8 @@ def find_videos(photos: Sequence[Path], out: Path, recursive: bool, options: Vid
                 f"{', '.join(options.given)} is for videos, and there are none among the inputs."
             )
         return []
+    for folder in folders:
+        others += _photos_in(folder, out, recursive)
     if others and not named and find_spec("av") is None:
         return []
     require_video("videos")
