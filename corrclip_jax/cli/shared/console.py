@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from corrclip_jax.cli.shared.interrupts import Terminated, end_if_still_working, sigterm_raises
+from corrclip_jax.cli.shared.interrupts import Terminated, end_if_interrupted, sigterm_raises
 
 USAGE, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 """Exit codes: nothing was started; something failed; stopped by Ctrl-C; stopped by SIGTERM."""
@@ -126,5 +126,5 @@ class Program(TyperGroup):
             terminated = isinstance(stopped, Terminated)
             complain("Stopped by SIGTERM." if terminated else "Stopped by Ctrl-C.")
             code = TERMINATED if terminated else INTERRUPTED
-            end_if_still_working(code)
+            end_if_interrupted(code)
             raise typer.Exit(code) from None

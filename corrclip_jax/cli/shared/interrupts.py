@@ -22,7 +22,7 @@ T = TypeVar("T")
 GRACE_SECONDS = 1.0
 """How long the work may take to end after a signal; then the program ends without it."""
 
-_workers: list[threading.Thread] = []
+_interrupted = threading.Event()
 
 
 class Terminated(KeyboardInterrupt):
@@ -64,12 +64,13 @@ def run_interruptibly(work: Callable[[threading.Event], T]) -> T:
             errors.append(error)
 
     worker = threading.Thread(target=target, name="corrclip-work", daemon=True)
-    _workers.append(worker)
+    _interrupted.clear()
     worker.start()
     try:
         while worker.is_alive():
             worker.join(0.5)
     except KeyboardInterrupt:
+        _interrupted.set()
         stop.set()
         worker.join(GRACE_SECONDS)
         raise
@@ -78,12 +79,13 @@ def run_interruptibly(work: Callable[[threading.Event], T]) -> T:
     return results[0]
 
 
-def end_if_still_working(code: int) -> None:
-    """End the process with this exit code if work goes on that could not be stopped.
+def end_if_interrupted(code: int) -> None:
+    """End the process with this exit code if work was interrupted.
 
-    Python would wait for a compilation, or crash in the middle of it. Files are written so that this does no harm.
+    A compilation or a program on the device may go on, even where the work has ended. Python would wait for it, or
+    crash in the middle of it. Files are written so that this does no harm.
     """
-    if any(worker.is_alive() for worker in _workers):
+    if _interrupted.is_set():
         Console(stderr=True).show_cursor()
         sys.stdout.flush()
         sys.stderr.flush()
