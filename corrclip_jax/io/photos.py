@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -73,7 +73,7 @@ class BandsOf(os.PathLike):
       bands: the bands for red, green and blue, or one band for grey, counted from 1.
     """
 
-    path: str | os.PathLike | BinaryIO
+    path: Any
     bands: tuple[int, ...]
 
     def __fspath__(self) -> str:

@@ -40,7 +40,7 @@ class SegmentImages:
         model: str | os.PathLike = "vit-b",
         classes: Sequence[str | Sequence[str]] = (),
         *,
-        labels: LabelFormat = "png",
+        labels: str = "png",
         sizes: Mapping[tuple[int, int], int] | None = None,
         bands: tuple[int, ...] | None = None,
         **options: Any,
@@ -63,7 +63,8 @@ class SegmentImages:
             raise ValueError("SegmentImages needs classes: SegmentImages(model, ['cat', 'grass']). Got none.")
         if labels not in LABEL_FORMATS:
             raise ValueError(f"labels must be one of {', '.join(LABEL_FORMATS)}. Got {labels!r}.")
-        self.model, self.classes, self.labels = model, list(classes), labels
+        self.model, self.classes = model, list(classes)
+        self.labels: LabelFormat = "png" if labels == "png" else "rle"
         self.bands = bands
         self._sizes, self._options = dict(sizes or {}), options
 

@@ -72,7 +72,9 @@ def test_broken_images_are_rows_with_their_error(segment, expected, tmp_path):
     rows = segment({"path": np.array(["p/a", "p/b", "p/c", "p/d", "p/e"]), "bytes": data}).to_pylist()
     assert np.array_equal(decode_labels(rows[0]), expected[0].labels)
     assert [row["labels"] for row in rows[1:]] == [None] * 4
-    for row, words in zip(rows[1:], ("cut short", "not an image", "has no image", "is empty"), strict=True):
+    for row, words in zip(
+        rows[1:], ("cut short", "not an image", "has no image", "is an empty file"), strict=True
+    ):
         assert row["error"].startswith(row["key"])
         assert words in row["error"]
     with pytest.raises(ValueError, match="p/d has no labels: p/d has no image"):
