@@ -78,20 +78,26 @@ class MultiScaleAttention(nn.Module):
 
 
 class MultiScaleBlock(nn.Module):
-    """A pre-LN transformer block on a grid. Where the width changes the residual is a pooled projection."""
+    """A pre-LN transformer block on a grid. Where the width changes the residual is a pooled projection.
+
+    Attributes:
+      plan: of the block.
+      windowed: whether the grids are its windows already, which all but attention may be as well.
+    """
 
     plan: BlockPlan
+    windowed: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
-        """A grid [B, H, W, C] to [B, H, W, width], or to half the side where the block pools."""
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N h w D"]:
+        """A grid [N, H, W, C] to [N, H, W, width], or to half the side where the block pools."""
         plan = self.plan
         normed = LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm1")(x)
         if plan.pool:
             x = max_pool(Dense(plan.width, dtype=self.dtype, name="proj")(normed))
         attend = MultiScaleAttention(plan.width, plan.heads, plan.pool, self.dtype, name="attn")
-        if plan.window:
+        if plan.window and not self.windowed:
             x = x + window_merge(attend(window_partition(normed, plan.window)), *x.shape[1:3])
         else:
             x = x + attend(normed)
@@ -99,8 +105,17 @@ class MultiScaleBlock(nn.Module):
         return x + MLP(4 * plan.width, gelu, ("layers_0", "layers_1"), self.dtype, name="mlp")(normed)
 
 
+def _cut(x: Float[Array, "_ _ _ C"], now: int, wanted: int, side: int) -> Float[Array, "_ _ _ C"]:
+    """Square maps, or their windows of a side `now`, as windows of the side `wanted`; 0 stands for whole maps."""
+    whole = window_merge(x, side, side) if now else x
+    return window_partition(whole, wanted) if wanted else whole
+
+
 class Hiera(nn.Module):
-    """The trunk; it returns the map at the end of each stage, finest first."""
+    """The trunk; it returns the map at the end of each stage, finest first.
+
+    Blocks in a row whose windows fill the map stay in windows, so that none is cut and merged in between.
+    """
 
     config: SAM2Config
     dtype: DTypeLike = jnp.float32
@@ -111,11 +126,15 @@ class Hiera(nn.Module):
         width = self.config.width
         x = Conv(width, (7, 7), (4, 4), padding=3, dtype=self.dtype, name="patch_embed")(images)
         x = x + self._positions(x.shape[1]).astype(self.dtype)[None]
-        maps = []
+        maps, side, cut = [], x.shape[1], 0
         for index, plan in enumerate(block_plans(self.config)):
-            x = MultiScaleBlock(plan, self.dtype, name=f"blocks_{index}")(x)
+            wanted = plan.window if plan.window and side % plan.window == 0 else 0
+            if wanted != cut:
+                x = _cut(x, cut, wanted, side)
+            x = MultiScaleBlock(plan, wanted > 0, self.dtype, name=f"blocks_{index}")(x)
+            side, cut = (side // 2, wanted // 2) if plan.pool else (side, wanted)
             if plan.ends_stage:
-                maps.append(x)
+                maps.append(_cut(x, cut, 0, side))
         return maps
 
     def _positions(self, side: int) -> Float[Array, "side side C"]:
