@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,11 +59,13 @@ def write_results(
     labels, categories, style, preview, *layers, description = files
     names = tiles.names
 
-    def on_tile(step: str, done: int) -> None:
-        total = len(tiles.grid.tiles)
+    def on_part(step: str, done: int, total: int) -> None:
         on_step(step, done, total)
         if stop():
-            raise Stopped(f"all {total} tiles of {tiles.raster} are kept")
+            raise Stopped(f"all {len(tiles.grid.tiles)} tiles of {tiles.raster} are kept")
+
+    def on_tile(step: str, done: int) -> None:
+        on_part(step, done, len(tiles.grid.tiles))
 
     first, final, scores = (store.folder / f"{name}.tif" for name in ("first", "labels", "scores"))
     winners = _label_pixels(tiles, store, first, scores if layers else None, on_tile)
@@ -73,8 +76,9 @@ def write_results(
     shown.save(preview, "JPEG", quality=90)
     polygons = None
     for layer in layers:
-        on_step("Polygons", 0, 1)
-        polygons = write_polygons(final, scores, layer, tiles.raster, names, store.folder)
+        on_rows = partial(on_part, "Polygons", total=tiles.raster.height)
+        on_rows(0)
+        polygons = write_polygons(final, scores, layer, tiles.raster, names, store.folder, on_rows)
     description.write_bytes(json_bytes(_description(tiles, counts, made, polygons)))
     return counts
 

@@ -1,7 +1,7 @@
 """Polygons of a label raster: each connected piece of a class with its probability and area, as a GIS layer."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,18 @@ from corrclip_jax.ops.equivalence import equivalence_classes
 
 VECTOR_SUFFIXES = ("gpkg", "geojson")
 _ROWS = 256
+_STRIP = 1024  # rows that are traced at once
 _AT_ONCE = 5000  # polygons
 
 
 def write_polygons(
-    labels: Path, scores: Path, path: Path, raster: Raster, names: Sequence[str], folder: Path
+    labels: Path,
+    scores: Path,
+    path: Path,
+    raster: Raster,
+    names: Sequence[str],
+    folder: Path,
+    on_rows: Callable[[int], object] = lambda rows: None,
 ) -> int:
     """Write the polygons of the pieces, which touch along pixels' sides; together they are the labelled pixels.
 
@@ -33,38 +40,41 @@ def write_polygons(
       raster: its grid.
       names: of the classes.
       folder: for the map of pieces.
+      on_rows: called with the number of rows that are traced; what it raises ends the work.
 
     Returns:
       How many there are.
     """
     pieces = folder / "pieces.tif"
     table = _number_pieces(labels, scores, pieces, raster)
-    features = _features(pieces, table, raster, names)
+    features = _features(pieces, table, raster, names, on_rows)
     write = _geojson if path.suffix == ".geojson" else _gpkg
     with gdal():
         return write(path, features, raster)
 
 
 class _Pieces:
-    """The pieces that are known: their labels, pixels, sums of scores, and which pairs are one."""
+    """The pieces that are known: labels, pixels, sums of scores, last rows, and which pairs are one; 0 is none."""
 
     def __init__(self) -> None:
         self.pairs: list[np.ndarray] = [np.zeros((0, 2), np.int32)]
-        self.labels: np.ndarray = np.zeros(1, np.int64)
-        self.pixels: np.ndarray = np.zeros(1, np.int64)
-        self.sums: np.ndarray = np.zeros(1)
+        self.count = 1
+        self._strips = [(np.zeros(1, np.int64),) * 3 + (np.zeros(1),)]
 
-    def add(self, labels: np.ndarray, pixels: np.ndarray, sums: np.ndarray) -> None:
-        self.labels, self.pixels = np.append(self.labels, labels), np.append(self.pixels, pixels)
-        self.sums = np.append(self.sums, sums)
+    def add(self, labels: np.ndarray, pixels: np.ndarray, last_rows: np.ndarray, sums: np.ndarray) -> None:
+        self._strips.append((labels, pixels, last_rows, sums))
+        self.count += len(labels)
 
     def finish(self) -> Int[np.ndarray, " n"]:
         """Sum up what is one; returns every piece's new number."""
-        numbers = equivalence_classes(len(self.labels), np.concatenate(self.pairs))
+        labels, pixels, last_rows, sums = (np.concatenate(each) for each in zip(*self._strips, strict=True))
+        numbers = equivalence_classes(self.count, np.concatenate(self.pairs))
         _, first = np.unique(numbers, return_index=True)
-        self.labels = self.labels[first]
-        self.pixels = np.bincount(numbers, self.pixels).astype(np.int64)
-        self.sums = np.bincount(numbers, self.sums)
+        self.labels = labels[first]
+        self.pixels = np.bincount(numbers, pixels).astype(np.int64)
+        self.sums = np.bincount(numbers, sums)
+        self.last_rows = np.zeros(len(first), np.int64)
+        np.maximum.at(self.last_rows, numbers, last_rows)
         return numbers
 
 
@@ -83,8 +93,8 @@ def _number_pieces(labels: Path, scores: Path, path: Path, raster: Raster) -> _P
         with new_raster(strips, raster, "int32") as written:
             for window in windows:
                 values = opened.read(1, window=window)
-                numbers = _connected(values, opened.nodata, len(table.labels))
-                _count(table, numbers, values, scored.read(1, window=window))
+                numbers = _connected(values, opened.nodata, table.count)
+                _count(table, numbers, values, scored.read(1, window=window), window.row_off)
                 if above is not None:
                     same = (above[0] == values[0]) & (numbers[0] > 0)
                     touching = np.unique(np.stack([above[1], numbers[0]])[:, same], axis=1)
@@ -109,41 +119,58 @@ def _connected(values: np.ndarray, nodata: float, first: int) -> Int[np.ndarray,
     return numbers
 
 
-def _count(table: _Pieces, numbers: np.ndarray, values: np.ndarray, scores: np.ndarray) -> None:
-    first, last = len(table.labels), int(numbers.max(initial=0)) + 1
+def _count(table: _Pieces, numbers: np.ndarray, values: np.ndarray, scores: np.ndarray, top: int) -> None:
+    first, last = table.count, int(numbers.max(initial=0)) + 1
     if last <= first:
         return
     known = numbers > 0
     place = numbers[known] - first
-    labels = np.zeros(last - first, np.int64)
+    labels, rows = np.zeros((2, last - first), np.int64)
     labels[place] = values[known]
-    table.add(labels, np.bincount(place), np.bincount(place, scores[known]))
+    np.maximum.at(rows, place, top + np.nonzero(known)[0])
+    table.add(labels, np.bincount(place), rows, np.bincount(place, scores[known]))
 
 
-def _features(path: Path, table: _Pieces, raster: Raster, names: Sequence[str]) -> Iterator[tuple[Any, dict]]:
+def _features(
+    path: Path, table: _Pieces, raster: Raster, names: Sequence[str], on_rows: Callable[[int], object]
+) -> Iterator[tuple[Any, dict]]:
+    """The polygon and the fields of each piece, as soon as it ends.
+
+    Strips are traced one after another, in pixels, where borders are whole numbers: so the parts of a piece on both
+    sides of a strip's border join without a gap.
+    """
     import rasterio
-    import shapely
+    import shapely.affinity
     from rasterio.features import shapes
+    from rasterio.windows import Window
 
+    turn = raster.transform
+    growing: dict[int, list[Any]] = {}
     with gdal(), rasterio.open(path) as opened:
-        band = rasterio.band(opened, 1)
-        for geometry, value in shapes(band, mask=None, connectivity=4, transform=raster.transform):
-            piece = int(value)
-            if piece == 0:
-                continue
-            label, pixels = int(table.labels[piece]), int(table.pixels[piece])
-            shape = shapely.geometry.shape(geometry)
-            shape = shape if shape.is_valid else shapely.make_valid(shape)
-            yield (
-                shape,
-                {
-                    "class": names[label],
-                    "label": label,
-                    "probability": round(table.sums[piece] / pixels / CERTAIN, 4),
-                    "area": pixels * raster.pixel_area,
-                    "pixels": pixels,
-                },
-            )
+        for top in range(0, raster.height, _STRIP):
+            rows = min(_STRIP, raster.height - top)
+            numbers = opened.read(1, window=Window(0, top, raster.width, rows))
+            for geometry, value in shapes(numbers, mask=numbers > 0, connectivity=4):
+                part = shapely.affinity.translate(shapely.geometry.shape(geometry), yoff=top)
+                growing.setdefault(int(value), []).append(part)
+            for piece in [piece for piece in growing if table.last_rows[piece] < top + rows]:
+                parts = growing.pop(piece)
+                shape = shapely.union_all(parts) if len(parts) > 1 else parts[0]
+                shape = shapely.transform(shape, lambda xy: np.stack(turn @ (xy[:, 0], xy[:, 1]), axis=1))
+                shape = shape if shape.is_valid else shapely.make_valid(shape)
+                yield shape, _fields(table, piece, raster, names)
+            on_rows(top + rows)
+
+
+def _fields(table: _Pieces, piece: int, raster: Raster, names: Sequence[str]) -> dict[str, Any]:
+    label, pixels = int(table.labels[piece]), int(table.pixels[piece])
+    return {
+        "class": names[label],
+        "label": label,
+        "probability": round(table.sums[piece] / pixels / CERTAIN, 4),
+        "area": pixels * raster.pixel_area,
+        "pixels": pixels,
+    }
 
 
 def _gpkg(path: Path, features: Iterator[tuple[Any, dict]], raster: Raster) -> int:
