@@ -41,9 +41,12 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B T C"], length: int, visible: Bool[Array, "B 1 length"] | None = None
+        self,
+        x: Float[Array, "B T C"],
+        visible: Bool[Array, "B 1 length"] | None = None,
+        length: int | None = None,
     ) -> Float[Array, "B T C"]:
-        """Attend to those of the first `length` tokens that are visible, then project."""
+        """Attend to the tokens that are visible, of the first `length`, then project."""
         heads = (*x.shape[:2], self.heads, self.width // self.heads)
         q, k, v = (
             Dense(self.width, dtype=self.dtype, name=name)(x).reshape(heads)
@@ -75,12 +78,15 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B T C"], length: int, visible: Bool[Array, "B 1 length"] | None = None
+        self,
+        x: Float[Array, "B T C"],
+        visible: Bool[Array, "B 1 length"] | None = None,
+        length: int | None = None,
     ) -> Float[Array, "B T C"]:
         """Residual attention to the first `length` tokens, residual MLP."""
         config = self.config
         normed = LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm1")(x)
-        x = x + Attention(config.width, config.heads, self.dtype, name="attn")(normed, length, visible)
+        x = x + Attention(config.width, config.heads, self.dtype, name="attn")(normed, visible, length)
         normed = LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm2")(x)
         return x + MLP(int(config.width * config.mlp_ratio), gelu, dtype=self.dtype, name="mlp")(normed)
 
@@ -131,7 +137,7 @@ class DINO(nn.Module):
         length = x.shape[1]
         x = pad_tokens(x)
         for index in range(config.layers - 1):
-            x = Block(config, self.dtype, name=f"blocks_{index}")(x, length, visible)
+            x = Block(config, self.dtype, name=f"blocks_{index}")(x, visible, length)
         x = LastBlock(config, self.dtype, name=f"blocks_{config.layers - 1}")(x)
         return x[:, 1:length].reshape(batch, h, w, width)
 
