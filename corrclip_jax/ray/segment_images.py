@@ -22,6 +22,8 @@ _COLUMNS = ("bytes", "image", "path", "uri", "url")
 class SegmentImages:
     """Labels batches of images; loads and compiles at the first batch, in the process that gets it.
 
+    For instance::
+
         images = ray.data.read_binary_files("s3://bucket/images", include_paths=True)
         labelled = images.map_batches(
             SegmentImages,
