@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from corrclip_jax.bench.flops import count_flops
+from corrclip_jax.bench.flops import flops_of
 from corrclip_jax.bench.stages import draw_bank, draw_classes, settings_of, whole_program
 from corrclip_jax.config import Config, with_fields
 from corrclip_jax.params.structure import expected_params
@@ -119,23 +119,21 @@ def compile_for(
     params, text, bank = (_placed(tree, whole) for tree in (expected_params(config), text, bank))
     progress("Tracing")
     start = time.perf_counter()
-    lowered = jax.jit(program).trace(params, images, text, bank).lower(lowering_platforms=("tpu",))
-    traced = time.perf_counter()
+    traced = jax.jit(program).trace(params, images, text, bank)
+    lowered = traced.lower(lowering_platforms=("tpu",))
+    traced_at = time.perf_counter()
     progress(f"Compiling for {kind}")
     with _nothing_cached():
         compiled = lowered.compile()
     done = time.perf_counter()
     progress("Counting")
-    flops, in_kernels = (
-        count_flops(program, params, images, text, bank, platform="tpu", kernels_only=only)
-        for only in (False, True)
-    )
+    flops, in_kernels = (flops_of(traced.jaxpr, "tpu", kernels_only=only) for only in (False, True))
     return {
         "model": config.name,
         "target": {"kind": kind, "chips": chips, "topology": target.topologies[chips]},
         "settings": settings_of(config, height, width, batch, classes, bank_entries),
-        "trace_seconds": traced - start,
-        "compile_seconds": done - traced,
+        "trace_seconds": traced_at - start,
+        "compile_seconds": done - traced_at,
         **_memory(compiled, target),
         **_arithmetic(flops / chips, in_kernels / chips, target),
         **read_program(compiled.as_text()),

@@ -14,9 +14,7 @@ from jax.extend import core
 from corrclip_jax.ops import splash_attention
 
 
-def count_flops(
-    function: Callable, *args: Any, platform: str | None = None, kernels_only: bool = False, **kwargs: Any
-) -> int:
+def count_flops(function: Callable, *args: Any, platform: str | None = None, **kwargs: Any) -> int:
     """Count the floating-point operations of matrix products and convolutions in one call; nothing is computed.
 
     A multiplication and its addition count as two. Of a choice between platforms, the branch of `platform`
@@ -27,15 +25,24 @@ def count_flops(
       function: the program.
       *args: its arguments; their leaves need only a shape and a dtype.
       platform: "cpu", "gpu" or "tpu"; by default the one in use.
-      kernels_only: whether to count nothing but what custom kernels of TPUs do.
       **kwargs: its keyword arguments.
 
     >>> from jax import ShapeDtypeStruct as Spec
     >>> count_flops(lambda a, b: a @ b, Spec((2, 3), "float32"), Spec((3, 5), "float32"))
     60
     """
-    jaxpr = jax.make_jaxpr(function)(*args, **kwargs)
-    return _flops(jaxpr.jaxpr, _Counted(platform or jax.default_backend(), kernels_only))
+    return flops_of(jax.make_jaxpr(function)(*args, **kwargs), platform or jax.default_backend())
+
+
+def flops_of(jaxpr: core.ClosedJaxpr, platform: str, *, kernels_only: bool = False) -> int:
+    """`count_flops` of a program that is traced already.
+
+    Args:
+      jaxpr: the program.
+      platform: "cpu", "gpu" or "tpu".
+      kernels_only: whether to count nothing but what custom kernels of TPUs do.
+    """
+    return _flops(jaxpr.jaxpr, _Counted(platform, kernels_only))
 
 
 class _Counted(NamedTuple):

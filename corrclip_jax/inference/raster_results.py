@@ -7,19 +7,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from PIL import Image
 
 from corrclip_jax.inference.raster_tiles import OnStep, Place, RasterTiles, Stopped
+from corrclip_jax.inference.segmentation import class_shares
 from corrclip_jax.inference.tile_grid import TileGrid
 from corrclip_jax.inference.tile_labels import RegionVotes, label_core
 from corrclip_jax.inference.tile_store import TileStore
 from corrclip_jax.io import raster_output
 from corrclip_jax.io.files import json_bytes
 from corrclip_jax.io.raster_polygons import write_polygons
+from corrclip_jax.runtime.environment import device_name
 from corrclip_jax.viz.overlay import overlay
-from corrclip_jax.viz.palette import class_colours
 
 
 def raster_names(stem: str, vector: str | None) -> list[str]:
@@ -168,18 +168,10 @@ def counts_of(description: Path) -> Counts:
 def _description(
     tiles: RasterTiles, counts: Counts, made: Mapping[str, Any], polygons: int | None
 ) -> dict[str, Any]:
-    raster, device = tiles.raster, jax.devices()[0]
-    colours, known = class_colours(tiles.names).tolist(), max(1, sum(counts.pixels.values()))
+    raster = tiles.raster
     classes = [
-        {
-            "label": k,
-            "names": names,
-            "colour": colours[k],
-            "pixels": counts.pixels[names[0]],
-            "share": counts.pixels[names[0]] / known,
-            "area": counts.pixels[names[0]] * raster.pixel_area,
-        }
-        for k, names in enumerate(tiles.classes)
+        {**one, "area": one["pixels"] * raster.pixel_area}
+        for one in class_shares(tiles.classes, np.array(list(counts.pixels.values())))
     ]
     return {
         "raster": [str(path) for path in raster.paths],
@@ -194,5 +186,5 @@ def _description(
         "polygons": polygons,
         "notes": raster.notes,
         "made": dict(made),
-        "device": f"{device.platform}: {device.device_kind}",
+        "device": device_name(),
     }

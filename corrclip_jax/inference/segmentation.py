@@ -2,14 +2,14 @@
 
 import html
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float16, Float32, Int32, UInt8
+from jaxtyping import Bool, Float16, Float32, Int32, Integer, UInt8
 from PIL import Image
 
 from corrclip_jax.formats import libraries
@@ -180,20 +180,10 @@ class Segmentation:
         """Size, classes with their colours (RGB) and shares, number of regions, segments, as plain JSON types."""
         height, width = self.labels.shape
         pixels = np.bincount(self.labels.ravel(), minlength=len(self.classes))
-        colours = class_colours(self.class_names).tolist()
         return {
             "width": width,
             "height": height,
-            "classes": [
-                {
-                    "label": k,
-                    "names": list(names),
-                    "colour": colours[k],
-                    "pixels": int(pixels[k]),
-                    "share": pixels[k] / self.labels.size,
-                }
-                for k, names in enumerate(self.classes)
-            ],
+            "classes": class_shares(self.classes, pixels),
             "regions": int(np.count_nonzero(np.unique(self.regions))),
             "segments": [to_json(one, height, width, self.class_names) for one in self.segments],
         }
@@ -242,3 +232,25 @@ class Segmentation:
                     np.savez_compressed(file, probabilities=chances, class_names=np.array(self.class_names))
             text.write_bytes(json_bytes(content))
         return [own.folder / name for name in names]
+
+
+def class_shares(classes: Sequence[Sequence[str]], pixels: Integer[np.ndarray, " K"]) -> list[dict[str, Any]]:
+    """Each class with its names, colour (RGB), pixels and share of all classes' pixels, as plain JSON types.
+
+    Args:
+      classes: the names of each class, the first one before its synonyms.
+      pixels: of each class.
+    """
+    counts = pixels.tolist()
+    total = max(1, sum(counts))
+    colours = class_colours([names[0] for names in classes]).tolist()
+    return [
+        {
+            "label": k,
+            "names": list(names),
+            "colour": colours[k],
+            "pixels": counts[k],
+            "share": counts[k] / total,
+        }
+        for k, names in enumerate(classes)
+    ]

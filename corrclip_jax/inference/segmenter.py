@@ -6,7 +6,7 @@ For interactive use and scripts; `make_segment` is the jitted function underneat
 import copy
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -242,7 +242,7 @@ class Segmenter:
         newest: bool = False,
         track: bool = False,
         on_start: OnStart = lambda indices, compiles: None,
-    ) -> Iterator[tuple[int, Segmentation | Failure]]:
+    ) -> Generator[tuple[int, Segmentation | Failure], None, None]:
         """Label any number of photos, or the frames of a camera, with bounded memory: the next are read meanwhile.
 
         Frames are what an iterator without a length gives, such as a generator. A thread reads them; results come

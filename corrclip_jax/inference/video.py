@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import jax
 import numpy as np
 
-from corrclip_jax.inference.segmentation import Segmentation
+from corrclip_jax.inference.segmentation import Segmentation, class_shares
 from corrclip_jax.inference.segmenter import Classes, Segmenter
 from corrclip_jax.io.files import json_bytes
 from corrclip_jax.io.marks import file_digest
@@ -26,10 +25,9 @@ from corrclip_jax.io.video_output import (
     overlay_writer,
     region_video_writer,
 )
-from corrclip_jax.runtime.environment import versions
+from corrclip_jax.runtime.environment import device_name, versions
 from corrclip_jax.text.classes import normalise_classes
 from corrclip_jax.viz.overlay import tinted
-from corrclip_jax.viz.palette import class_colours
 
 LabelFiles = Literal["mkv", "png"]
 """How labels are written: as a lossless video, or as PNGs in a ZIP archive."""
@@ -217,7 +215,7 @@ class _Work:
             pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="corrclip-encode"))
             written: deque[Future] = deque()
             results = self._segmenter.stream(self._frames(waiting), self._classes, track=self._track)
-            stack.callback(results.close)  # type: ignore[attr-defined]  # ends the thread that reads
+            stack.callback(results.close)  # ends the thread that reads
             for _, result in results:
                 if isinstance(result, Exception):
                     raise result
@@ -249,8 +247,7 @@ class _Work:
 
     def summary(self) -> dict[str, Any]:
         """The description of the result, as plain JSON types."""
-        colours, shape = class_colours(self._names).tolist(), self._reader.format
-        shares = self.shares
+        shape = self._reader.format
         return {
             "video": str(self._reader.path),
             "width": self._size[1],
@@ -262,18 +259,9 @@ class _Work:
             "every": self._span.every,
             "track": self._track,
             "damage": self._reader.damage,
-            "classes": [
-                {
-                    "label": k,
-                    "names": names,
-                    "colour": colours[k],
-                    "pixels": int(self._pixels[k]),
-                    "share": shares[names[0]],
-                }
-                for k, names in enumerate(self._classes)
-            ],
+            "classes": class_shares(self._classes, self._pixels),
             "model": self._segmenter.config.name,
-            "device": f"{jax.devices()[0].platform}: {jax.devices()[0].device_kind}",
+            "device": device_name(),
             "versions": versions(),
         }
 

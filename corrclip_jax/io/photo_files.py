@@ -68,6 +68,14 @@ def find_photos(paths: Iterable[str | os.PathLike]) -> list[Path]:
     return found.photos
 
 
+def photos_in(folder: Path, *, recursive: bool = False, out: Path | None = None) -> list[Path]:
+    """The photos of a folder as `survey_photos` finds them; empty where it would raise."""
+    try:
+        return survey_photos([folder], recursive=recursive, out=out).photos
+    except PhotoError:
+        return []
+
+
 def survey_photos(
     paths: Iterable[str | os.PathLike], *, recursive: bool = False, out: Path | None = None
 ) -> PhotoFiles:

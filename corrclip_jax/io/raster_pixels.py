@@ -118,7 +118,7 @@ class RasterPixels:
 
     @staticmethod
     def _around(first: float, length: float, step: float, most: int) -> tuple[int, int]:
-        """Pixels that a range needs, with those that interpolation sees beside it."""
+        """The pixels of a range, and the neighbours that interpolation reads."""
         beside = math.ceil(max(1.0, step)) + 1
         return max(math.floor(first) - beside, 0), min(math.ceil(first + length) + beside, most)
 

@@ -127,7 +127,7 @@ def _count(table: _Pieces, numbers: np.ndarray, values: np.ndarray, scores: np.n
     place = numbers[known] - first
     labels, rows = np.zeros((2, last - first), np.int64)
     labels[place] = values[known]
-    np.maximum.at(rows, place, top + np.nonzero(known)[0])
+    rows[place] = top + np.nonzero(known)[0]  # in order: a piece keeps its last row
     table.add(labels, np.bincount(place), rows, np.bincount(place, scores[known]))
 
 

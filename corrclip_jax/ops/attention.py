@@ -19,7 +19,7 @@ def pad_tokens(x: Float[Array, "B T C"]) -> Float[Array, "B padded C"]:
     """Long sequences in bfloat16 padded with zeros to whole blocks of splash attention; others as they are.
 
     TPUs then neither pad nor cut before and after every attention, which would cost as much as the attention
-    itself. `attention` is told the `length` without padding.
+    itself. `attention` takes the number of tokens without padding as `length`.
     """
     length = x.shape[1]
     short = x.dtype != jnp.bfloat16 or length < _LONG

@@ -7,13 +7,14 @@ Shapes: B batch, T queries, S keys, H heads, D head width.
 """
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float
+
+from corrclip_jax.ops.one_batch import one_batch
 
 TARGETS = ("__cudnn$fmhaSoftmax", "__cudnn$fmhaScaleBiasSoftmax")
 """The custom calls, without and with a bias."""
@@ -64,7 +65,7 @@ def _plain_mapped(count: int, mapped: Any, q: Array, k: Array, v: Array) -> tupl
         queries = jnp.moveaxis(q, 0, 1)
         out = _plain(queries.reshape(queries.shape[0], -1, *queries.shape[3:]), k, v)
         return jnp.moveaxis(out.reshape(queries.shape), 1, 0), True
-    return _one_batch(_plain, count, mapped, q, k, v), True
+    return one_batch(_plain, (q, k, v), _axes(mapped)), True
 
 
 @custom_vmap
@@ -75,17 +76,12 @@ def _masked(q: Array, k: Array, v: Array, mask: Array) -> Array:
 
 @_masked.def_vmap
 def _masked_mapped(count: int, mapped: Any, *operands: Array) -> tuple[Array, bool]:
-    return _one_batch(_masked, count, mapped, *operands), True
+    return one_batch(_masked, operands, _axes(mapped)), True
 
 
-def _one_batch(function: Callable[..., Array], count: int, mapped: Any, *operands: Array) -> Array:
-    """Two batch axes as one; operands that all examples share are repeated."""
-    whole = [
-        x if is_mapped else jnp.broadcast_to(x, (count, *x.shape))
-        for x, is_mapped in zip(operands, mapped, strict=True)
-    ]
-    out = function(*(x.reshape(-1, *x.shape[2:]) for x in whole))
-    return out.reshape(count, -1, *out.shape[1:])
+def _axes(mapped: Any) -> list[int | None]:
+    """`custom_vmap` moves what it maps to the first axis."""
+    return [0 if is_mapped else None for is_mapped in mapped]
 
 
 def _call(q: Array, k: Array, v: Array, bias: Array | None) -> Array:

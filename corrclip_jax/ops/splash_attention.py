@@ -16,6 +16,7 @@ from jax.interpreters import batching, mlir
 from jaxtyping import Array, Bool, Float
 
 from corrclip_jax.ops.fused_attention import fused_attention
+from corrclip_jax.ops.one_batch import one_batch
 
 PRIMITIVE = "splash_attention"
 """The name of its operation in jaxprs."""
@@ -109,14 +110,7 @@ def _plain(q: Array, k: Array, v: Array, seen: Array) -> Array:
 
 
 def _mapped(operands: Sequence[Array], axes: Sequence[Any]) -> tuple[Array, int]:
-    """Two batch axes as one; operands that all examples share are repeated."""
-    count = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
-    whole = [
-        jnp.broadcast_to(x, (count, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
-        for x, axis in zip(operands, axes, strict=True)
-    ]
-    out = _attend.bind(*(x.reshape(-1, *x.shape[2:]) for x in whole))
-    return out.reshape(count, -1, *out.shape[1:]), 0
+    return one_batch(_attend.bind, operands, axes), 0
 
 
 def _lower(context: mlir.LoweringRuleContext, *operands: Any) -> Any:

@@ -217,7 +217,7 @@ def _description(folder: str) -> Any:
         return json.loads(read_bytes(place))["made"]
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(
-            f"{place} cannot be read ({error}). Delete it with the parts beside it, or choose another folder with "
+            f"{place} cannot be read ({error}). Delete it and the parts beside it, or choose another folder with "
             "--out."
         ) from error
 

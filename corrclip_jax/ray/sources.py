@@ -12,17 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from corrclip_jax.io.photo_files import SUFFIXES, survey_photos
+from corrclip_jax.io.photo_files import SUFFIXES, photos_in, survey_photos
 from corrclip_jax.io.photos import BandsOf, PhotoError, photo_size
 from corrclip_jax.ray.storage import (
     StorageError,
     StoredFile,
-    file_mark,
     is_address,
     is_web,
     list_files,
     open_file,
     read_bytes,
+    stat_mark,
     stored_file,
 )
 from corrclip_jax.runtime.extras import require
@@ -117,25 +117,19 @@ def _files(place: str, recursive: bool, out: str, left_out: list[str]) -> list[S
     if not path.is_dir():
         if not path.is_file():
             survey_photos([path])  # raises, with the reason
-        return [StoredFile(str(path.absolute()), file_mark(path))]
+        return [StoredFile(str(path.absolute()), stat_mark(path))]
     inside = [
         file
         for file in sorted(path.rglob("*") if recursive else path.iterdir())
         if file.suffix.lower() in (".parquet", ".tar") and file.is_file() and not file.name.startswith(".")
     ]
     if inside:
-        listed = [StoredFile(str(file.absolute()), file_mark(file)) for file in inside]
-        return listed + [StoredFile(str(file.absolute()), "") for file in _photos(path, recursive, out)]
+        listed = [StoredFile(str(file.absolute()), stat_mark(file)) for file in inside]
+        photos = photos_in(path, recursive=recursive, out=Path(out))
+        return listed + [StoredFile(str(file.absolute()), "") for file in photos[:1]]
     found = survey_photos([path], recursive=recursive, out=None if is_address(out) else Path(out))
     left_out += [found.left_out] if found.left_out else []
-    return [StoredFile(str(photo.absolute()), file_mark(photo)) for photo in found.photos]
-
-
-def _photos(folder: Path, recursive: bool, out: str) -> list[Path]:
-    try:
-        return survey_photos([folder], recursive=recursive, out=Path(out)).photos[:1]
-    except PhotoError:
-        return []
+    return [StoredFile(str(photo.absolute()), stat_mark(photo)) for photo in found.photos]
 
 
 def _chosen(place: str, files: Sequence[StoredFile], left_out: list[str]) -> list[StoredFile]:
@@ -187,7 +181,7 @@ def _listed_addresses(file: StoredFile) -> list[Source]:
     places = [line for line in stripped if line and not line.startswith("#")]
     if not places:
         raise StorageError(f"{file.place} names no images: one address or path a line.")
-    return [Source(place, place, "" if is_address(place) else file_mark(Path(place))) for place in places]
+    return [Source(place, place, "" if is_address(place) else stat_mark(Path(place))) for place in places]
 
 
 def _listed_tar(file: StoredFile) -> list[Source]:

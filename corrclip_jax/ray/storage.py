@@ -124,7 +124,7 @@ def mark_of(info: dict[str, Any]) -> str:
     return f"{info.get('size')} {version}"
 
 
-def file_mark(path: Path) -> str:
+def stat_mark(path: Path) -> str:
     """What stands for the content of a local file: size and time; "" for one that cannot be found."""
     try:
         status = path.stat()

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from corrclip_jax.config import Dtype
+from corrclip_jax.config import Dtype, DtypeChoice
+from corrclip_jax.runtime.environment import start_backend
 
 _CPU_FLAGS = Path("/proc/cpuinfo")
 _FIRST_JAX_WITH_AMX = (0, 12)
@@ -21,7 +22,12 @@ class ComputeType(NamedTuple):
 
 
 def automatic() -> ComputeType:
-    """bfloat16 where the devices multiply it faster than float32, else float32."""
+    """bfloat16 where the devices multiply it faster than float32, else float32.
+
+    Raises:
+      BackendError: where JAX cannot start the platform that it was told to use.
+    """
+    start_backend()
     device: Any = jax.devices()[0]
     if device.platform == "tpu":
         return ComputeType("bfloat16", device.device_kind)
@@ -46,6 +52,6 @@ def cpu_has_amx() -> bool:
         return False
 
 
-def resolve(dtype: Dtype | str | None) -> Dtype | None:
+def resolve(dtype: DtypeChoice | None) -> Dtype | None:
     """ "auto" as the devices' compute type; anything else as it is."""
-    return automatic().dtype if dtype == "auto" else dtype  # type: ignore[return-value]
+    return automatic().dtype if dtype == "auto" else dtype

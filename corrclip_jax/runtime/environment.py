@@ -37,6 +37,12 @@ def start_backend() -> None:
         raise BackendError(f"JAX cannot start its backend: {reason}. {advice}") from error
 
 
+def device_name() -> str:
+    """The platform and the kind of the devices, as "cpu: cpu"."""
+    device = jax.devices()[0]
+    return f"{device.platform}: {device.device_kind}"
+
+
 def versions(*names: str) -> dict[str, str | None]:
     """Versions by name, None for a package that is not installed.
 

@@ -19,7 +19,7 @@ ON_RAY = ("--engine", "ray", "--actors", 2)
 
 
 class Brightness(FakeSegmenter):
-    """Labels by brightness, and keeps the sizes that it is told."""
+    """A stand-in that labels by brightness and records the sizes that it is given."""
 
     expected = ()
 

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from corrclip_jax.cli.shared.console import FAILED, UsageError, complain, messages, result_as_json, results
 from corrclip_jax.cli.shared.options import (
+    OTHER_PROCESSES,
     ModelOption,
     OptionalDtypeOption,
     PointsOption,
@@ -223,6 +224,7 @@ def _run(
     from corrclip_jax.inference.bank import build_bank
     from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 
+    precision = compute_type(dtype, OTHER_PROCESSES if distributed else "")
     keep_compiled_programs()
     with Progress() as progress:
         progress.phase(f"Loading {model}")
@@ -243,7 +245,7 @@ def _run(
             regions=regions,
             points=points,
             others=by_name("--also", also or []),
-            dtype=compute_type(dtype, "the other processes of --distributed" if distributed else ""),
+            dtype=precision,
             restart=restart,
             distributed=distributed,
             progress=show,

@@ -9,6 +9,7 @@ import typer
 from corrclip_jax.cli.shared.console import UsageError, result_as_json, results
 from corrclip_jax.cli.shared.options import (
     MODELS,
+    OTHER_PROCESSES,
     SOURCES,
     AlsoOption,
     BankOption,
@@ -172,7 +173,7 @@ def evaluate(
     from corrclip_jax.cli.runs.evaluate import default_out, run
     from corrclip_jax.evaluation.options import EvaluateOptions
 
-    precision = compute_type(dtype, "the other processes of --distributed" if distributed else "")
+    precision = compute_type(dtype, OTHER_PROCESSES if distributed else "")
     options = EvaluateOptions(
         dataset, data_root, images, labels, names, first_id, ignored,
         model or ("tiny" if dataset == "scenes" else "vit-b"), split, count, regions, points, background_threshold,

@@ -174,6 +174,8 @@ def segment(
         "background_threshold": background_threshold,
         "assignments": assignments or [],
     }
+    for_photos = {"--format": formats, "--save-probabilities": save_probabilities}
+    not_banked = {**for_photos, "--bank": bank, "--also": also, "--engine ray": on_ray.is_ray}
     raster_options = RasterOptions(stretch, resolution, tile, zoom, vector, preset, alpha)
     video_options = VideoOptions(every, begin, end, labels, track)
     if videos := segment_videos.find_videos(photos, out, recursive, video_options):
@@ -184,37 +186,21 @@ def segment(
             video_options,
             (classes, classes_file),
             (model, regions, options),
-            {
-                "--format": formats,
-                "--save-probabilities": save_probabilities,
-                "--bank": bank,
-                "--also": also,
-                "--engine ray": on_ray.is_ray,
-                "--bands": bands,
-                **dict.fromkeys(raster_options.given, True),
-            },
+            {**not_banked, "--bands": bands, **dict.fromkeys(raster_options.given, True)},
             overwrite,
         )
         return
     if rasters := raster_inputs.find_rasters(photos, out, recursive, raster_options):
         keep_compiled_programs()
-        refused = {
-            "--format": formats,
-            "--save-probabilities": save_probabilities,
-            "--bank": bank,
-            "--also": also,
-            "--engine ray": on_ray.is_ray,
-        }
         chosen = (model, regions, options)
         named = (classes, classes_file)
-        segment_rasters.run(rasters, out, raster_options, named, chosen, bands, refused, overwrite)
+        segment_rasters.run(rasters, out, raster_options, named, chosen, bands, not_banked, overwrite)
         return
     bank_place, others = chosen_bank(bank), by_name("--also", also)
     if others and bank_place is None:
         raise UsageError("--also names further CLIPs of a bank: give --bank as well.")
     names = class_names(classes, classes_file)
     if on_ray.writes_rows:
-        refused = {"--format": formats, "--save-probabilities": save_probabilities}
         chosen = (model, regions, options)
         on_bank = (bank_place, others)
         segment_ray.run(
@@ -225,7 +211,7 @@ def segment(
             chosen,
             bands,
             on_bank,
-            refused,
+            for_photos,
             recursive=recursive,
             overwrite=overwrite,
         )

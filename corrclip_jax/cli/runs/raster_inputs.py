@@ -6,7 +6,7 @@ from pathlib import Path
 
 from corrclip_jax.cli.shared.console import UsageError, note
 from corrclip_jax.cli.shared.raster_options import RasterOptions
-from corrclip_jax.io.photo_files import SUFFIXES, survey_photos
+from corrclip_jax.io.photo_files import SUFFIXES, photos_in
 from corrclip_jax.io.raster_files import has_geo, is_raster, only_with_geo, rasters_only, require_geo
 
 
@@ -31,7 +31,7 @@ def find_rasters(
             continue
         if path.is_dir():
             inside: list[Path] = []
-            for file in [*rasters_only(path, recursive), *_photos_in(path, out, recursive)]:
+            for file in [*rasters_only(path, recursive), *photos_in(path, recursive=recursive, out=out)]:
                 (inside if is_raster(file) else others).append(file)
             found += _mosaics(inside) if inside and has_geo() else [[file] for file in inside]
         elif path.is_file() and (is_raster(path) or (options.given and path.suffix.lower() in SUFFIXES)):
@@ -54,15 +54,6 @@ def find_rasters(
             "Segment rasters and other files in two runs."
         )
     return found + [[path] for path in missing]
-
-
-def _photos_in(folder: Path, out: Path, recursive: bool) -> list[Path]:
-    from corrclip_jax.io.photos import PhotoError
-
-    try:
-        return survey_photos([folder], recursive=recursive, out=out).photos
-    except PhotoError:
-        return []
 
 
 def _mosaics(paths: list[Path]) -> list[list[Path]]:

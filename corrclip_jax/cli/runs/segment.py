@@ -7,7 +7,6 @@ from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
 
-import jax
 from rich.markup import escape
 from rich.table import Table
 
@@ -25,7 +24,7 @@ from corrclip_jax.io.own_files import OwnFiles
 from corrclip_jax.io.photos import PhotoError
 from corrclip_jax.io.region_maps import RegionError
 from corrclip_jax.params.model_folder import sources_of
-from corrclip_jax.runtime.environment import versions
+from corrclip_jax.runtime.environment import device_name, versions
 from corrclip_jax.runtime.memory import exhausted, too_large
 from corrclip_jax.viz.legend import percent
 
@@ -200,7 +199,6 @@ def _reason(task: Task, failure: Failure) -> str:
 def describe(segmenter: Segmenter, regions: str) -> dict[str, Any]:
     """How a result was made, as plain JSON types: name and sources of the model, settings, device, versions."""
     config = segmenter.config
-    device = jax.devices()[0]
     has_points = is_source(regions) and source_family(regions) in ("sam1", "sam2")
     return {
         "model": {"name": config.name, "sources": sources_of(config)},
@@ -213,7 +211,7 @@ def describe(segmenter: Segmenter, regions: str) -> dict[str, Any]:
             "window": config.method.window,
             "stride": config.method.stride,
         },
-        "device": f"{device.platform}: {device.device_kind}",
+        "device": device_name(),
         "versions": versions(),
     }
 

@@ -20,7 +20,7 @@ from corrclip_jax.cli.shared.console import (
     result_as_json,
 )
 from corrclip_jax.cli.shared.interrupts import run_interruptibly
-from corrclip_jax.cli.shared.options import class_names, is_source, parse_bands, regions_of
+from corrclip_jax.cli.shared.options import class_names, parse_bands, region_source
 from corrclip_jax.cli.shared.progress import Progress
 from corrclip_jax.cli.shared.raster_options import PRESETS, RasterOptions, parse_stretch
 from corrclip_jax.io.files import OutputError, check_writable
@@ -53,9 +53,7 @@ def run(
     """
     if wrong := [name for name, value in refused.items() if value]:
         raise UsageError(f"{', '.join(wrong)} is for photos, not for rasters.")
-    regions = model[1] or regions_of(model[0])
-    if not is_source(regions):
-        raise UsageError(f"--regions of rasters must be a source of regions, as slic. Got {regions!r}.")
+    regions = region_source(model[0], model[1], "rasters")
     names, settings = _class_names(classes, options), _settings(options, bands)
     if any(len(group) == 1 and group[0].resolve().parent == out.resolve() for group in groups):
         raise UsageError(f"{out} holds the raster. Choose another folder with --out.")

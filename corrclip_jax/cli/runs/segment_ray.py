@@ -14,7 +14,7 @@ from corrclip_jax.cli.runs.plan import bank_mark, model_mark
 from corrclip_jax.cli.shared.console import FAILED, UsageError, complain, messages, note, result_as_json
 from corrclip_jax.cli.shared.engine_options import EngineOptions
 from corrclip_jax.cli.shared.interrupts import run_interruptibly
-from corrclip_jax.cli.shared.options import is_source, parse_bands, regions_of
+from corrclip_jax.cli.shared.options import parse_bands, region_source
 from corrclip_jax.cli.shared.progress import Progress
 from corrclip_jax.io.files import check_writable
 from corrclip_jax.io.own_files import value_digest
@@ -87,9 +87,7 @@ def run(
         raise UsageError(f"{out} holds the images. Choose another folder with --out.")
     if wrong := [name for name, value in refused.items() if value]:
         raise UsageError(f"{', '.join(wrong)} is for files: give --write files, or leave it out.")
-    regions = model[1] or regions_of(model[0])
-    if not is_source(regions):
-        raise UsageError(f"--regions of --engine ray must be a source of regions, as slic. Got {regions!r}.")
+    regions = region_source(model[0], model[1], "--engine ray")
     chosen = None if bands is None else parse_bands(bands)
     labels: LabelFormat = "png" if engine.row_labels is None else engine.row_labels.value
     made = {

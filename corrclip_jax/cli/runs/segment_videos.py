@@ -22,13 +22,12 @@ from corrclip_jax.cli.shared.console import (
     result_as_json,
 )
 from corrclip_jax.cli.shared.interrupts import run_interruptibly
-from corrclip_jax.cli.shared.options import class_names, is_source, regions_of
+from corrclip_jax.cli.shared.options import class_names, region_source
 from corrclip_jax.cli.shared.progress import Progress
 from corrclip_jax.cli.shared.video_options import VideoOptions
 from corrclip_jax.io.files import OutputError, check_writable
 from corrclip_jax.io.own_files import OwnFiles
-from corrclip_jax.io.photo_files import SUFFIXES, survey_photos
-from corrclip_jax.io.photos import PhotoError
+from corrclip_jax.io.photo_files import SUFFIXES, photos_in
 from corrclip_jax.io.video_files import VIDEO_SUFFIXES, VideoError, require_video, videos_in
 
 _PHOTO_SUFFIXES = SUFFIXES - {".gif"}  # which may hold many frames
@@ -72,7 +71,7 @@ def find_videos(photos: Sequence[Path], out: Path, recursive: bool, options: Vid
             )
         return []
     for folder in folders:
-        others += _photos_in(folder, out, recursive)
+        others += photos_in(folder, recursive=recursive, out=out)
     if others and not named and find_spec("av") is None:
         return []
     require_video("videos")
@@ -84,13 +83,6 @@ def find_videos(photos: Sequence[Path], out: Path, recursive: bool, options: Vid
             f"{others[0].parent / ('*' + others[0].suffix)}."
         )
     return list(found.values())
-
-
-def _photos_in(folder: Path, out: Path, recursive: bool) -> list[Path]:
-    try:
-        return survey_photos([folder], recursive=recursive, out=out).photos
-    except PhotoError:
-        return []
 
 
 def run(
@@ -116,9 +108,7 @@ def run(
     if wrong := [name for name, value in refused.items() if value]:
         raise UsageError(f"{', '.join(wrong)} is not for videos.")
     names = class_names(*classes)
-    regions = model[1] or regions_of(model[0])
-    if not is_source(regions):
-        raise UsageError(f"--regions of videos must be a source of regions, as slic. Got {regions!r}.")
+    regions = region_source(model[0], model[1], "videos")
     if options.track and regions == "none":
         raise UsageError(
             "--track follows regions, and --regions none finds none. Choose another source, as slic."

@@ -17,6 +17,9 @@ from corrclip_jax.conversion.published import preset_names
 SOURCES: tuple[RegionSource, ...] = region_sources()
 
 
+OTHER_PROCESSES = "the other processes of --distributed"
+
+
 class Precision(StrEnum):
     """Compute types of the networks."""
 
@@ -40,9 +43,7 @@ def compute_type(dtype: Precision | None, elsewhere: str = "") -> Any:
             "float32 or bfloat16."
         )
     from corrclip_jax.runtime.compute_type import automatic
-    from corrclip_jax.runtime.environment import start_backend
 
-    start_backend()
     chosen = automatic()
     note(f"--dtype auto takes {chosen.dtype}: {chosen.reason}.")
     return chosen.dtype
@@ -63,6 +64,18 @@ def regions_of(model: str) -> str:
 def is_source(name: str) -> bool:
     """Whether a name is a source of regions: one of `SOURCES`, or a published network such as sam2.1-t."""
     return name in SOURCES or name in source_names()
+
+
+def region_source(model: str, regions: str | None, kind: str) -> str:
+    """The source of regions for a kind of input that takes no region maps; by default the model's.
+
+    Raises:
+      UsageError: for anything else.
+    """
+    chosen = regions or regions_of(model)
+    if not is_source(chosen):
+        raise UsageError(f"--regions of {kind} must be a source of regions, as slic. Got {chosen!r}.")
+    return chosen
 
 
 def source_names() -> list[str]:
