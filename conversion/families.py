@@ -14,8 +14,11 @@ from corrclip_jax.params.trees import collapse
 _RELATIVES = {
     "norm_pre.weight": "timm's image tower of a CLIP, which lacks the text tower",
     "text_model.head.weight": "SigLIP, which is no CLIP",
-    "network.encoder.backbone.blocks.0.gamma_1": "EoMT on DINOv3, whose files hold only what differs from DINOv3. "
-    "Take one on DINOv2, such as tue-mps/coco_panoptic_eomt_large_640",
+    **dict.fromkeys(
+        ("network.encoder.backbone.patch_embed.cls_token", "network.encoder.backbone.blocks.0.gamma_1"),
+        "EoMT as differences from DINOv3's weights. Take the whole network in transformers' layout, such as "
+        "tue-mps/eomt-dinov3-coco-panoptic-large-640 (--regions eomt-dinov3-l)",
+    ),
 }
 
 

@@ -1,6 +1,7 @@
 """Every published network in small: what the repositories of the registry hold, for a hub on loopback."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -9,12 +10,12 @@ from published import published_shapes, random_tensors
 from safetensors.numpy import save
 from small_models import BACKBONES, EOMT, MASK2FORMER, SAM1, small_config
 
-from corrclip_jax.conversion.published import published_models, vocabulary_repository
+from corrclip_jax.conversion.published import Published, published_models, vocabulary_repository
 
 SMALL = small_config()
 NETWORKS = {
     "clip": SMALL.clip, "dino": SMALL.dino, "sam2": SMALL.sam2, "sam1": SAM1, "eomt": EOMT,
-    "mask2former": MASK2FORMER, **BACKBONES,
+    "eomt-dinov3": replace(EOMT, rope_base=100.0), "mask2former": MASK2FORMER, **BACKBONES,
 }  # fmt: skip
 # What tensors do not show, as transformers writes it.
 _SAM2_JSON = {
@@ -33,6 +34,11 @@ _JSON = {
     "sam2": _SAM2_JSON,
     "sam1": {"model_type": "sam", "mask_decoder_config": {"num_attention_heads": SAM1.decoder_heads}},
     "eomt": {"model_type": "eomt", "num_attention_heads": EOMT.heads},
+    "eomt-dinov3": {
+        "model_type": "eomt_dinov3",
+        "num_attention_heads": EOMT.heads,
+        "image_size": EOMT.image_size,
+    },
     "mask2former": {"model_type": "mask2former"},
     **{
         family: {"model_type": kind, "num_attention_heads": BACKBONES[family].heads}
@@ -48,15 +54,20 @@ PICKLES_ONLY = (
 )
 
 
+def kind_of(one: Published) -> str:
+    """The key of its small network in `NETWORKS`: its family, or a variant of it."""
+    return "eomt-dinov3" if one.key.startswith("eomt/dinov3") else one.family
+
+
 @cache
-def published_tensors(family: str, layout: str):
-    shapes = published_shapes(family, NETWORKS[family], layout)
+def published_tensors(kind: str, layout: str):
+    shapes = published_shapes(kind.partition("-")[0], NETWORKS[kind], layout)
     return {name: np.asarray(tensor - np.float32(0.5)) for name, tensor in random_tensors(shapes).items()}
 
 
 @cache
-def safetensors(family: str, layout: str) -> bytes:
-    return save(published_tensors(family, layout))
+def safetensors(kind: str, layout: str) -> bytes:
+    return save(published_tensors(kind, layout))
 
 
 def layout_of(family: str, file: str) -> str:
@@ -68,9 +79,9 @@ def layout_of(family: str, file: str) -> str:
     return "original" if file.endswith(".pt") else "transformers"
 
 
-def content_of(family: str, file: str) -> bytes:
+def content_of(kind: str, file: str) -> bytes:
     """A file of weights; of a pickle, as long as no test reads it, only the place is taken."""
-    return safetensors(family, layout_of(family, file)) if file.endswith(".safetensors") else b"pickle"
+    return safetensors(kind, layout_of(kind, file)) if file.endswith(".safetensors") else b"pickle"
 
 
 def small_repositories(vocabulary: Path) -> dict[str, dict[str, bytes]]:
@@ -80,10 +91,11 @@ def small_repositories(vocabulary: Path) -> dict[str, dict[str, bytes]]:
         for place in one.repositories:
             pickles = place.name in PICKLES_ONLY
             files = [name for name in place.files if not (pickles and name.endswith(".safetensors"))]
-            contents = {name: content_of(one.family, name) for name in files}
+            kind = kind_of(one)
+            contents = {name: content_of(kind, name) for name in files}
             contents["README.md"] = b"# A model"
-            if one.family in _JSON:
-                contents["config.json"] = json.dumps(_JSON[one.family]).encode()
+            if kind in _JSON:
+                contents["config.json"] = json.dumps(_JSON[kind]).encode()
             repositories[place.name] = contents
     repositories[vocabulary_repository()][vocabulary.name] = vocabulary.read_bytes()
     return repositories

@@ -1,8 +1,10 @@
-"""EoMT: the tables of its two published layouts, and the configuration read from tensor shapes.
+"""EoMT: the tables of its published layouts, and the configuration read from tensor shapes.
 
 transformers  `EomtForUniversalSegmentation.save_pretrained`; the giant one's gated MLP is `weights_in` and
-              `weights_out` in older files, `gate_proj`, `up_proj` and `down_proj` in newer ones
-original      `pytorch_model.bin` of the authors' repositories: timm's names below `network.` (fused qkv)
+              `weights_out` in older files, `gate_proj`, `up_proj` and `down_proj` in newer ones. On DINOv3
+              `EomtDinov3ForUniversalSegmentation.save_pretrained`, with the names of its DINOv3
+original      `pytorch_model.bin` of the authors' repositories: timm's names below `network.` (fused qkv); those on
+              DINOv3 hold differences and are refused
 """
 
 import math
@@ -11,6 +13,7 @@ from typing import Any
 
 from corrclip_jax.config import EoMTConfig
 from corrclip_jax.conversion.rules import (
+    ConversionError,
     Rule,
     Shape,
     Sizes,
@@ -37,28 +40,38 @@ def _qkv(source: str, target: str) -> tuple[Rule, Rule]:
     return Rule(rf"{source}\.weight", kernels, "split_linear"), Rule(rf"{source}\.bias", biases, "split_bias")
 
 
-_TABLE = Table(
-    "EoMT",
-    "transformers",
-    rules=(
+_DINOV2 = (
+    Rule(r"embeddings\.position_embeddings\.weight", "embeddings/position_embeddings"),
+    *conv(r"embeddings\.patch_embeddings\.projection", "embeddings/patch_embeddings"),
+    *linear(rf"{_LAYER}\.attention\.out_proj", f"{_OURS}/attention/out_proj"),
+    *linear(rf"{_LAYER}\.mlp\.(fc[12]|(?:gate|up|down)_proj)", rf"{_OURS}/mlp/\2"),
+    Rule(
+        rf"{_LAYER}\.mlp\.weights_in\.weight",
+        (f"{_OURS}/mlp/gate_proj/kernel", f"{_OURS}/mlp/up_proj/kernel"),
+        "split_linear",
+    ),
+    Rule(
+        rf"{_LAYER}\.mlp\.weights_in\.bias",
+        (f"{_OURS}/mlp/gate_proj/bias", f"{_OURS}/mlp/up_proj/bias"),
+        "split_bias",
+    ),
+    *linear(rf"{_LAYER}\.mlp\.weights_out", f"{_OURS}/mlp/down_proj"),
+)
+_DINOV3 = (
+    *conv(r"embeddings\.patch_embeddings", "embeddings/patch_embeddings"),
+    *linear(rf"{_LAYER}\.attention\.o_proj", f"{_OURS}/attention/out_proj"),
+    *linear(rf"{_LAYER}\.mlp\.up_proj", f"{_OURS}/mlp/fc1"),
+    *linear(rf"{_LAYER}\.mlp\.down_proj", f"{_OURS}/mlp/fc2"),
+)
+
+
+def _transformers(dinov3: bool) -> Table:
+    rules = (
+        *(_DINOV3 if dinov3 else _DINOV2),
         Rule(r"embeddings\.(cls_token|register_tokens)", r"embeddings/\1"),
-        Rule(r"embeddings\.position_embeddings\.weight", "embeddings/position_embeddings"),
-        *conv(r"embeddings\.patch_embeddings\.projection", "embeddings/patch_embeddings"),
         *norm(rf"{_LAYER}\.(norm[12])", rf"{_OURS}/\2"),
-        *linear(rf"{_LAYER}\.attention\.((?:q|k|v|out)_proj)", rf"{_OURS}/attention/\2"),
+        *linear(rf"{_LAYER}\.attention\.([qkv]_proj)", rf"{_OURS}/attention/\2"),
         Rule(rf"{_LAYER}\.(layer_scale[12])\.lambda1", rf"{_OURS}/\2/lambda1"),
-        *linear(rf"{_LAYER}\.mlp\.(fc[12]|(?:gate|up|down)_proj)", rf"{_OURS}/mlp/\2"),
-        Rule(
-            rf"{_LAYER}\.mlp\.weights_in\.weight",
-            (f"{_OURS}/mlp/gate_proj/kernel", f"{_OURS}/mlp/up_proj/kernel"),
-            "split_linear",
-        ),
-        Rule(
-            rf"{_LAYER}\.mlp\.weights_in\.bias",
-            (f"{_OURS}/mlp/gate_proj/bias", f"{_OURS}/mlp/up_proj/bias"),
-            "split_bias",
-        ),
-        *linear(rf"{_LAYER}\.mlp\.weights_out", f"{_OURS}/mlp/down_proj"),
         *norm("layernorm", "layernorm"),
         Rule(r"query\.weight", "query"),
         *conv(rf"{_UPSCALE}\.conv1", r"upscale_block/block_\1/conv1", "conv_transpose"),
@@ -67,9 +80,10 @@ _TABLE = Table(
         *linear(r"mask_head\.(fc[123])", r"mask_head/\1"),
         *linear("class_predictor", "class_predictor"),
         Rule("attn_mask_probs", "attn_mask_probs"),
-    ),
-    ignored=(r"criterion\.empty_weight",),  # the loss's
-)
+    )
+    # Neither the loss's nor DINOv3's training's are needed.
+    return Table("EoMT", "transformers", rules, (r"criterion\.empty_weight", r"embeddings\.mask_token"))
+
 
 _BACKBONE = r"network\.encoder\.backbone"
 _BLOCK = rf"{_BACKBONE}\.blocks\.(\d+)"
@@ -104,35 +118,49 @@ _ORIGINAL = Table(
         r"criterion\.empty_weight",  # the loss's
     ),
 )
-_TABLES = {"transformers": _TABLE, "original": _ORIGINAL}
 
 # What our model has built in; a config.json may say otherwise.
 _FIXED: dict[str, Any] = {"hidden_act": "gelu", "layer_norm_eps": 1e-6, "num_channels": 3}
+_FIXED_DINOV3: dict[str, Any] = {
+    "query_bias": True,
+    "key_bias": False,
+    "value_bias": True,
+    "proj_bias": True,
+    "mlp_bias": True,
+    "use_gated_mlp": False,
+}
 
 
 def table(config: EoMTConfig, layout: str) -> Table:
-    """The table of a layout; it is the same for all sizes."""
-    return _TABLES[layout]
+    """The table of a layout, on DINOv2 or on DINOv3."""
+    return _ORIGINAL if layout == "original" else _transformers(config.rope_base is not None)
 
 
 def config_from_shapes(shapes: Mapping[str, Shape], layout: str, published: Mapping[str, Any]) -> EoMTConfig:
     """The configuration that tensor shapes show.
 
     The number of heads is that of `published` (transformers' config.json), else one for 64 channels. A gated MLP
-    is taken for one of ratio 4, whose width it has; another needs its config.json.
+    is taken for one of ratio 4, whose width it has; another needs its config.json. So does an EoMT on DINOv3, which
+    has no position embeddings that would show the image's size.
 
     Raises:
       ConversionError: where a tensor that shows a size is missing, and for a config.json that asks for what our
         model cannot do.
     """
-    check_fixed(published, _FIXED, "an EoMT")
-    sizes = Sizes(place(_TABLES[layout], shapes), f"EoMT ({layout} layout)")
-    *_, patches, width = sizes.shape("embeddings/position_embeddings", 2 if layout == "transformers" else 3)
-    patch = sizes.shape("embeddings/patch_embeddings/kernel", 4)[-1]
+    dinov3 = layout == "transformers" and "embeddings.patch_embeddings.weight" in shapes
+    check_fixed(published, _FIXED | (_FIXED_DINOV3 if dinov3 else {}), "an EoMT")
+    rules = _ORIGINAL if layout == "original" else _transformers(dinov3)
+    sizes = Sizes(place(rules, shapes), f"EoMT ({layout} layout)")
+    width, _, patch, _ = sizes.shape("embeddings/patch_embeddings/kernel", 4)
+    if dinov3:
+        image_size = _image_size(published)
+    else:
+        axes = 2 if layout == "transformers" else 3
+        image_size = math.isqrt(sizes.shape("embeddings/position_embeddings", axes)[-2]) * patch
     swiglu = "layers.0.mlp.weights_in.weight" in shapes or "layers.0.mlp.gate_proj.weight" in shapes
     ratio = published.get("mlp_ratio", 4) if swiglu else sizes.ratio("layers_0/mlp/fc1/kernel")
     return EoMTConfig(
-        image_size=math.isqrt(patches) * patch,
+        image_size=image_size,
         patch_size=patch,
         width=width,
         layers=sizes.count("layers_{}/norm1/scale"),
@@ -144,4 +172,22 @@ def config_from_shapes(shapes: Mapping[str, Shape], layout: str, published: Mapp
         query_blocks=sizes.shape("attn_mask_probs", 1)[0],
         upscale_blocks=sizes.count("upscale_block/block_{}/conv1/bias"),
         labels=sizes.shape("class_predictor/kernel", 2)[0] - 1,
+        rope_base=_rope_base(published) if dinov3 else None,
     )
+
+
+def _image_size(published: Mapping[str, Any]) -> int:
+    side = published.get("image_size")
+    if isinstance(side, list) and len(set(side)) == 1:
+        side = side[0]
+    if not isinstance(side, int):
+        raise ConversionError(
+            "Tensors of an EoMT on DINOv3 do not show the side of its square image. Put the config.json of its "
+            f"repository beside the file: image_size must be a whole number, 640 for most. Got {side}."
+        )
+    return side
+
+
+def _rope_base(published: Mapping[str, Any]) -> float:
+    rope = published.get("rope_parameters") or {}
+    return float(rope.get("rope_theta") or published.get("rope_theta") or 100.0)

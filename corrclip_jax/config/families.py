@@ -99,7 +99,7 @@ _ROWS = (
     ),
     Family(
         "eomt", "EoMT", "regions", EoMTConfig, f"{_MODELS}.eomt:EoMT", f"{_TABLES}.eomt",
-        frozenset({"eomt"}), "original or transformers",
+        frozenset({"eomt", "eomt_dinov3"}), "original or transformers",
     ),
     Family(
         "mask2former", "Mask2Former", "regions", Mask2FormerConfig,

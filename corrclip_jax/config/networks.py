@@ -203,10 +203,12 @@ class SAM1Config(NetworkConfig):
 
 @dataclass(frozen=True)
 class EoMTConfig(NetworkConfig):
-    """EoMT: a DINOv2 ViT with registers, whose last `query_blocks` blocks see queries too, and two heads.
+    """EoMT: a ViT with registers, whose last `query_blocks` blocks see queries too, and two heads.
 
-    `upscale_blocks` double the grid of patches for the masks; `labels` are classes without "nothing". `swiglu` is
-    True for the giant one's gated MLP. The defaults are those of ViT-L for COCO panoptic at 640.
+    The ViT is DINOv2's, whose positions are learned, or DINOv3's, whose rotary ones have periods up to `rope_base`;
+    it is None for DINOv2. `upscale_blocks` double the grid of patches for the masks; `labels` are classes without
+    "nothing". `swiglu` is True for the giant one's gated MLP. The defaults are those of DINOv2's ViT-L for COCO
+    panoptic at 640.
     """
 
     image_size: int = 640
@@ -221,6 +223,7 @@ class EoMTConfig(NetworkConfig):
     query_blocks: int = 4
     upscale_blocks: int = 2
     labels: int = 133
+    rope_base: float | None = None
 
     def __post_init__(self) -> None:
         _check_vit(self)

@@ -1,7 +1,7 @@
 """EoMT in Flax Linen: a plain ViT that is a segmenter ("Your ViT is Secretly an Image Segmentation Model", 2025).
 
-A DINOv2 ViT with registers; before its last blocks queries join the tokens, and two small heads read classes and
-masks off the last ones. The parameter tree mirrors the published one (`layers_0/attention/q_proj/...`).
+A DINOv2 or DINOv3 ViT with registers; before its last blocks queries join the tokens, and two small heads read
+classes and masks off the last ones. The parameter tree mirrors the published one (`layers_0/attention/q_proj/...`).
 Shapes: B images, S side, G = S / patch size, P = G * G patches, Q queries, C width, T tokens: queries, class token,
 registers, patches. M = G * 2 ** upscale blocks is the side of the masks.
 """
@@ -14,14 +14,14 @@ from jaxtyping import Array, Bool, Float
 
 from corrclip_jax.config import EoMTConfig
 from corrclip_jax.models.layers import Dense, LayerNorm, PatchEmbed, Upscale, gelu, lecun_normal, normal
-from corrclip_jax.models.vit import Block
+from corrclip_jax.models.vit import Block, Rotate, grid_angles, join_tokens, rotation, turn_halves
 from corrclip_jax.ops import resize
 
 _EPSILON = 1e-6
 
 
 class Embeddings(nn.Module):
-    """Patches with their positions, after the class token and the registers, which have none."""
+    """Patches with their learned positions, if any, after the class token and the registers, which have none."""
 
     config: EoMTConfig
     dtype: DTypeLike = jnp.float32
@@ -31,15 +31,18 @@ class Embeddings(nn.Module):
         config, init = self.config, normal(0.02)
         self.cls_token = self.param("cls_token", init, (1, 1, config.width))
         self.register_tokens = self.param("register_tokens", init, (1, config.registers, config.width))
-        self.position_embeddings = self.param("position_embeddings", init, (config.grid**2, config.width))
+        if config.rope_base is None:
+            self.position_embeddings = self.param("position_embeddings", init, (config.grid**2, config.width))
         self.patch_embeddings = PatchEmbed(config.width, config.patch_size, dtype=self.dtype)
 
     def __call__(self, images: Float[Array, "B S S 3"]) -> Float[Array, "B tokens C"]:
         """Normalised images to tokens."""
-        patches = self.patch_embeddings(images).reshape(len(images), -1, self.config.width)
-        prefix = jnp.concatenate([self.cls_token, self.register_tokens], axis=1).astype(self.dtype)
-        prefix = jnp.broadcast_to(prefix, (len(images), *prefix.shape[1:]))
-        return jnp.concatenate([prefix, patches + self.position_embeddings.astype(self.dtype)[None]], axis=1)
+        patches = self.patch_embeddings(images)
+        if self.config.rope_base is None:
+            patches += self.position_embeddings.astype(self.dtype).reshape(1, *patches.shape[1:])
+        return join_tokens(
+            jnp.concatenate([self.cls_token, self.register_tokens], axis=1)[0], patches, self.dtype
+        )
 
 
 class ByChannel(nn.Module):
@@ -114,7 +117,8 @@ class EoMT(nn.Module):
         config = self.config
         self.embeddings = Embeddings(config, self.dtype)
         self.query = self.param("query", normal(1.0), (config.queries, config.width))
-        self.layers = [Block(config, self.dtype) for _ in range(config.layers)]
+        keys = config.rope_base is None  # DINOv3's have no bias
+        self.layers = [Block(config, self.dtype, _EPSILON, key_bias=keys) for _ in range(config.layers)]
         self.layernorm = LayerNorm(epsilon=_EPSILON, dtype=self.dtype)
         self.upscale_block = UpscaleBlock(config.upscale_blocks, self.dtype)
         self.mask_head = MaskHead(self.dtype)
@@ -138,13 +142,23 @@ class EoMT(nn.Module):
             raise ValueError(f"images must have shape (batch, {side}, {side}, 3). Got {images.shape}.")
         x = self.embeddings(images)
         first = config.layers - config.query_blocks
+        rotate = self.rotate(0)
         for layer in self.layers[:first]:
-            x = layer(x)
+            x = layer(x, rotate=rotate)
         queries = jnp.broadcast_to(self.query.astype(self.dtype), (len(images), *self.query.shape))
         x = jnp.concatenate([queries, x], axis=1)
+        rotate = self.rotate(config.queries)
         for layer, masked in zip(self.layers[first:], self.attn_mask_probs > 0, strict=True):
-            x = layer(x, self.visible(x, masked))
+            x = layer(x, self.visible(x, masked), rotate)
         return self.predict(x)
+
+    def rotate(self, queries: int) -> Rotate | None:
+        """DINOv3's rotary positions of the patches, after as many `queries`, class token and registers."""
+        config, grid = self.config, (self.config.grid, self.config.grid)
+        if config.rope_base is None:
+            return None
+        angles = grid_angles(config, grid, grid, queries + 1 + config.registers)
+        return rotation(angles[None], turn_halves)
 
     def predict(
         self, x: Float[Array, "B T C"]

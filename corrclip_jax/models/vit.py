@@ -165,3 +165,28 @@ def rotation(angles: Float[Array, "#B T D"], turn: Callable[[Array], Array]) -> 
         return (wide * cos + turn(wide) * sin).astype(x.dtype)
 
     return rotate
+
+
+def grid_angles(
+    config: Any, grid: tuple[int, ...], own: tuple[Length, ...], prefix: int
+) -> Float[Array, "T D"]:
+    """DINOv3's angles of all tokens in a grid of `own` rows and columns with edges at -1 and 1.
+
+    Those of the `prefix` tokens before the patches are 0; `width`, `heads` and `rope_base` of `config` are read.
+    """
+    count = config.width // config.heads // 4
+    turns = 2 * np.pi / config.rope_base ** (np.arange(count) / count)
+    y, x = (
+        (2 * (jnp.arange(side, dtype=jnp.float32) + 0.5) / jnp.float32(out) - 1)[:, None]
+        * turns.astype(np.float32)[None]
+        for side, out in zip(grid, own, strict=True)
+    )
+    shape = (*grid, count)
+    angles = jnp.concatenate([jnp.broadcast_to(y[:, None], shape), jnp.broadcast_to(x, shape)] * 2, axis=-1)
+    return jnp.pad(angles.reshape(-1, 4 * count), ((prefix, 0), (0, 0)))
+
+
+def turn_halves(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+    """A quarter turn of pairs that are half a head apart: [a, b] to [-b, a]."""
+    first, second = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([-second, first], axis=-1)

@@ -19,8 +19,9 @@ from small_models import EOMT, write_vocabulary
 
 from corrclip_jax.config import with_fields
 from corrclip_jax.conversion.convert import convert, convert_folder
-from corrclip_jax.conversion.families import convert_state_dict, detect
+from corrclip_jax.conversion.families import convert_state_dict, describe, detect
 from corrclip_jax.conversion.find import find
+from corrclip_jax.conversion.published import published_models
 from corrclip_jax.conversion.readers import open_checkpoint
 from corrclip_jax.conversion.rules import ConversionError
 from corrclip_jax.conversion.tables import eomt
@@ -93,9 +94,11 @@ def test_an_adapter_is_told_with_what_to_do(tmp_path, name):
     assert "an adapter (LoRA)" in refusal(find, tmp_path / "both.safetensors", "clip")
 
 
-def test_eomt_on_dinov3_is_told():
-    names = [*published_shapes("eomt", EOMT, "original"), "network.encoder.backbone.blocks.0.gamma_1"]
+def test_differences_from_dinov3_are_told_with_where_the_whole_network_is():
+    names = [*published_shapes("eomt", EOMT, "original"), "network.encoder.backbone.patch_embed.cls_token"]
     assert detect(names) is None
+    assert "differences from DINOv3's weights" in describe(names)
+    assert published_models()["eomt/dinov3-vit-large"].repository in describe(names)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 import torch
 from parity.pairs import assert_close
-from transformers import EomtConfig, EomtForUniversalSegmentation
+from transformers import (
+    EomtConfig,
+    EomtDinov3Config,
+    EomtDinov3ForUniversalSegmentation,
+    EomtForUniversalSegmentation,
+)
 
 from corrclip_jax.config import EoMTConfig
 from corrclip_jax.conversion.families import convert_state_dict, detect
@@ -19,7 +24,7 @@ from corrclip_jax.conversion.tables.eomt import config_from_shapes
 from corrclip_jax.models.eomt import Block, Embeddings, EoMT
 
 # Small, but with all that can go wrong: blocks that mask and such that do not, one and two upscale blocks, a gated
-# MLP whose width is rounded, numbers that differ so that no two axes can be exchanged.
+# MLP whose width is rounded, rotary positions, numbers that differ so that no two axes can be exchanged.
 CONFIGS = {
     "plain": EoMTConfig(
         image_size=80, patch_size=16, width=48, layers=4, heads=3, mlp_ratio=3.0, registers=2, queries=7,
@@ -29,24 +34,41 @@ CONFIGS = {
         image_size=32, patch_size=8, width=40, layers=2, heads=5, swiglu=True, queries=6, query_blocks=1,
         upscale_blocks=1, labels=3,
     ),
+    "on DINOv3": EoMTConfig(
+        image_size=48, patch_size=8, width=48, layers=3, heads=3, mlp_ratio=3.0, registers=2, queries=7,
+        query_blocks=2, upscale_blocks=1, labels=5, rope_base=50.0,
+    ),
 }  # fmt: skip
-PAIRS = {"plain": ("plain", ()), "gated": ("gated", ()), "masked": ("plain", (1,))}
+PAIRS = {
+    "plain": ("plain", ()), "gated": ("gated", ()), "masked": ("plain", (1,)), "on DINOv3": ("on DINOv3", (1,))
+}  # fmt: skip
 VIT_L = EoMTConfig()
 
 
-def torch_config(config: EoMTConfig) -> EomtConfig:
-    return EomtConfig(
-        hidden_size=config.width, num_hidden_layers=config.layers, num_attention_heads=config.heads,
-        image_size=config.image_size, patch_size=config.patch_size, mlp_ratio=int(config.mlp_ratio),
-        num_upscale_blocks=config.upscale_blocks, use_swiglu_ffn=config.swiglu, num_blocks=config.query_blocks,
-        num_queries=config.queries, num_register_tokens=config.registers, num_labels=config.labels,
-    )  # fmt: skip
+def torch_config(config: EoMTConfig) -> EomtConfig | EomtDinov3Config:
+    shared = {
+        "hidden_size": config.width, "num_hidden_layers": config.layers, "num_attention_heads": config.heads,
+        "image_size": config.image_size, "patch_size": config.patch_size, "num_blocks": config.query_blocks,
+        "num_upscale_blocks": config.upscale_blocks, "num_queries": config.queries,
+        "num_register_tokens": config.registers, "num_labels": config.labels,
+    }  # fmt: skip
+    if config.rope_base is None:
+        return EomtConfig(mlp_ratio=int(config.mlp_ratio), use_swiglu_ffn=config.swiglu, **shared)
+    rope = {"rope_type": "default", "rope_theta": config.rope_base}
+    return EomtDinov3Config(
+        intermediate_size=int(config.width * config.mlp_ratio), rope_parameters=rope, **shared
+    )
 
 
-def random_torch_model(config: EoMTConfig, masked: tuple[int, ...] = ()) -> EomtForUniversalSegmentation:
+def torch_model(config: EoMTConfig) -> EomtForUniversalSegmentation | EomtDinov3ForUniversalSegmentation:
+    kind = EomtForUniversalSegmentation if config.rope_base is None else EomtDinov3ForUniversalSegmentation
+    return kind(torch_config(config)).eval()
+
+
+def random_torch_model(config: EoMTConfig, masked: tuple[int, ...] = ()):
     """A torch model that looks at all of its parts; `masked` are the last blocks with masked attention."""
     torch.manual_seed(0)
-    model = EomtForUniversalSegmentation(torch_config(config)).eval()
+    model = torch_model(config)
     with torch.no_grad():
         for name, tensor in model.named_parameters():
             noise = torch.randn(tensor.shape)
@@ -122,15 +144,19 @@ def test_masks_matter():
         (EoMTConfig(width=768, layers=12, heads=12, query_blocks=3), "B"),
         (VIT_L, "L"),
         (EoMTConfig(image_size=1280, width=1536, layers=40, heads=24, swiglu=True, query_blocks=5), "g"),
+        (EoMTConfig(width=384, layers=12, heads=6, query_blocks=3, rope_base=100.0), "S on DINOv3"),
+        (EoMTConfig(width=768, layers=12, heads=12, query_blocks=3, rope_base=100.0), "B on DINOv3"),
+        (EoMTConfig(image_size=1280, rope_base=100.0), "L on DINOv3"),
     ],
     ids=lambda x: x if isinstance(x, str) else "",
 )
 def test_the_published_sizes_are_known_by_their_shapes(config, size):
     with torch.device("meta"):
-        model = EomtForUniversalSegmentation(torch_config(config))
+        model = torch_model(config)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     assert detect(shapes) == ("eomt", "transformers")
-    assert config_from_shapes(shapes, "transformers", {}) == config
+    published = {} if config.rope_base is None else {"image_size": config.image_size}
+    assert config_from_shapes(shapes, "transformers", published) == config
 
 
 def test_a_configuration_that_ours_cannot_be_is_refused():
@@ -138,6 +164,11 @@ def test_a_configuration_that_ours_cannot_be_is_refused():
     shapes = {name: tuple(x.shape) for name, x in random_torch_model(config).state_dict().items()}
     with pytest.raises(ConversionError, match=r"cannot be: hidden_act relu \(here gelu\)"):
         config_from_shapes(shapes, "transformers", {"hidden_act": "relu"})
+    on_dinov3 = {name: tuple(x.shape) for name, x in torch_model(CONFIGS["on DINOv3"]).state_dict().items()}
+    with pytest.raises(ConversionError, match=r"cannot be: key_bias True \(here False\)"):
+        config_from_shapes(on_dinov3, "transformers", {"key_bias": True})
+    with pytest.raises(ConversionError, match=r"Put the config\.json .* beside the file.* Got None"):
+        config_from_shapes(on_dinov3, "transformers", {"num_attention_heads": 3})
     del shapes["query.weight"]
     with pytest.raises(ConversionError, match=r"but query\.weight, which shows the model's size, needs"):
         config_from_shapes(shapes, "transformers", {"num_attention_heads": 3})
