@@ -40,6 +40,7 @@ MOST_KEPT = 1 << 30  # bytes of compiled programs on disk, before the next run b
 MOST_RESIDENT = 3 << 29  # bytes of a worker, before it drops its programs
 TORCH = importlib.util.find_spec("torch") is not None
 LIBTPU = importlib.util.find_spec("libtpu") is not None
+READERS = os.environ.get("CORRCLIP_READERS")
 NEEDS_TORCH = re.compile(
     r"^(import torch|from torch|import reference|from reference|from parity)\b", re.MULTILINE
 )
@@ -63,7 +64,15 @@ def pytest_report_header():
     torch = "here" if TORCH else "not here, tests that need it are not collected"
     goldens = GOLDENS or "not here, tests/goldens is not collected"
     libtpu = "here" if LIBTPU else "not here (extra tpu-aot), bench/test_tpu_compiler.py is not collected"
-    return [f"goldens of the authors' program: {goldens}", f"torch: {torch}", f"TPU compiler: {libtpu}"]
+    readers = (
+        "here" if READERS else "not here (CONTRIBUTING.md), formats/test_other_readers.py is not collected"
+    )
+    return [
+        f"goldens of the authors' program: {goldens}",
+        f"torch: {torch}",
+        f"TPU compiler: {libtpu}",
+        f"other readers of annotations: {readers}",
+    ]
 
 
 # --- what is collected, in which order, under which marks ---
@@ -77,6 +86,8 @@ def pytest_ignore_collect(collection_path, config):
     marks = config.option.markexpr
     unwanted = set() if " or " in marks else set(re.findall(r"\bnot (\w+)", marks))
     if collection_path == TESTS / "bench" / "test_tpu_compiler.py" and not LIBTPU:
+        return True
+    if collection_path == TESTS / "formats" / "test_other_readers.py" and not READERS:
         return True
     if collection_path == TESTS / "goldens" and (not GOLDENS or "golden" in unwanted):
         return True

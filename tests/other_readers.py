@@ -1,106 +1,108 @@
-"""Datumaro and Label Studio's SDK read what the formats write; they need older packages than this one, so by hand:
+"""Datumaro, Label Studio's SDK and LabelMe read annotations; run by `formats/test_other_readers.py`.
 
-    python tests/other_readers.py write /tmp/annotations                 # in the development environment
-    python -m venv /tmp/readers && /tmp/readers/bin/python -m pip install datumaro label-studio-sdk
-    /tmp/readers/bin/python tests/other_readers.py read /tmp/annotations
-
-Datumaro imports COCO instances, COCO panoptic and CVAT, as polygons and as masks; the SDK checks the predictions of
-Label Studio's tasks against the labelling configuration and decodes brush masks. Every label map must come back.
+They need older packages than this one, so they are installed elsewhere (`other_readers.txt`), and nothing of this
+package is imported here. `python other_readers.py FOLDER` writes FOLDER/read.json: by reader and kind of shapes, by
+image, each annotation with its label, and its mask as COCO RLE; area and box where the reader gives them.
 """
 
+import contextlib
 import json
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 from urllib.parse import unquote
 
 import numpy as np
-from drawn_masks import MASKS
+from pycocotools import mask as coco
 
-CLASSES = ["background", "кошка", "two", *(f"class {k}" for k in range(3, 300))]
-KINDS = {
-    "polygons": ["coco", "cvat", "label-studio", "coco-panoptic"],
-    "masks": ["coco", "cvat", "label-studio"],
-}
+KINDS = ("polygons", "masks")
 
 
-def maps():
-    """Label maps by the names of their photos, without suffix."""
+def main(folder):
     found = {}
-    for index, mask in enumerate(MASKS.values()):
-        found[f"{'abc'[index % 3]}/photo {index} é"] = np.where(mask, index % 2 + 1, 0)
-    return found
-
-
-def write(folder):
-    from annotation_results import save_results
-
-    from corrclip_jax.formats.export import export_results
-    from corrclip_jax.formats.images import Options
-
-    named = {f"{name}.png": labels for name, labels in maps().items()}
-    results = save_results(folder / "out", folder / "photos", named, CLASSES, chances=True)
-    for kind, formats in KINDS.items():
-        done = export_results(results, formats, folder / kind, Options(shapes=kind, tolerance=0.0))
-        assert not done.failed, done.failed
-
-
-def read(folder):
-    import datumaro
-
     for kind in KINDS:
-        cvat = folder / kind / "cvat" / "annotations.xml"
-        compare(f"cvat, {kind}", datumaro.Dataset.import_from(str(cvat), "cvat"))
-        compare(f"coco, {kind}", datumaro.Dataset.import_from(str(folder / kind / "coco"), "coco_instances"))
-        read_label_studio(folder / kind / "label-studio", kind)
-    panoptic = folder / "polygons" / "coco-panoptic"
-    compare("coco-panoptic", datumaro.Dataset.import_from(str(panoptic), "coco_panoptic"))
+        found[f"cvat {kind}"] = datumaro_reads(folder / kind / "cvat" / "annotations.xml", "cvat")
+        found[f"coco {kind}"] = datumaro_reads(folder / kind / "coco", "coco_instances")
+        found[f"label-studio {kind}"] = label_studio_reads(folder / kind / "label-studio")
+    found["coco-panoptic"] = datumaro_reads(folder / "polygons" / "coco-panoptic", "coco_panoptic")
+    found["labelme"] = labelme_reads(folder / "polygons" / "labelme")
+    (folder / "read.json").write_text(json.dumps(found), "utf-8")
 
 
-def compare(what, dataset):
-    """Compare all images of a data set of Datumaro with the maps."""
-    from datumaro import AnnotationType
-    from pycocotools import mask as coco
+def datumaro_reads(path, importer):
+    """What Datumaro's importer finds, boxes beside masks left out."""
+    from datumaro import AnnotationType, Dataset
 
-    expected = maps()
+    dataset = Dataset.import_from(str(path), importer)
+    names = [one.name for one in dataset.categories()[AnnotationType.label]]
+    images = {}
     for item in dataset:
-        labels = expected.pop(item.id)
-        found = np.zeros(labels.shape, int)
-        for one in item.annotations:
-            if one.type == AnnotationType.polygon:
-                mask = coco.decode(coco.merge(coco.frPyObjects([one.points], *labels.shape))).astype(bool)
-            elif one.type == AnnotationType.mask:
-                mask = np.asarray(one.image).astype(bool)
-            else:
-                continue  # boxes of the same segments
-            found[mask] = one.label
-        assert np.array_equal(found, labels), (what, item.id)
-    assert not expected, (what, list(expected))
-    print(f"{what}: all label maps came back")
+        size = item.media.size
+        images[item.id] = [
+            {
+                "label": names[one.label],
+                "mask": packed(one.image if one.type == AnnotationType.mask else filled(one.points, size)),
+                "area": float(one.get_area()),
+                "box": list(map(float, one.get_bbox())),
+            }
+            for one in item.annotations
+            if one.type in (AnnotationType.mask, AnnotationType.polygon)
+        ]
+    return images
 
 
-def read_label_studio(folder, kind):
-    """Check tasks with Label Studio's SDK."""
+def label_studio_reads(folder):
+    """What Label Studio's SDK decodes of predictions that it accepts for the labelling configuration."""
     from label_studio_sdk.converter.brush import decode_rle
     from label_studio_sdk.label_interface import LabelInterface
 
     interface = LabelInterface((folder / "labelling_config.xml").read_text("utf-8"))
     interface.validate()
-    names = list(interface.get_control("label").labels)
-    expected = maps()
+    images = {}
     for task in json.loads((folder / "tasks.json").read_text("utf-8")):
-        name = unquote(task["data"]["image"].removeprefix("/data/local-files/?d="))
-        labels = expected.pop(name.removesuffix(".png"))
         (prediction,) = task["predictions"]
-        assert interface.validate_prediction(prediction)
-        if kind == "masks":
-            found = np.zeros(labels.shape, int)
-            for one in prediction["result"]:
-                pixels = decode_rle(one["value"]["rle"]).reshape(*labels.shape, 4)
-                found[pixels[..., 3] > 0] = names.index(one["value"]["brushlabels"][0])
-            assert np.array_equal(found, labels), name
-    assert not expected
-    print(f"label-studio, {kind}: all predictions are valid")
+        assert interface.validate_prediction(prediction), task["data"]
+        found = images[unquote(task["data"]["image"])] = []
+        for one in prediction["result"]:
+            value, size = one["value"], (one["original_height"], one["original_width"])
+            if one["type"] == "brushlabels":
+                mask = decode_rle(value["rle"]).reshape(*size, 4)[..., 3] > 0
+            else:
+                mask = filled((np.array(value["points"]) / 100 * size[::-1]).ravel(), size)
+            found.append({"label": value[one["type"]][0], "mask": packed(mask)})
+    return images
+
+
+def labelme_reads(folder):
+    """What LabelMe loads, with the photo that a file points to."""
+    for name in ("onnxruntime", "PyQt5"):  # of its assistant and its windows
+        sys.modules[name] = MagicMock()
+    from labelme._label_file import LabelFile
+
+    images = {}
+    for path in sorted(folder.rglob("*.json")):
+        read = LabelFile(str(path))
+        assert read.image_data
+        content = json.loads(path.read_text("utf-8"))
+        size = (content["imageHeight"], content["imageWidth"])
+        images[path.relative_to(folder).with_suffix("").as_posix()] = [
+            {"label": one["label"], "mask": packed(filled(np.array(one["points"]).ravel(), size))}
+            for one in read.shapes
+        ]
+    return images
+
+
+def filled(points, size):
+    """The mask of a polygon's corners x, y, x, y ..."""
+    return coco.decode(coco.merge(coco.frPyObjects([list(map(float, points))], *size)))
+
+
+def packed(mask):
+    """A mask as COCO RLE."""
+    rle = coco.encode(np.asfortranarray(mask, np.uint8))
+    return {"size": list(map(int, rle["size"])), "counts": rle["counts"].decode()}
 
 
 if __name__ == "__main__":
-    {"write": write, "read": read}[sys.argv[1]](Path(sys.argv[2]))
+    with contextlib.redirect_stdout(sys.stderr):
+        main(Path(sys.argv[1]))

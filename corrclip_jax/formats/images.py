@@ -51,7 +51,8 @@ class Options:
       min_area: smaller segments are left out, in pixels.
       background: whether a class called "background" is annotated like the others.
       raw: label images without a palette.
-      image_prefix: what addresses of images begin with in Label Studio.
+      image_prefix: what addresses of images begin with in Label Studio; None for its local files below the parent
+        of the folder that all photos share.
     """
 
     by: By = "region"
@@ -60,7 +61,7 @@ class Options:
     min_area: int = 0
     background: bool = False
     raw: bool = False
-    image_prefix: str = "/data/local-files/?d="
+    image_prefix: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from corrclip_jax.formats.xml_text import xml_text
 
 FILE, CONFIGURATION = "tasks.json", "labelling_config.xml"
 _FROM, _TO = "label", "image"
+_LOCAL_FILES = "/data/local-files/?d="
 _SIZES = (3, 4, 8, 16)  # bits for the length of a run, of which each run takes the fewest that it needs
 
 
@@ -72,8 +73,20 @@ def task(image: LabelledImage, entry: Entry, vocabulary: Vocabulary, options: Op
     if known:
         weighted, area = np.array(known).sum(axis=0).tolist()
         prediction["score"] = round(weighted / area, 4)
-    data = {"image": options.image_prefix + quote(entry.name, errors="surrogateescape")}
-    return {"data": data, "predictions": [prediction]}
+    return {"data": {"image": address(entry, options)}, "predictions": [prediction]}
+
+
+def address(entry: Entry, options: Options) -> str:
+    """Where Label Studio finds an image.
+
+    It serves no file that lies directly in the root of its local files, so an address without a prefix of the
+    user's begins with the name of the folder that all photos share.
+    """
+    name = quote(entry.name, errors="surrogateescape")
+    if options.image_prefix is not None:
+        return options.image_prefix + name
+    shared = entry.photo.absolute().parents[entry.name.count("/")].name
+    return f"{_LOCAL_FILES}{quote(shared, errors='surrogateescape')}/{name}"
 
 
 def brush_rle(mask: Bool[np.ndarray, "H W"]) -> list[int]:

@@ -1,7 +1,9 @@
 """Formats: each written from hard maps and read back, by the software it is for or as its specification says."""
 
 import json
+import warnings
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
@@ -12,6 +14,7 @@ from drawn_masks import MASKS
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+from scipy.ndimage import binary_dilation
 
 from corrclip_jax.formats import label_studio
 from corrclip_jax.formats.export import export_results
@@ -122,6 +125,43 @@ def test_yolo_has_a_line_for_each_polygon_and_links_to_the_photos(written):
         assert np.array_equal(labels, expected(name))
 
 
+def test_supervision_reads_yolo(written):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that it works without OpenCV
+        from supervision import DetectionDataset
+    folder, names = written / "yolo", [one if isinstance(one, str) else one[0] for one in CLASSES]
+    read = {}
+    for part in "abc":
+        places = (str(folder / kind / part) for kind in ("images", "labels"))
+        data = DetectionDataset.from_yolo(*places, str(folder / "data.yaml"), force_masks=True)
+        assert data.classes == names
+        read |= {f"{part}/{Path(path).name}": found for path, _, found in data}
+    assert read.keys() == maps().keys()
+    for name, found in read.items():
+        labels = maps()[name]
+        assert set(found.class_id) == set(np.unique(labels)) - {0}
+        for label in set(found.class_id):
+            chosen = found[found.class_id == label]
+            y, x = np.nonzero(labels == label)
+            box = [*chosen.xyxy[:, :2].min(axis=0), *chosen.xyxy[:, 2:].max(axis=0)]
+            assert box == pytest.approx([x.min(), y.min(), x.max() + 1, y.max() + 1], abs=1e-3)
+            # It fills the pixels on the outline, too.
+            filled = chosen.mask.any(axis=0)
+            assert (filled >= (labels == label)).all()
+            assert (filled <= binary_dilation(labels == label, np.ones((3, 3)))).all()
+
+
+@pytest.mark.parametrize(
+    ("prefix", "expected"), [(None, "/data/local-files/?d=photos/a/photo"), ("s3://x/", "s3://x/a/photo")]
+)
+def test_label_studios_addresses_begin_with_the_shared_folder_or_as_asked(
+    results, tmp_path, prefix, expected
+):
+    export_results(results[:4], ["label-studio"], tmp_path, Options(image_prefix=prefix, tolerance=0.0))
+    tasks = json.loads((tmp_path / "label-studio" / "tasks.json").read_text("utf-8"))
+    assert tasks[0]["data"]["image"].startswith(expected)
+
+
 def test_labelme_files_hold_polygons_and_point_to_the_photos(written):
     for name in maps():
         path = (written / "labelme" / name).with_suffix(".json")
@@ -167,7 +207,7 @@ def test_label_studio_tasks_have_predictions(kind, request):
     tasks = json.loads((folder / "tasks.json").read_text("utf-8"))
     assert len(tasks) == len(maps())
     for one in tasks:
-        name = unquote(one["data"]["image"].removeprefix("/data/local-files/?d="))
+        name = unquote(one["data"]["image"].removeprefix("/data/local-files/?d=photos/"))
         shape, found, numbers = maps()[name].shape, [], []
         (prediction,) = one["predictions"]
         assert prediction["result"] == [] or 0 < prediction["score"] < 1

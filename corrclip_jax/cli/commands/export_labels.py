@@ -58,8 +58,13 @@ def export_labels(
     ] = False,
     raw: Annotated[bool, typer.Option("--raw", help="png: grey values without a palette.")] = False,
     image_prefix: Annotated[
-        str, typer.Option(help="label-studio: what the addresses of images begin with.")
-    ] = "/data/local-files/?d=",
+        str | None,
+        typer.Option(
+            help="label-studio: what the addresses of images begin with. "
+            "[dim]\\[default: /data/local-files/?d=FOLDER/, the folder that all photos share][/]",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: RemakeOption = False,
 ) -> None:
     """Write annotations. Users see `HELP`."""
