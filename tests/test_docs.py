@@ -44,6 +44,7 @@ NOT_RUN = {
 
 OTHER_PROGRAMS = {
     "python -m pip": "would install packages",
+    **dict.fromkeys(("python -m venv", "/tmp/readers/", "export CORRCLIP"), "makes an environment for tests"),
     "python -m pytest": "is what runs this",
     "python -c": "lists the devices of a machine",
     "pre-commit install": "would change the clone",
