@@ -78,9 +78,14 @@ def read_tiff(file: Any, most_pixels: int) -> Bands:
             separate = page.axes.startswith("S") and values.ndim == 3
     except Exception as error:  # tifffile's decoders raise whatever damaged data makes them raise
         reason = str(error).split("\n")[0]
-        lacks = "imagecodecs" in reason or isinstance(error, ImportError)
-        hint = " pip install 'corrclip-jax[tiff]', or save the file without compression." if lacks else ""
-        raise BandError(f"{what} and cannot be read: {reason}.{hint}") from error
+        if "imagecodecs" in reason or isinstance(error, ImportError):
+            raise BandError(
+                f"{what}, which needs a decoder that is not installed. pip install 'corrclip-jax[tiff]', or save "
+                "it without compression, in whole bytes."
+            ) from error
+        if what == "is a damaged TIFF":
+            raise BandError("is a damaged TIFF: its list of tags cannot be read.") from error
+        raise BandError(f"{what} and cannot be read: {reason}.") from error
     if values.ndim not in (2, 3):
         raise BandError(f"{what} with axes {page.axes}. An image has rows, columns and bands.")
     values = np.moveaxis(values, 0, -1) if separate else values.reshape(*values.shape[:2], -1)
@@ -91,6 +96,12 @@ def read_tiff(file: Any, most_pixels: int) -> Bands:
 def pages_note(pages: int) -> str:
     """A note for a file with that many pages, of which the first is read; empty for one."""
     return f"has {pages} pages: the first is read." if pages > 1 else ""
+
+
+def bands_note(count: int) -> str:
+    """A note for an image with that many bands, of which the first one or three are read."""
+    taken = "the first is" if count == 2 else "the first three are"
+    return f"has {count} bands: {taken} read. --bands chooses others."
 
 
 def _inverted(values: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
@@ -143,8 +154,7 @@ def to_rgb(image: Bands, chosen: Sequence[int] | None = None) -> tuple[UInt8[np.
     if chosen is None:
         chosen = (1,) if count < 3 else (1, 2, 3)
         if count not in (1, 3):
-            taken = "the first is" if count == 2 else "the first three are"
-            notes.append(f"has {count} bands: {taken} read. --bands chooses others.")
+            notes.append(bands_note(count))
     else:
         check_bands(count, chosen)
     values = image.values[..., [band - 1 for band in chosen]]

@@ -7,6 +7,7 @@ what is done then is said by a `PhotoWarning`.
 """
 
 import io
+import logging
 import os
 import re
 import threading
@@ -24,6 +25,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from corrclip_jax.io.bands import (
     BandError,
     Bands,
+    bands_note,
     dark_note,
     has_other_bands,
     number_of,
@@ -91,17 +93,20 @@ class _Quiet:
     lock = threading.Lock()
     readers = 0
     filters = warnings.catch_warnings()
+    log, level = logging.getLogger("PIL.TiffImagePlugin"), logging.NOTSET
 
 
 @contextmanager
 def _quiet_pillow() -> Iterator[None]:
     # Pillow warns about EXIF that it cannot parse, which is harmless, and about large images, which are refused
-    # here. Other warnings, of this thread and others, pass.
+    # here; it logs numbers of bands that it cannot read. Other warnings, of this thread and others, pass.
     with _Quiet.lock:
         if _Quiet.readers == 0:
             _Quiet.filters = warnings.catch_warnings()
             _Quiet.filters.__enter__()
             warnings.filterwarnings("ignore", module=r"PIL\.")
+            _Quiet.level = _Quiet.log.level
+            _Quiet.log.setLevel(logging.CRITICAL + 1)
         _Quiet.readers += 1
     try:
         yield
@@ -110,6 +115,7 @@ def _quiet_pillow() -> Iterator[None]:
             _Quiet.readers -= 1
             if _Quiet.readers == 0:
                 _Quiet.filters.__exit__(None, None, None)
+                _Quiet.log.setLevel(_Quiet.level)
 
 
 def read_photo(
@@ -282,7 +288,7 @@ def _read_bands(
         upper = _upper_bytes(file, name) if bands is None else None
         if upper is None:
             raise PhotoError(f"{name} {e}") from e
-        return upper, []
+        return upper
     return _of_bands(found, bands, name)
 
 
@@ -302,18 +308,24 @@ def _grey_bands(file: Any) -> Bands | None:
         return None
 
 
-def _upper_bytes(file: Any, name: str) -> UInt8[np.ndarray, "H W 3"] | None:
-    """The upper bytes of a compressed TIFF of 3 x 16 bits, as Pillow reads them; None for others and dark ones."""
+def _upper_bytes(file: Any, name: str) -> tuple[UInt8[np.ndarray, "H W 3"], list[str]] | None:
+    """Red, green and blue of a compressed TIFF of three or four bands, as Pillow reads them, and notes.
+
+    Of 16 bits these are the upper bytes; None where they are dark, and for other files.
+    """
     file.seek(0)
     try:
         with Image.open(file) as image:
             tags: Any = getattr(image, "tag_v2", {})
-            if image.mode != "RGB" or set(tags.get(258, ())) != {16} or tags.get(284, 1) != 1:
+            bits = tags.get(258, ())
+            if image.mode not in ("RGB", "RGBA") or set(bits) not in ({8}, {16}) or tags.get(284, 1) != 1:
                 return None
             pixels, notes = _pixels(image, name)
     except Exception:  # the reason of the other reader stands
         return None
-    return None if notes or dark_note(pixels) else pixels
+    if 16 in bits and (notes or dark_note(pixels)):
+        return None
+    return pixels, [*notes, *([bands_note(len(bits))] if len(bits) > 3 else [])]
 
 
 def _of_bands(

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from corrclip_jax.io import photos
@@ -316,6 +317,25 @@ def test_grey_of_16_bits_in_a_compression_that_only_pillow_reads_here(tmp_path):
     assert notes == ["uses 12 of its 16 bits: these are stretched to 8."]
 
 
+def test_four_bands_in_a_compression_that_only_pillow_reads_here(tmp_path, monkeypatch):
+    def lacks(self, *rest, **options):
+        raise ValueError("requires the 'imagecodecs' package")
+
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", lacks)
+    values = gradient()
+    four = np.concatenate([values, values[..., :1]], axis=2)
+    Image.frombytes("RGBX", values.shape[1::-1], four.tobytes()).save(
+        tmp_path / "a.tif", compression="tiff_lzw"
+    )
+    pixels, notes = read_with_notes(tmp_path / "a.tif")
+    assert np.array_equal(pixels, values)
+    assert notes == ["has 4 bands: the first three are read. --bands chooses others."]
+    with pytest.raises(
+        PhotoError, match=r"\(uint8, compression lzw\), which needs a decoder .*corrclip-jax\[tiff\]"
+    ):
+        read_photo(tmp_path / "a.tif", bands=(4, 1, 2))
+
+
 def test_opened_files_are_read_as_their_paths_are(tmp_path):
     values = np.linspace(0, 2047, 6 * 9 * 5).astype(np.uint16).reshape(6, 9, 5)
     path = tiff(tmp_path / "a.tif", values, photometric="minisblack", planarconfig="contig")
@@ -390,7 +410,7 @@ def test_tiffs_that_cannot_be_read_say_what_they_are(tmp_path):
     with pytest.raises(PhotoError, match="complex64"):
         read_photo(tiff(tmp_path / "b.tif", np.zeros((6, 9), np.complex64)))
     (tmp_path / "c.tif").write_bytes(b"II*\0" + bytes(4))
-    with pytest.raises(PhotoError, match=r"c\.tif is a damaged TIFF and cannot be read"):
+    with pytest.raises(PhotoError, match=r"c\.tif is a damaged TIFF: its list of tags cannot be read"):
         read_photo(tmp_path / "c.tif")
 
 
