@@ -25,13 +25,15 @@ _FOLDERS = {
     "darwin": ["/System/Library/Fonts", "/Library/Fonts", "~/Library/Fonts"],
 }.get(sys.platform, ["/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts"])
 _PLACEHOLDERS = ("LastResort", "AdobeBlank")  # fonts that have a sign for every character, and no letters
+_JOINERS = "\u200c\u200d"  # of no width, but some scripts are written differently with them
 _MOST_FILES = 2000
 _MISSING = "\U0010fffe"  # no character, so every font shows the sign for a missing one
 
 
 def one_line(name: str) -> str:
-    """The name on one line: white space and control characters are single spaces."""
-    kept = (" " if unicodedata.category(c) in ("Cc", "Cs", "Cn") else c for c in name)
+    """The name on one line: white space and control characters are single spaces, marks of no width are dropped."""
+    seen = (c for c in name if unicodedata.category(c) != "Cf" or c in _JOINERS)
+    kept = (" " if unicodedata.category(c) in ("Cc", "Cs", "Cn") else c for c in seen)
     return " ".join(unicodedata.normalize("NFC", "".join(kept)).split())
 
 

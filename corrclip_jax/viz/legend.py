@@ -2,6 +2,7 @@
 
 import math
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,10 +51,7 @@ def with_legend(image: Image.Image, entries: Sequence[Entry]) -> Image.Image:
     font = plain_font(em)
     below = image.width >= image.height
     fonts = [font_for(e.name, em) or font for e in entries]
-    names = [
-        _shortened(one_line(e.name[:_LONGEST_TEXT]), own, _LONGEST_NAME * em)
-        for e, own in zip(entries, fonts, strict=True)
-    ]
+    names = _all_shortened([e.name for e in entries], fonts, _LONGEST_NAME * em)
     line, pad, gap = round(_LINE * em), round(_PAD * em), round(_GAP * em)
     cell = round(
         (_SWATCH + 1.6) * em
@@ -114,8 +112,24 @@ def _swatch(em: int, colour: tuple[int, int, int] | None) -> Image.Image:
     return image.reduce(4)
 
 
-def _shortened(name: str, font: Font, width: float) -> str:
+def _all_shortened(names: Sequence[str], fonts: Sequence[Font], width: float) -> list[str]:
+    """Names that fit into a width: their beginnings, or beginning and end where several begin alike."""
+    whole = [one_line(name[:_LONGEST_TEXT]) for name in names]
+    short = [_shortened(name, font, width) for name, font in zip(whole, fonts, strict=True)]
+    times = Counter(short)
+    return [
+        _shortened(name, font, width, len(name) // 2) if text != name and times[text] > 1 else text
+        for text, name, font in zip(short, whole, fonts, strict=True)
+    ]
+
+
+def _shortened(name: str, font: Font, width: float, end: int = 0) -> str:
+    """As many letters as fit, of which up to `end` may be the last ones, as many as the first."""
     if font.getlength(name) <= width:
         return name
-    fits = bisect_right(range(len(name)), width, key=lambda n: font.getlength(name[:n].rstrip() + "…"))
-    return name[: max(0, fits - 1)].rstrip() + "…"
+
+    def first(count: int) -> str:
+        return name[:count].rstrip() + "…" + name[len(name) - min(count, end) :].lstrip()
+
+    fits = bisect_right(range(len(name)), width, key=lambda count: font.getlength(first(count)))
+    return first(max(0, fits - 1))

@@ -120,6 +120,17 @@ def test_legend_stands_below_wide_and_beside_tall_pictures():
     assert tall.height == 500
 
 
+def test_long_names_that_begin_alike_are_told_apart():
+    image = Image.new("RGB", (200, 150))
+    car, cat = (f"a photo of a very old and rather rusty {what}" for what in ("red car", "blue cat"))
+
+    def legend(*names):
+        return with_legend(image, [Entry(name, 0.5, (9, 9, 9)) for name in names]).tobytes()
+
+    assert legend(car, cat) != legend(car, car)
+    assert legend("\u202ecat") == legend("cat")
+
+
 def test_legend_cuts_long_names_and_long_lists():
     photo = Image.new("RGB", (640, 480))
     entries = [Entry("n" * 500, 0.5, (255, 0, 0))] * 300
