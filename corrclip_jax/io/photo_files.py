@@ -136,6 +136,10 @@ class _Survey:
                     f"{path} is a folder without images. Looked for {', '.join(sorted(SUFFIXES))}."
                     f" {self.found.left_out}".rstrip()
                 )
+        elif exists and not path.is_file():
+            kind = "pipe or a device. Save the photo as a file" if path.exists() else "link to nothing"
+            self.found.problems.append(f"{path} is a {kind}.")
+            return
         elif exists:
             files = [] if self._is_own(path) else [path]
         else:

@@ -214,6 +214,8 @@ def photo_size(photo: str | os.PathLike | Image.Image | Any) -> tuple[int, int]:
 def _read_file(path: Path, bands: Sequence[int] | None) -> tuple[UInt8[np.ndarray, "H W 3"], list[str]]:
     if path.is_dir():
         raise PhotoError(f"{path} is a folder. Give the photos in it one by one.")
+    if path.exists() and not path.is_file():
+        raise PhotoError(f"{path} is a pipe or a device. Save the photo as a file, or give its bytes.")
     try:
         with path.open("rb") as file:
             return _read_stream(file, str(path), bands)

@@ -7,7 +7,7 @@ import pytest
 
 from corrclip_jax.io.own_files import OwnFiles
 from corrclip_jax.io.photo_files import find_photos, survey_photos
-from corrclip_jax.io.photos import PhotoError
+from corrclip_jax.io.photos import PhotoError, read_photo
 
 
 def touch(folder, *names):
@@ -127,3 +127,18 @@ def test_an_address_is_said_to_be_one():
         PhotoError, match=r"^https://example\.org/a\.jpg is an address, not a file\. Download"
     ):
         find_photos(["https://example.org/a.jpg"])
+
+
+def test_what_is_no_file_is_named_and_the_others_are_found(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"photo")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "lost.jpg").symlink_to("nowhere.jpg")
+    assert survey_photos([tmp_path]).photos == [tmp_path / "a.jpg"]
+    found = survey_photos([tmp_path / f"{name}.jpg" for name in ("pipe", "a", "loop", "lost")])
+    assert found.photos == [tmp_path / "a.jpg"]
+    pipe, *links = found.problems
+    assert "pipe.jpg is a pipe or a device. Save the photo as a file." in pipe
+    assert links == [f"{tmp_path / name}.jpg is a link to nothing." for name in ("loop", "lost")]
+    with pytest.raises(PhotoError, match=r"pipe\.jpg is a pipe or a device"):
+        read_photo(tmp_path / "pipe.jpg")
