@@ -65,6 +65,7 @@ class ExplainedRegion(NamedTuple):
       id: in the region map.
       share: of the photo's pixels, 0..1.
       label: the class that most of its pixels got.
+      own: classes that its own features are nearest to, with the mean logit of its pixels, the nearest first.
       said: classes that the bank's support is nearest to, with the cosine similarity, the nearest first.
       crop: the region, what surrounds it dimmed.
       neighbours: the nearest entries first.
@@ -73,6 +74,7 @@ class ExplainedRegion(NamedTuple):
     id: int
     share: float
     label: str
+    own: list[tuple[str, float]]
     said: list[tuple[str, float]]
     crop: Image.Image
     neighbours: list[Neighbour]
@@ -94,22 +96,20 @@ def explain(segmentation: Segmentation, bank: Path, *, neighbours: int = 8) -> l
     if support is None:
         raise ValueError("the photo was segmented without a bank: give Segmenter(bank=) one.")
     crop = _crops(bank)
-    owner = [number for number, names in enumerate(segmentation.classes) for _ in names]
+    nearest = _nearest_classes(segmentation)
     found = []
     for row, id in enumerate(support.regions):
         mask = segmentation.regions == id
         known = segmentation.labels[mask]
         labels = np.bincount(known[known >= 0], minlength=len(segmentation.classes))
-        best = np.full(len(segmentation.classes), -np.inf)
-        np.maximum.at(best, owner, support.logits[row])
-        order = np.argsort(-best)[:_CLASSES]
         near = zip(support.neighbours[row, :neighbours], support.similarities[row, :neighbours], strict=True)
         found.append(
             ExplainedRegion(
                 int(id),
                 float(mask.mean()),
                 segmentation.class_names[int(labels.argmax())],
-                [(segmentation.class_names[number], float(best[number])) for number in order],
+                nearest(support.own[row]),
+                nearest(support.logits[row]),
                 _region_crop(segmentation.photo, mask),
                 [
                     Neighbour(int(entry), float(score), *crop(int(entry)))
@@ -119,6 +119,20 @@ def explain(segmentation: Segmentation, bank: Path, *, neighbours: int = 8) -> l
             )
         )
     return sorted(found, key=lambda region: -region.share)
+
+
+def _nearest_classes(
+    segmentation: Segmentation,
+) -> Callable[[np.ndarray], list[tuple[str, float]]]:
+    """A function from the logits of queries to the best classes, each with the logit of its best query."""
+    owner = [number for number, names in enumerate(segmentation.classes) for _ in names]
+
+    def nearest(logits: np.ndarray) -> list[tuple[str, float]]:
+        best = np.full(len(segmentation.classes), -np.inf)
+        np.maximum.at(best, owner, logits)
+        return [(segmentation.class_names[i], float(best[i])) for i in np.argsort(-best)[:_CLASSES]]
+
+    return nearest
 
 
 def page(name: str, segmentation: Segmentation, regions: Sequence[ExplainedRegion], bank: str) -> str:
@@ -132,10 +146,10 @@ def page(name: str, segmentation: Segmentation, regions: Sequence[ExplainedRegio
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<style>{_STYLE}</style></head><body><h1>{title}</h1>",
             f'<div class="photos">{shown}</div>',
-            "<p>Left the regions, right the labels. Below, each region, the largest first: its label, what its "
-            f"neighbours in the bank {escape(bank)} say (the cosines of the mean of their values and the classes), "
-            "and the nearest of them, each cut from its image by its box. A label also depends on the region's own "
-            "pixels.</p>",
+            "<p>Left the regions, right the labels. Below, each region, the largest first: its label, what its own "
+            f"pixels say (the mean of their logits), what its neighbours in the bank {escape(bank)} say (the "
+            "cosines of the mean of their values and the classes), and the nearest of them, each cut from its "
+            "image by its box. A pixel's label comes from a weighted sum of both.</p>",
             *map(_section, regions),
             "</body></html>\n",
         ]
@@ -143,17 +157,22 @@ def page(name: str, segmentation: Segmentation, regions: Sequence[ExplainedRegio
 
 
 def _section(region: ExplainedRegion) -> str:
-    said = "".join(
-        f'<span>{escape(name)}</span><div class="track"><div class="bar" style="width:{100 * max(value, 0):.0f}%">'
-        f"</div></div><span>{value:.2f}</span>"
-        for name, value in region.said
-    )
+    both = "".join(_said(*one) for one in (("Its own pixels", region.own), ("The bank", region.said)))
     figures = "".join(map(_figure, region.neighbours)) or "<p>No entry of the bank was found for it.</p>"
     return (
         f'<section><div class="region"><h2>{escape(region.label)}</h2><img alt="" src="{_data(region.crop)}">'
-        f'<p>{100 * region.share:.1f} % of the photo</p><div class="said">{said}</div></div>'
+        f"<p>{100 * region.share:.1f} % of the photo</p>{both}</div>"
         f'<div class="found">{figures}</div></section>'
     )
+
+
+def _said(who: str, classes: Sequence[tuple[str, float]]) -> str:
+    bars = "".join(
+        f'<span>{escape(name)}</span><div class="track"><div class="bar" style="width:{100 * max(value, 0):.0f}%">'
+        f"</div></div><span>{value:.2f}</span>"
+        for name, value in classes
+    )
+    return f'<p>{who}</p><div class="said">{bars}</div>'
 
 
 def _figure(neighbour: Neighbour) -> str:

@@ -71,7 +71,7 @@ class Exported(NamedTuple):
           ValueError: for arrays of another shape or type than the program's, or regions that it does not take.
         """
         inputs = self.description["inputs"]
-        text = self.text if text_emb is None else as_text_embedding(text_emb)
+        text = self.text if text_emb is None else _own_queries(text_emb)
         if text.features.shape != self.text.features.shape or text.num_classes > self.text.num_classes:
             raise ValueError(
                 f"text_emb must be of {self.text.features.shape[0]} queries, pad_queries(text_emb, "
@@ -128,7 +128,7 @@ def export(
       platforms: some of `PLATFORMS`.
       overwrite: write to a folder of other files, too. Those with other names than the program's are kept.
       bank: a bank of unlabelled images, for a model of CorrCLIPv2: its folder, or a bank in memory. The program
-        takes it as an input, for which `load_exported` reads it.
+        takes it as an input, for which `load_exported` reads it; of its values those of the model's own CLIP.
       bank_inside: write the bank into the program instead; for a bank of at most 1 GiB.
 
     Returns:
@@ -149,7 +149,7 @@ def export(
         )
     if unknown := sorted(set(platforms) - set(PLATFORMS)) or not platforms:
         raise ValueError(f"platforms must be some of {', '.join(PLATFORMS)}. Got {unknown or 'none'}.")
-    text = as_text_embedding(text_emb)
+    text = _own_queries(text_emb)
     # A network that finds regions is optional where regions are given.
     config = with_fields(config, **{name: None for name in families("regions") if name not in params})
     filled = with_memory_defaults(config, _MEMORY, queries=text.features.shape[0], width=width)
@@ -281,6 +281,18 @@ def _lower(
     specs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs)
     lower = jax.export.export(jax.jit(program), platforms=lowering.platforms, disabled_checks=EXPORT_CHECKS)
     return lower(*specs)
+
+
+def _own_queries(text_emb: TextEmbedding | Array) -> TextEmbedding:
+    """The classes for a program, which has no input for queries in further CLIPs."""
+    text = as_text_embedding(text_emb)
+    if text.others:
+        raise ValueError(
+            "an exported program takes the queries of the model's own CLIP, and of a bank the values of that CLIP. "
+            f"Got queries in {', '.join(text.others)} as well: embed the names with embed_text(config, params, "
+            "classes), or use Segmenter(bank=, others=), which takes all values."
+        )
+    return text
 
 
 def _result(found: Sequence[Any]) -> Result | SupportedResult:

@@ -36,12 +36,14 @@ class RegionSupport:
       neighbours: the entries of the bank that are nearest to each region, nearest first; -1 where there are fewer.
       similarities: of the neighbours, larger is nearer (see `method.bank.search`).
       logits: of every query, by the neighbours' values.
+      own: logits of every query by the region's own features, the mean of its pixels.
     """
 
     regions: Int32[np.ndarray, " R"]
     neighbours: Int32[np.ndarray, "R k"]
     similarities: Float32[np.ndarray, "R k"]
     logits: Float32[np.ndarray, "R Q"]
+    own: Float32[np.ndarray, "R Q"]
 
     @classmethod
     def of(cls, regions: Int32[np.ndarray, "H W"], *rows: np.ndarray) -> "RegionSupport":

@@ -372,7 +372,8 @@ class Segmenter:
 def _segmentation(photo: np.ndarray, names: tuple[tuple[str, ...], ...], found: Outcome) -> Segmentation:
     support = found.support
     if support is not None:  # without the queries that fill up a bucket
-        support = replace(support, logits=support.logits[:, : sum(map(len, names))])
+        queries = sum(map(len, names))
+        support = replace(support, logits=support.logits[:, :queries], own=support.own[:, :queries])
     probabilities = found.probabilities[: len(names)].copy()
     return Segmentation(photo, *found[:3], names, found.seconds, found.compiled, support, probabilities)
 

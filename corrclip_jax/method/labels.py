@@ -18,6 +18,8 @@ from corrclip_jax.ops.loops import map_chunks
 from corrclip_jax.runtime.memory import device_bytes, rows_at_once
 from corrclip_jax.text.embedding import TextEmbedding
 
+_ROWS_BY_REGION = 16  # of an image that are summed by region at a time
+
 
 def logit_grid(
     features: Float[Array, "ny nx gh gw D"], queries: Float[Array, "Q D"]
@@ -85,6 +87,37 @@ def classify(
     numbers = jnp.arange(len(blocks) * size).reshape(-1, size)
     labels, scores = jax.lax.map(decide, (blocks, jnp.minimum(numbers, height - 1)))
     return labels.reshape(-1, width)[:height], scores.reshape(-1, width)[:height]
+
+
+def region_logits(
+    grid: Float[Array, "*n cells_y Q cells_x"],
+    rows: Float[Array, "H0 *n cells_y"] | Float[np.ndarray, "H0 *n cells_y"],
+    columns: Float[Array, "W0 *n cells_x"] | Float[np.ndarray, "W0 *n cells_x"],
+    regions: Int[Array, "H0 W0"],
+    cap: int,
+) -> Float[Array, "cap Q"]:
+    """The mean logits of the pixels of every region.
+
+    `regions` are compacted ids below `cap`; pixels with the id `cap` are left out. Up-sampling is linear, so each
+    row's columns are summed by region before they meet the queries.
+    """
+    height, queries = len(rows), grid.shape[-2]
+    padding = -height % _ROWS_BY_REGION
+    blocks = jnp.pad(rows, ((0, padding), *[(0, 0)] * (rows.ndim - 1)))
+    ids = jnp.pad(regions, ((0, padding), (0, 0)), constant_values=cap)
+    blocks, ids = (x.reshape(-1, _ROWS_BY_REGION, *x.shape[1:]) for x in (blocks, ids))
+    formula = "hy,yqx,hrx->rq" if grid.ndim == 3 else "hny,nyqx,hrnx->rq"
+    lines = np.arange(_ROWS_BY_REGION)[:, None]
+
+    def add(total: Array, block: tuple[Array, Array]) -> tuple[Array, None]:
+        rows, ids = block
+        by_region = jnp.zeros((_ROWS_BY_REGION, cap, *columns.shape[1:]))
+        by_region = by_region.at[lines, ids].add(jnp.asarray(columns)[None], mode="drop")
+        return total + jnp.einsum(formula, rows, grid, by_region, optimize=[(0, 1), (0, 1)]), None
+
+    total, _ = jax.lax.scan(add, jnp.zeros((cap, queries)), (blocks, ids))
+    pixels = jnp.zeros(cap).at[regions].add(1, mode="drop")
+    return total / jnp.maximum(pixels, 1)[:, None]
 
 
 def correct_by_region(

@@ -30,7 +30,7 @@ from corrclip_jax.text.embedding import TextEmbedding, as_text_embedding
 class SupportedResult(NamedTuple):
     """A `Result`, and what a bank said about each region.
 
-    Rows of the last three are the regions of an image by ascending id, as `numpy.unique(regions)` lists them; the
+    Rows of the last four are the regions of an image by ascending id, as `numpy.unique(regions)` lists them; the
     first may be the unsegmented pixels. Rows without a region, and of ids lost in the resized image, have no
     neighbours.
 
@@ -39,6 +39,7 @@ class SupportedResult(NamedTuple):
       neighbours: ids of the nearest entries of the bank, nearest first; -1 where there are fewer.
       similarities: of the neighbours, larger is nearer (see `bank.search`).
       support: logits of the queries by the neighbours' values.
+      own: logits of the queries by the region's own features, the mean of its pixels.
     """
 
     labels: Int[Array, "B H0 W0"]
@@ -47,6 +48,7 @@ class SupportedResult(NamedTuple):
     neighbours: Int[Array, "B R k"]
     similarities: Float[Array, "B R k"]
     support: Float[Array, "B R Q"]
+    own: Float[Array, "B R Q"]
 
 
 class Result(NamedTuple):
@@ -185,24 +187,27 @@ def label_images(
 ) -> Result | SupportedResult:
     """Features to labels at the images' own size, corrected by region; joined with the support of regions."""
 
-    def one_image(image: ImageWindows, features: Array, regions: Array, support: Support | None) -> Result:
+    def one_image(
+        image: ImageWindows, features: Array, regions: Array, support: Support | None
+    ) -> tuple[Result, Array | None]:
         ids = compact(regions, cap)
         grid = image.logits(features, text.features)
         fuse = None if support is None else SupportMap(support, ids, image.size, image.resized).fuse
         found, scores = labels.classify(grid, image.rows, image.columns, text, config.method, fuse)
+        counted = jnp.where(image.inside, ids, cap)
         if config.parts.correction:
-            found = labels.correct_by_region(found, jnp.where(image.inside, ids, cap), cap, text.num_classes)
+            found = labels.correct_by_region(found, counted, cap, text.num_classes)
+        own = None if support is None else labels.region_logits(grid, image.rows, image.columns, counted, cap)
         valid = image.inside & (ids.max() < cap) & (regions.min() >= 0) & image.fits
-        return Result(
+        result = Result(
             jnp.where(valid, found, -1),
             jnp.where(valid, scores, 0.0 if jax.debug_nans.value else jnp.nan),
             jnp.where(image.inside, regions, -1),
         )
+        return result, own
 
-    result = Result(*windows.map_images(one_image, features, windows.fill_outside(regions), support))
-    if support is None:
-        return result
-    return SupportedResult(*result, *support.said())
+    result, own = windows.map_images(one_image, features, windows.fill_outside(regions), support)
+    return result if support is None else SupportedResult(*result, *support.said(), own)
 
 
 def class_probabilities(

@@ -38,12 +38,14 @@ def test_regions_are_explained_by_their_neighbours(bank):
     neighbours = np.array([[2, 0, -1], [4, 1, 3]], np.int32)
     similarities = np.array([[0.9, 0.5, -np.inf], [0.8, 0.7, 0.6]], np.float32)
     logits = np.array([[0.1, 0.3, 0.2], [0.0, 0.1, 0.4]], np.float32)
-    found = segmentation(RegionSupport(np.array([0, 4], np.int32), neighbours, similarities, logits))
+    own = np.array([[0.2, 0.1, 0.3], [0.5, 0.1, 0.4]], np.float32)
+    found = segmentation(RegionSupport(np.array([0, 4], np.int32), neighbours, similarities, logits, own))
     rest, cat = explain(found, bank, neighbours=2)
     assert (rest.id, rest.label, [one.entry for one in rest.neighbours]) == (0, "sky", [2, 0])
     assert (cat.id, cat.label, cat.share) == (4, "<cat>", 18 / 80)
     assert [name for name, _ in cat.said] == ["<cat>", "sky"]
     assert rest.said[0] == ("sky", pytest.approx(0.3))
+    assert cat.own == [("sky", pytest.approx(0.5)), ("<cat>", pytest.approx(0.4))]
     names = [one.image.rpartition("/")[2] for one in cat.neighbours]
     assert names == ["b.png", "a.png"]
     assert cat.neighbours[0].crop is None
@@ -53,12 +55,12 @@ def test_regions_are_explained_by_their_neighbours(bank):
     assert "&lt;cat&gt;" in text
     assert "<cat>" not in text
     assert text.count("not at hand") == 1
-    assert text.count("<section>") == 2
+    assert text.count("<section>") == text.count("Its own pixels") == 2
 
 
 def test_the_command_writes_a_page_and_refuses_what_it_cannot_explain(bank, tmp_path, monkeypatch):
     support = RegionSupport(np.array([0, 4], np.int32), np.array([[2, 0], [4, 1]], np.int32),
-                            np.full((2, 2), 0.5, np.float32), np.eye(2, 3, dtype=np.float32))  # fmt: skip
+                            np.full((2, 2), 0.5, np.float32), *[np.eye(2, 3, dtype=np.float32)] * 2)  # fmt: skip
     given = []
 
     class Fake:

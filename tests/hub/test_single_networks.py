@@ -29,6 +29,12 @@ def test_the_text_tower_of_a_clip_embeds_names(hub, small_presets, home):
     assert embed_text(config, params, ["cat", "the"]).features.shape == (2, config.clip.embed_dim)
 
 
+def test_a_clip_of_no_preset_is_read_from_its_published_layout(hub, home):
+    config, params = load_clip("dfn-b16", text_only=True)
+    assert (config.name, config.clip.quick_gelu, list(params["clip"])) == ("dfn-b16", True, ["text"])
+    assert embed_text(config, params, ["cat"]).features.shape == (1, config.clip.embed_dim)
+
+
 def test_the_embedded_model_lends_its_clip_and_other_names_are_refused(home):
     assert list(load_clip("tiny", text_only=True)[1]["clip"]) == ["text"]
     with pytest.raises(ValueError, match=r"a CLIP must be one of .*dfn-b16.* Did you mean dfn-b16\?"):

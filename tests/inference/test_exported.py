@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -224,7 +225,7 @@ def test_a_bank_is_an_input_of_the_program_or_lies_inside(tmp_path):
     wanted = jax.jit(make_segment(config))(params, images, some_text(), regions=regions, bank=bank)
     inside, outside = load_exported(tmp_path / "inside"), load_exported(tmp_path / "input", bank=bank)
     assert outside.description["platforms"] == ["cpu", "cuda", "tpu"]
-    assert list(outside.description["results"])[3:] == ["neighbours", "similarities", "support"]
+    assert list(outside.description["results"])[3:] == ["neighbours", "similarities", "support", "own"]
     for exported in (inside, outside):
         got = exported(images, regions=regions)
         np.testing.assert_array_equal(got.labels, wanted.labels)
@@ -236,6 +237,12 @@ def test_a_bank_is_an_input_of_the_program_or_lies_inside(tmp_path):
         load_exported(tmp_path / "inside", bank=bank)
     with pytest.raises(ValueError, match="takes a bank of 40 entries"):
         load_exported(tmp_path / "input", bank=small_bank(config, 41))
+
+
+def test_queries_in_further_clips_are_refused(tmp_path, params):
+    text = replace(some_text(), others={"dfn": np.ones((5, 2), np.float32)})
+    with pytest.raises(ValueError, match=r"Got queries in dfn as well: .*Segmenter\(bank=, others=\)"):
+        export(tmp_path / "out", small_config(), params, text, height=60, width=90)
 
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path):

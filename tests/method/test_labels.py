@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from corrclip_jax.config import MethodConfig
-from corrclip_jax.method.labels import classify, correct_by_region, logit_grid, upsample
+from corrclip_jax.method.labels import classify, correct_by_region, logit_grid, region_logits, upsample
 from corrclip_jax.ops.resize import bilinear_matrix
 from corrclip_jax.text.embedding import TextEmbedding, pad_queries
 
@@ -55,6 +55,25 @@ def test_padding_queries_change_nothing(grid):
         strict=True,
     ):
         np.testing.assert_allclose(ours, wanted, atol=1e-6)
+
+
+def test_the_logits_of_a_region_are_the_mean_of_its_pixels(grid):
+    regions = np.random.default_rng(2).integers(0, 4, (50, 70))
+    regions[regions == 2] = 5  # the cap: not counted
+    logits = np.asarray(upsample(grid[0], ROWS, COLUMNS)).swapaxes(1, 2)
+    wanted = [
+        logits[regions == id].mean(axis=0) if (regions == id).any() else np.zeros(len(CLASS_OF))
+        for id in range(5)
+    ]
+    found = region_logits(grid[0], ROWS, COLUMNS, jnp.asarray(regions), 5)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    halves = [np.stack(np.split(np.asarray(x), 2, axis=1), 1) for x in (ROWS, COLUMNS)]
+    windows = jnp.asarray(grid[0]).reshape(2, 3, 7, 2, 4)
+    apart = jnp.stack([windows[0, :, :, 0], windows[1, :, :, 1]])
+    whole = sum(upsample(apart[n], *(half[:, n] for half in halves)) for n in (0, 1)).swapaxes(1, 2)
+    wanted = np.stack([whole[regions == id].mean(axis=0) for id in (0, 1)])
+    found = region_logits(apart, *halves, jnp.asarray(regions), 5)
+    np.testing.assert_allclose(found[:2], wanted, atol=1e-5)
 
 
 def test_no_array_of_queries_times_photo_is_made(grid):

@@ -62,6 +62,7 @@ def test_photos_of_different_sizes_share_a_program(photos, segment):
         np.testing.assert_allclose(together.scores[index, :height, :width], alone.scores[0], rtol=1e-5)
         np.testing.assert_array_equal(together.neighbours[index], alone.neighbours[0])
         np.testing.assert_allclose(together.support[index], alone.support[0], atol=1e-5)
+        np.testing.assert_allclose(together.own[index], alone.own[0], atol=1e-5)
         found = np.asarray(alone.neighbours[0, :, 0]) >= 0
         lost = [1] if index else []
         assert np.flatnonzero(found).tolist() == [row for row in range(3 + index) if row not in lost]

@@ -101,6 +101,7 @@ def _plain(region: "ExplainedRegion") -> dict[str, object]:
         "id": region.id,
         "share": region.share,
         "label": region.label,
+        "own": dict(region.own),
         "support": dict(region.said),
         "neighbours": [
             {"entry": one.entry, "similarity": one.similarity, "image": one.image}
