@@ -206,6 +206,7 @@ def label_images(
         )
         return result, own
 
+    result: Result
     result, own = windows.map_images(one_image, features, windows.fill_outside(regions), support)
     return result if support is None else SupportedResult(*result, *support.said(), own)
 
