@@ -7,6 +7,8 @@ from command_line import assert_refused, corrclip, plain
 from fake_video_segmenter import FakeVideoSegmenter
 from video_files import contents, write_video
 
+from corrclip_jax.cli.runs.segment_videos import find_videos
+from corrclip_jax.cli.shared.video_options import VideoOptions
 from corrclip_jax.inference import segmenter as segmenter_module
 from corrclip_jax.runtime import extras
 
@@ -47,13 +49,22 @@ def test_what_will_not_do_is_refused(tmp_path):
     photo.write_bytes(b"x")
     out = ("--out", tmp_path / "out")
     assert_refused(segment(clip, photo, *out), r"a\.mp4 is a video, and .*b\.png is none .*two runs")
-    assert_refused(segment(tmp_path, *out), "two runs")
+    assert_refused(segment(tmp_path, "--every", 2, *out), "two runs")
     assert_refused(segment(clip, "--format", "coco", *out), "--format is not for videos")
     assert_refused(segment(clip, "--from", "1m", *out), "--from: a time is given in seconds or as hh:mm:ss")
     assert_refused(segment(clip, "--from", "3", "--to", "2", *out), "--to must be later than --from")
     assert_refused(segment(photo.with_name("no.mp4"), *out), r"no\.mp4 does not exist")
     result = corrclip("segment", clip, "-c", "a, b", "-m", "tiny", "--regions", "none", "--track", *out)
     assert_refused(result, "--track follows regions")
+
+
+def test_a_video_among_the_photos_of_a_folder_does_not_stop_them(tmp_path, capsys):
+    (tmp_path / "a.mp4").write_bytes(b"")
+    (tmp_path / "b.mov").write_bytes(b"")
+    (tmp_path / "c.jpg").write_bytes(b"x")
+    assert find_videos([tmp_path], tmp_path / "out", False, VideoOptions()) == []
+    said = " ".join(capsys.readouterr().err.split())
+    assert "a.mp4 and 1 more: videos beside photos are left out. Segment them in a run of their own" in said
 
 
 def test_results_are_no_inputs_and_replace_none(tmp_path):

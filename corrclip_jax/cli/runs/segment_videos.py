@@ -3,7 +3,6 @@
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -37,7 +36,7 @@ _RECENT = 30  # frames that the shown rate is taken over
 def find_videos(photos: Sequence[Path], out: Path, recursive: bool, options: VideoOptions) -> list[Path]:
     """The videos among the inputs; empty if all inputs are others.
 
-    Videos in a folder of photos are left to the survey of photos, which counts them, where PyAV is missing.
+    Videos in a folder of photos are left out, unless there are options of videos: the survey of photos counts them.
 
     Raises:
       UsageError: for videos and other files together, and options of videos without any.
@@ -72,11 +71,15 @@ def find_videos(photos: Sequence[Path], out: Path, recursive: bool, options: Vid
         return []
     for folder in folders:
         others += photos_in(folder, recursive=recursive, out=out)
-    if others and not named and find_spec("av") is None:
+    first = next(iter(found.values()))
+    if others and not named and not options.given:
+        note(
+            f"{first}{f' and {len(found) - 1} more' if len(found) > 1 else ''}: videos beside photos are left out. "
+            f"Segment them in a run of their own, as in {first.parent / ('*' + first.suffix)}."
+        )
         return []
     require_video("videos")
     if others:
-        first = next(iter(found.values()))
         raise UsageError(
             f"{first} is a video, and {others[0]} is none ({len(found)} and {len(others)} files). Segment videos "
             f"and other files in two runs, as in {first.parent / ('*' + first.suffix)} and "
