@@ -142,7 +142,7 @@ def export(
     """
     path = Path(path)
     is_taken = any(path.iterdir()) if path.is_dir() else path.exists()
-    if is_taken and not (path / DESCRIPTION).is_file() and not overwrite:
+    if is_taken and not _is_program(path) and not overwrite:
         raise FileExistsError(
             f"{path} exists and is not an exported program. Choose another folder, or let its files of the same "
             "names be replaced (--overwrite, in Python overwrite=True)."
@@ -281,6 +281,14 @@ def _lower(
     specs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs)
     lower = jax.export.export(jax.jit(program), platforms=lowering.platforms, disabled_checks=EXPORT_CHECKS)
     return lower(*specs)
+
+
+def _is_program(path: Path) -> bool:
+    """Whether a folder holds an exported program, and not some other file of the same name."""
+    try:
+        return isinstance(json.loads((path / DESCRIPTION).read_bytes())["format"], int)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _own_queries(text_emb: TextEmbedding | Array) -> TextEmbedding:

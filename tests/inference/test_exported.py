@@ -197,6 +197,9 @@ def test_nothing_else_is_overwritten(tmp_path, params):
     with pytest.raises(FileExistsError, match="exists and is not an exported program"):
         export(tmp_path / "mine", config, params, some_text(), height=60, width=90)
     assert (tmp_path / "mine" / "photo.jpg").read_bytes() == b"photo"
+    (tmp_path / "mine" / DESCRIPTION).write_text('[{"annotations": []}]')
+    with pytest.raises(FileExistsError, match="exists and is not an exported program"):
+        export(tmp_path / "mine", config, params, some_text(), height=60, width=90)
     (tmp_path / "empty").mkdir()  # an empty folder is no fault, so the next one is reported
     with pytest.raises(ValueError, match="platforms"):
         export(tmp_path / "empty", config, params, some_text(), height=60, width=90, platforms=())
