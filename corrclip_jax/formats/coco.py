@@ -12,10 +12,10 @@ from corrclip_jax.formats.images import (
     Options,
     Vocabulary,
     plain,
-    rings_of_segment,
+    rings_of_segments,
 )
 from corrclip_jax.formats.photos import link_photos
-from corrclip_jax.formats.polygons import ring_area
+from corrclip_jax.formats.polygons import Ring, ring_area
 from corrclip_jax.formats.segments import Segment
 from corrclip_jax.formats.target import JsonList, Target, compact_json
 from corrclip_jax.io import coco_rle
@@ -94,12 +94,12 @@ def _image_record(image_id: int, entry: Entry) -> dict[str, Any]:
 
 def annotations(image: LabelledImage, vocabulary: Vocabulary, options: Options) -> list[dict[str, Any]]:
     """The annotations of an image without their ids: areas and boxes are those of the polygons or masks written."""
-    found = []
-    for segment in image.chosen(vocabulary, options):
+    found, chosen = [], image.chosen(vocabulary, options)
+    for segment, shape in zip(chosen, _shapes(chosen, image, options), strict=True):
         annotation = {
             "category_id": segment.label + 1,
             "iscrowd": 0,
-            **_shape(segment, image, options),
+            **shape,
             "region": segment.region,
         }
         if segment.probability is not None:
@@ -108,11 +108,21 @@ def annotations(image: LabelledImage, vocabulary: Vocabulary, options: Options) 
     return found
 
 
-def _shape(segment: Segment, image: LabelledImage, options: Options) -> dict[str, Any]:
-    if options.shapes == "masks":
-        rle = coco_rle.encode_within(segment.mask, segment.box[:2], (image.height, image.width))
-        return {"segmentation": rle, "area": segment.area, "bbox": list(segment.box)}
-    rings = rings_of_segment(segment, options)
+def _shapes(segments: list[Segment], image: LabelledImage, options: Options) -> list[dict[str, Any]]:
+    if options.shapes == "polygons":
+        return [_polygons(rings) for rings in rings_of_segments(image, segments, options)]
+    size = (image.height, image.width)
+    return [
+        {
+            "segmentation": coco_rle.encode_within(one.mask, one.box[:2], size),
+            "area": one.area,
+            "bbox": list(one.box),
+        }
+        for one in segments
+    ]
+
+
+def _polygons(rings: list[Ring]) -> dict[str, Any]:
     x0, y0 = (min(ring[:, axis].min() for ring in rings) for axis in (0, 1))
     x1, y1 = (max(ring[:, axis].max() for ring in rings) for axis in (0, 1))
     return {

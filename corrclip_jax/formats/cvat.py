@@ -17,7 +17,7 @@ from corrclip_jax.formats.images import (
     Options,
     Vocabulary,
     plain,
-    rings_of_segment,
+    rings_of_segments,
 )
 from corrclip_jax.formats.photos import link_photos
 from corrclip_jax.formats.target import Target
@@ -68,15 +68,16 @@ def _write_image(
     size = {"width": image.width, "height": image.height}
     with xml.element("image", id=number - 1, name=entry.name, **size):
         groups = itertools.count(1)
-        for segment in image.chosen(vocabulary, options):
+        chosen, masks = image.chosen(vocabulary, options), options.shapes == "masks"
+        outlines = [[]] * len(chosen) if masks else rings_of_segments(image, chosen, options)
+        for segment, rings in zip(chosen, outlines, strict=True):
             shared = {"label": vocabulary.names[segment.label], "source": "auto", "occluded": 0, "z_order": 0}
-            if options.shapes == "masks":
+            if masks:
                 x, y, w, h = segment.box
                 runs = ", ".join(map(str, row_runs(segment.mask)))
                 with xml.element("mask", **shared, rle=runs, left=x, top=y, width=w, height=h):
                     pass
                 continue
-            rings = rings_of_segment(segment, options)
             if len(rings) > 1:
                 shared["group_id"] = next(groups)
             for ring in rings:

@@ -23,8 +23,8 @@ def write(target: Target, vocabulary: Vocabulary, images: Images, options: Optio
 
 def collection(image: LabelledImage, vocabulary: Vocabulary, options: Options) -> dict[str, Any]:
     """A feature for each segment: x to the right and y down, in pixels from the top left corner."""
-    features = []
-    for segment in image.chosen(vocabulary, options):
+    features, chosen = [], image.chosen(vocabulary, options)
+    for segment, traced in zip(chosen, polygons_of(image, chosen, options), strict=True):
         name, colour = vocabulary.names[segment.label], vocabulary.colours[segment.label]
         properties: dict[str, Any] = {
             "objectType": "annotation",
@@ -34,7 +34,7 @@ def collection(image: LabelledImage, vocabulary: Vocabulary, options: Options) -
         }
         if segment.probability is not None:
             properties["probability"] = round(segment.probability, 4)
-        polygons = [_coordinates(one) for one in polygons_of(segment, options)]
+        polygons = [_coordinates(one) for one in traced]
         single = len(polygons) == 1
         geometry = {
             "type": "Polygon" if single else "MultiPolygon",

@@ -1,5 +1,6 @@
 """Labelled images: what every format is written from, and the choices that formats share."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,7 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from jaxtyping import Int32
 
-from corrclip_jax.formats.polygons import Polygon, Ring, simplify, trace, without_holes
+from corrclip_jax.formats.polygons import Polygon, Ring, simplify, trace_all, without_holes
 from corrclip_jax.formats.segments import By, Segment
 from corrclip_jax.viz.palette import class_colours, is_background
 
@@ -154,18 +155,22 @@ class Images:
             return None
 
 
-def polygons_of(segment: Segment, options: Options) -> list[Polygon]:
-    """The polygons of a segment in the image's pixels, simplified as asked."""
-    corner = np.array(segment.box[:2], np.float64)
-    return [
-        Polygon(one.exterior + corner, tuple(hole + corner for hole in one.holes))
-        for one in simplify(trace(segment.mask), float(options.tolerance))
-    ]
+def polygons_of(image: LabelledImage, segments: Sequence[Segment], options: Options) -> list[list[Polygon]]:
+    """The polygons of each of some segments of an image, simplified as asked."""
+    numbers = np.zeros((image.height, image.width), np.int64)
+    for number, segment in enumerate(segments, start=1):
+        x, y, w, h = segment.box
+        numbers[y : y + h, x : x + w][segment.mask] = number
+    traced = trace_all(numbers, len(segments))
+    simple = iter(simplify(itertools.chain.from_iterable(traced), float(options.tolerance)))
+    return [list(itertools.islice(simple, len(polygons))) for polygons in traced]
 
 
-def rings_of_segment(segment: Segment, options: Options) -> list[Ring]:
-    """The outlines of a segment's polygons, cut open where they have holes."""
-    return without_holes(polygons_of(segment, options))
+def rings_of_segments(
+    image: LabelledImage, segments: Sequence[Segment], options: Options
+) -> list[list[Ring]]:
+    """The outlines of the polygons of each of some segments, cut open where they have holes."""
+    return [without_holes(polygons) for polygons in polygons_of(image, segments, options)]
 
 
 def plain(ring: Ring) -> list[list[int | float]]:

@@ -7,7 +7,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 from jaxtyping import Bool
 
-from corrclip_jax.formats.images import Entry, Images, LabelledImage, Options, Vocabulary, rings_of_segment
+from corrclip_jax.formats.images import Entry, Images, LabelledImage, Options, Vocabulary, rings_of_segments
 from corrclip_jax.formats.segments import Segment
 from corrclip_jax.formats.target import JsonList, Target
 from corrclip_jax.formats.xml_text import xml_text
@@ -52,8 +52,9 @@ def task(image: LabelledImage, entry: Entry, vocabulary: Vocabulary, options: Op
     """A task with one prediction; its score is the mean of those of the segments, by their areas."""
     chosen = image.chosen(vocabulary, options)
     result = []
-    for number, segment in enumerate(chosen, start=1):
-        for part, value in enumerate(_values(segment, image, options), start=1):
+    values = _values(chosen, image, options)
+    for number, (segment, parts) in enumerate(zip(chosen, values, strict=True), start=1):
+        for part, value in enumerate(parts, start=1):
             kind = {"polygons": "polygonlabels", "masks": "brushlabels"}[options.shapes]
             one: dict[str, Any] = {
                 "id": f"segment-{number}-{part}",
@@ -111,12 +112,13 @@ def brush_rle(mask: Bool[np.ndarray, "H W"]) -> list[int]:
     return list(int(text, 2).to_bytes(len(text) // 8, "big"))
 
 
-def _values(segment: Segment, image: LabelledImage, options: Options) -> list[dict[str, Any]]:
-    """The shapes of a segment: corners in percent of the image, or one mask."""
+def _values(segments: list[Segment], image: LabelledImage, options: Options) -> list[list[dict[str, Any]]]:
+    """The shapes of each segment: corners in percent of the image, or one mask."""
     if options.shapes == "masks":
-        return [{"format": "rle", "rle": brush_rle(segment.full_mask(image.height, image.width))}]
+        masks = (one.full_mask(image.height, image.width) for one in segments)
+        return [[{"format": "rle", "rle": brush_rle(mask)}] for mask in masks]
     percent = 100 / np.array([image.width, image.height])
     return [
-        {"points": np.round(ring * percent, 6).tolist(), "closed": True}
-        for ring in rings_of_segment(segment, options)
+        [{"points": np.round(ring * percent, 6).tolist(), "closed": True} for ring in rings]
+        for rings in rings_of_segments(image, segments, options)
     ]

@@ -11,7 +11,7 @@ from corrclip_jax.formats.images import (
     Options,
     Vocabulary,
     plain,
-    rings_of_segment,
+    rings_of_segments,
 )
 from corrclip_jax.formats.target import Target
 from corrclip_jax.io.files import json_bytes
@@ -38,9 +38,9 @@ def description(
     image: LabelledImage, entry: Entry, file: Path, vocabulary: Vocabulary, options: Options
 ) -> dict[str, Any]:
     """The content of the file of an image; the parts of one segment share a group."""
-    shapes = []
-    for number, segment in enumerate(image.chosen(vocabulary, options), start=1):
-        rings = rings_of_segment(segment, options)
+    shapes, chosen = [], image.chosen(vocabulary, options)
+    outlines = rings_of_segments(image, chosen, options)
+    for number, (segment, rings) in enumerate(zip(chosen, outlines, strict=True), start=1):
         for ring in rings:
             shape: dict[str, Any] = {
                 "label": vocabulary.names[segment.label],

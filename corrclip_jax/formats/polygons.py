@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import scipy
 from jaxtyping import Bool, Float64, Int
 
+from corrclip_jax.ops.equivalence import equivalence_classes
 from corrclip_jax.runtime.extras import require
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ Ring = Float64[np.ndarray, "_ 2"]
 # Directions of the sides of a pixel as one walks around it with the pixel on the right: right, down, left, up.
 _STEPS = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
 _CHANGE = 0.1  # share of its area by which a polygon may grow or shrink
+_POLYGON = 3  # shapely's number of the type
 _SMALL = 4.0  # a polygon in a box no larger than this many tolerances keeps its corners
 
 
@@ -53,12 +54,15 @@ def trace(mask: Bool[np.ndarray, "H W"]) -> list[Polygon]:
     >>> [polygon.exterior.tolist() for polygon in trace(np.ones((1, 2), bool))]
     [[[0.0, 0.0], [2.0, 0.0], [2.0, 1.0], [0.0, 1.0]]]
     """
-    if mask.size and mask.all():
-        height, width = mask.shape
-        return [Polygon(np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64))]
-    pieces, count = scipy.ndimage.label(mask)
-    if count == 0:
-        return []
+    return trace_all(mask.astype(np.int64), 1)[0]
+
+
+def trace_all(ids: Int[np.ndarray, "H W"], count: int) -> list[list[Polygon]]:
+    """The polygons of the pixels of each id, 1 to `count`, as `trace` gives them, for the cost of one."""
+    found: list[list[Polygon]] = [[] for _ in range(count)]
+    if not ids.any():
+        return found
+    pieces, owners = _connected(ids)
     exteriors: dict[int, Ring] = {}
     holes: dict[int, list[Ring]] = {}
     for piece, ring in _rings(np.pad(pieces, 1)):
@@ -66,7 +70,9 @@ def trace(mask: Bool[np.ndarray, "H W"]) -> list[Polygon]:
             exteriors[piece] = ring
         else:
             holes.setdefault(piece, []).append(ring)
-    return [Polygon(exteriors[piece], tuple(holes.get(piece, ()))) for piece in range(1, count + 1)]
+    for piece, owner in enumerate(owners.tolist(), start=1):
+        found[owner - 1].append(Polygon(exteriors[piece], tuple(holes.get(piece, ()))))
+    return found
 
 
 def simplify(polygons: Iterable[Polygon], tolerance: float) -> list[Polygon]:
@@ -85,7 +91,13 @@ def simplify(polygons: Iterable[Polygon], tolerance: float) -> list[Polygon]:
     if tolerance == 0:
         return list(polygons)
     require("shapely", "simplified polygons", "formats", "or keep every corner with a tolerance of 0")
-    return [_simplified(polygon, tolerance) for polygon in polygons]
+    simple = list(polygons)
+    large = [
+        index for index, one in enumerate(simple) if np.ptp(one.exterior, axis=0).max() > _SMALL * tolerance
+    ]
+    for index, polygon in zip(large, _simplified([simple[k] for k in large], tolerance), strict=True):
+        simple[index] = polygon
+    return simple
 
 
 def without_holes(polygons: Iterable[Polygon]) -> list[Ring]:
@@ -130,6 +142,25 @@ def fill(rings: Iterable[Ring], height: int, width: int) -> Bool[np.ndarray, "{h
 def rings_of(polygons: Iterable[Polygon]) -> list[Ring]:
     """All outlines and holes of polygons, for `fill`."""
     return list(itertools.chain.from_iterable((one.exterior, *one.holes) for one in polygons))
+
+
+def _connected(ids: Int[np.ndarray, "h w"]) -> tuple[Int[np.ndarray, "h w"], Int[np.ndarray, " P"]]:
+    """Pieces of pixels that have the same id and share sides, numbered from 1 on by their first pixels; their ids.
+
+    The number of a pixel with id 0 is 0.
+    """
+    begins = np.ones(ids.shape, bool)
+    begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
+    runs = np.cumsum(begins.ravel(), dtype=np.int64).reshape(ids.shape) - 1
+    # Two runs that touch do so first where one of them begins.
+    touch = (ids[1:] == ids[:-1]) & (begins[1:] | begins[:-1])
+    pairs = np.stack([runs[:-1][touch], runs[1:][touch]], axis=1)
+    id_of_run = ids[begins]
+    piece = equivalence_classes(len(id_of_run), pairs)
+    id_of_piece = np.zeros(piece.max() + 1, ids.dtype)
+    id_of_piece[piece] = id_of_run
+    number = np.cumsum(id_of_piece != 0) * (id_of_piece != 0)
+    return number[piece][runs], id_of_piece[id_of_piece != 0]
 
 
 def _rings(pieces: Int[np.ndarray, "h w"]) -> Iterable[tuple[int, Ring]]:
@@ -212,24 +243,33 @@ def _clockwise(ring: Ring) -> Ring:
     return ring if ring_area(ring) > 0 else ring[::-1]
 
 
-def _simplified(polygon: Polygon, tolerance: float) -> Polygon:
-    """The polygon with fewer corners; GEOS alone may miss the tolerance, so each attempt is checked."""
+def _simplified(polygons: list[Polygon], tolerance: float) -> list[Polygon]:
+    """The polygons with fewer corners; GEOS alone may miss the tolerance, so each attempt is checked."""
     import shapely
 
-    if np.ptp(polygon.exterior, axis=0).max() <= _SMALL * tolerance:
-        return polygon
-    shape, corners = _shape(polygon), shapely.points(np.concatenate([polygon.exterior, *polygon.holes]))
+    simple, left = list(polygons), np.arange(len(polygons))
+    shapes = np.array([_shape(one) for one in polygons], object)
+    areas = shapely.area(shapes)
+    corners, owners = shapely.get_coordinates(shapes, return_index=True)
+    points = shapely.points(corners)
     for share in (1, 0.75, 0.5, 0.25):
-        found = shape.simplify(share * tolerance, preserve_topology=True)
-        if found.geom_type != "Polygon" or found.is_empty or not found.is_valid:
-            continue
-        if abs(found.area - shape.area) > _CHANGE * shape.area:  # as of a line of single pixels
-            continue
-        outline = found.boundary
-        shapely.prepare(outline)
-        if shapely.dwithin(outline, corners, tolerance + 1e-9).all():
-            return _polygon(found)
-    return polygon
+        if not len(left):
+            break
+        found = shapely.simplify(shapes[left], share * tolerance, preserve_topology=True)
+        good = (shapely.get_type_id(found) == _POLYGON) & ~shapely.is_empty(found) & shapely.is_valid(found)
+        # Not as of a line of single pixels.
+        good &= np.abs(shapely.area(found) - areas[left]) <= _CHANGE * areas[left]
+        outlines = shapely.boundary(found)
+        shapely.prepare(outlines)
+        place = np.full(len(polygons), -1)
+        place[left[good]] = np.flatnonzero(good)
+        asked = place[owners] >= 0
+        near = shapely.dwithin(outlines[place[owners[asked]]], points[asked], tolerance + 1e-9)
+        good[place[owners[asked]][~near]] = False
+        for index, shape in zip(left[good].tolist(), found[good], strict=True):
+            simple[index] = _polygon(shape)
+        left = left[~good]
+    return simple
 
 
 def _shape(polygon: Polygon) -> "Shape":

@@ -2,7 +2,7 @@
 
 import yaml
 
-from corrclip_jax.formats.images import Images, LabelledImage, Options, Vocabulary, rings_of_segment
+from corrclip_jax.formats.images import Images, LabelledImage, Options, Vocabulary, rings_of_segments
 from corrclip_jax.formats.photos import FOLDER, link_photos
 from corrclip_jax.formats.target import Target
 
@@ -33,9 +33,9 @@ def write(target: Target, vocabulary: Vocabulary, images: Images, options: Optio
 
 def lines(image: LabelledImage, vocabulary: Vocabulary, options: Options) -> list[str]:
     """A line for each polygon: the class, and x and y of every corner as shares of the image's width and height."""
-    size = (image.width, image.height)
+    size, chosen = (image.width, image.height), image.chosen(vocabulary, options)
     return [
         " ".join([str(segment.label), *(f"{value:.7g}" for value in (ring / size).ravel().tolist())]) + "\n"
-        for segment in image.chosen(vocabulary, options)
-        for ring in rings_of_segment(segment, options)
+        for segment, rings in zip(chosen, rings_of_segments(image, chosen, options), strict=True)
+        for ring in rings
     ]
