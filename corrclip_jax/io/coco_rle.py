@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Integer
 
+_MOST_GROUPS = 12  # of five bits, in a count of 64 bits
+
 
 class RLEError(ValueError):
     """An invalid encoding of a mask."""
@@ -110,20 +112,19 @@ def expand(text: str) -> list[int]:
     Raises:
       RLEError: for an invalid character, or if the string ends within a number.
     """
-    counts: list[int] = []
-    value = shift = 0
-    for character in text:
-        group = ord(character) - 48
-        if not 0 <= group < 64:
-            raise RLEError(f"the compressed counts of an RLE mask consist of '0' to 'o'. Got {character!r}.")
-        value |= (group & 31) << shift
-        shift += 5
-        if group & 32:
-            continue
-        if group & 16:
-            value -= 1 << shift
-        counts.append(value + counts[-2] if len(counts) > 2 else value)
-        value = shift = 0
-    if shift:
+    groups = np.array([ord(character) for character in text], np.int64) - 48
+    if not ((groups >= 0) & (groups < 64)).all():
+        wrong = text[int(np.flatnonzero((groups < 0) | (groups >= 64))[0])]
+        raise RLEError(f"the compressed counts of an RLE mask consist of '0' to 'o'. Got {wrong!r}.")
+    last = groups & 32 == 0
+    if len(groups) and not last[-1]:
         raise RLEError("the compressed counts of an RLE mask end within a number: the file is cut short.")
-    return counts
+    ends = np.flatnonzero(last)
+    starts = np.concatenate([[0], ends[:-1] + 1])[: len(ends)]
+    if (ends - starts).max(initial=0) >= _MOST_GROUPS:
+        raise RLEError("a compressed count of an RLE mask is larger than any image.")
+    shifts = 5 * (np.arange(len(groups)) - np.repeat(starts, ends - starts + 1))
+    counts = np.add.reduceat((groups & 31) << shifts, starts) if len(ends) else groups
+    counts -= np.where(groups[ends] & 16, 32 << shifts[ends], 0)
+    counts[1::2], counts[2::2] = np.cumsum(counts[1::2]), np.cumsum(counts[2::2])
+    return counts.tolist()
