@@ -1,6 +1,6 @@
-"""Answers of the web page: an uploaded photo and the text of class names to a view and files; no Gradio."""
+"""Answers of the web page: uploaded photos and the text of class names to views and files; no Gradio."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,8 +18,10 @@ from corrclip_jax.text.classes import parse_classes
 
 MAX_MEGAPIXELS = 25
 MAX_CLASSES = 1000
+MAX_PHOTOS = 20
 DOWNLOADS = ("png", "coco", "label-studio")
 """The formats of the files that are offered."""
+_PREFIX = "/data/local-files/?d=photos/"  # of Label Studio, for photos in a folder with this name
 
 Say: TypeAlias = Callable[[str], object]
 Model: TypeAlias = Callable[[Any, Any], Segmentation]
@@ -31,14 +33,14 @@ class Question:
     """What a user asks for.
 
     Attributes:
-      photo: the uploaded file; None if there is none.
+      photos: the uploaded files.
       classes: the text of the class names.
       model: its name.
       threshold: pixels whose class is less probable get the first class.
       points: points per side of SAM's grid.
     """
 
-    photo: Path | None
+    photos: Sequence[Path]
     classes: str
     model: str
     threshold: float = 0.0
@@ -50,12 +52,14 @@ class Answer:
     """What a user gets.
 
     Attributes:
-      view: for the page (see `view.view_of`).
-      files: to download.
+      views: of the photos that were labelled, for the page (see `view.view_of`).
+      files: to download, of all of them.
+      failed: messages about the other photos.
     """
 
-    view: dict[str, Any]
+    views: list[dict[str, Any]]
     files: list[Path]
+    failed: list[str]
 
 
 def answer(
@@ -64,58 +68,98 @@ def answer(
     folder: Path,
     say: Say = lambda text: None,
 ) -> Answer:
-    """Label a photo.
+    """Label photos. One that cannot be labelled is named, and the others are labelled all the same.
 
     Args:
-      question: the photo and how to label it.
+      question: the photos and how to label them.
       model_for: the model with the question's settings.
       folder: where the files are written; empty.
       say: called with the name of each step before it begins.
 
     Raises:
-      ValueError: with a message for the user: no photo, one that cannot be read or is too large, unusable classes.
+      ValueError: with a message for the user: no photo, none that can be read, too many, unusable classes.
       OSError: if files cannot be written.
     """
-    photo = _checked_photo(question.photo)
+    photos = question.photos
+    if not photos:
+        raise ValueError("there is no photo yet. Drop one on the page, take one, or choose an example.")
+    if len(photos) > MAX_PHOTOS:
+        raise ValueError(
+            f"this page labels at most {MAX_PHOTOS} photos at once. Got {len(photos)}: take some out, or use "
+            "corrclip segment for a folder."
+        )
     classes = parse_classes(question.classes)
     if len(classes) > MAX_CLASSES:
         raise ValueError(f"this page takes at most {MAX_CLASSES:,} classes. Got {len(classes):,}.")
+    failed = {photo: message for photo in photos if (message := _fault(photo))}
+    if len(failed) == len(photos):
+        raise ValueError("\n".join(failed.values()))
     model = model_for(question, say)
-    say("Labelling; the first photo of its size takes longest")
+    views, entries = [], []
+    for number, photo in enumerate(photos, start=1):
+        if photo in failed:
+            continue
+        which = f" {number} of {len(photos)}: {photo.name}" if len(photos) > 1 else ""
+        say(f"Labelling{which}; the first photo of its size takes longest")
+        try:
+            result = _labelled(model, photo, classes)
+        except ValueError as error:
+            failed[photo] = str(error)
+            continue
+        name = _distinct(photo.name, [entry.name for entry in entries])
+        views.append({**view_of(result), "name": name})
+        entries.append(_entry(result, photo, name))
+    if not entries:
+        raise ValueError("\n".join(failed.values()))
+    say("Writing the files")
+    return Answer(views, write_files(entries, classes, folder), list(failed.values()))
+
+
+def write_files(entries: list[Entry], classes: Sequence[Sequence[str]], folder: Path) -> list[Path]:
+    """Write results in the formats of `DOWNLOADS`, each in a folder of its own.
+
+    Returns:
+      The files, without the photos' own copies.
+    """
+    files, vocabulary = [], Vocabulary(tuple(map(tuple, classes)))
+    for name in DOWNLOADS:
+        target = Target(OwnFiles(folder / name), {}, overwrite=True)
+        FORMATS[name].write(target, vocabulary, Images(entries), Options(image_prefix=_PREFIX), "")
+        files += sorted(path for path in target.own.folder.rglob("*") if _is_download(path))
+    return files
+
+
+def _labelled(model: Model, photo: Path, classes: Any) -> Segmentation:
+    """The labels of a photo.
+
+    Raises:
+      ValueError: with a message for the user: a photo that cannot be read, or does not fit the memory.
+    """
     try:
-        result = model(photo, classes)
+        return model(photo, classes)
     except PhotoError as error:
         raise ValueError(_named(error, photo)) from error
     except Exception as error:
         if not exhausted(error):
             raise
         raise ValueError(_named(too_large(photo), photo)) from error
-    say("Writing the files")
-    return Answer(view_of(result), write_files(result, photo, folder))
 
 
-def write_files(result: Segmentation, photo: Path, folder: Path) -> list[Path]:
-    """Write a result in the formats of `DOWNLOADS`, each in a folder of its own.
-
-    Returns:
-      The files, without the photo's own copies.
-    """
+def _entry(result: Segmentation, photo: Path, name: str) -> Entry:
+    """What the formats take; it holds the segments, and nothing else of the result."""
     height, width = result.labels.shape
-    entry = Entry(
-        photo.name,
-        fitting_stem(photo.stem, "-99999.png"),
-        photo,
-        width,
-        height,
-        "",
-        lambda: LabelledImage(width, height, result.segments),
-    )
-    files = []
-    for name in DOWNLOADS:
-        target = Target(OwnFiles(folder / name), {}, overwrite=True)
-        FORMATS[name].write(target, Vocabulary(result.classes), Images([entry]), Options(), "")
-        files += sorted(path for path in target.own.folder.rglob("*") if _is_download(path))
-    return files
+    image = LabelledImage(width, height, result.segments)
+    return Entry(name, fitting_stem(Path(name).stem, "-99999.png"), photo, width, height, "", lambda: image)
+
+
+def _distinct(name: str, taken: list[str]) -> str:
+    """The name, with a number before it if a photo before has the same one but for its suffix."""
+    stems = {Path(one).stem.casefold() for one in taken}
+    number, found = 1, name
+    while Path(found).stem.casefold() in stems:
+        number += 1
+        found = f"{number} {name}"
+    return found
 
 
 def _is_download(path: Path) -> bool:
@@ -123,20 +167,18 @@ def _is_download(path: Path) -> bool:
     return path.is_file() and path.parent.name != "images" and not path.name.startswith(".")
 
 
-def _checked_photo(photo: Path | None) -> Path:
-    """The photo, if its header says that it is one of a size that is accepted."""
-    if photo is None:
-        raise ValueError("there is no photo yet. Drop one on the page, take one, or choose an example.")
+def _fault(photo: Path) -> str | None:
+    """Why a photo is not accepted, as far as its header says."""
     try:
         height, width = photo_size(photo)
     except PhotoError as error:
-        raise ValueError(_named(error, photo)) from error
+        return _named(error, photo)
     if height * width > MAX_MEGAPIXELS * 1_000_000:
-        raise ValueError(
+        return (
             f"{photo.name} has {width} x {height} pixels. This page takes {MAX_MEGAPIXELS} megapixels at most: "
             "scale it down, or use corrclip segment."
         )
-    return photo
+    return None
 
 
 def _named(message: Exception | str, photo: Path) -> str:

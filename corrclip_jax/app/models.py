@@ -1,7 +1,9 @@
 """Models of the web page: which can be chosen, and the one that was used last, with its compiled programs."""
 
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,6 +12,7 @@ from corrclip_jax.app.answers import Question, Say
 from corrclip_jax.config import Config
 from corrclip_jax.hub.presets import available_models, load
 from corrclip_jax.inference.segmenter import Segmenter
+from corrclip_jax.text.classes import parse_classes
 
 _KEPT_SETTINGS = 4
 
@@ -32,13 +35,30 @@ class LoadedModels:
         self._name: str | None = None
         self._loaded: tuple[Config, Mapping[str, Any]] | None = None
         self._segmenters: OrderedDict[tuple[float, int], Segmenter] = OrderedDict()
+        self._lock = threading.Lock()
+        self.preparing: str | None = None
 
     def __call__(self, question: Question, say: Say) -> Segmenter:
-        """The segmenter with the question's settings.
+        """The segmenter with the question's settings, once none is being prepared.
 
         Raises:
           ValueError, FileNotFoundError: as `Segmenter`.
         """
+        if self.preparing:
+            say(f"Waiting until {self.preparing} is compiled")
+        with self._lock:
+            return self._segmenter(question, say)
+
+    def prepare(self, name: str, photo: Path, classes: str) -> None:
+        """Load a model and compile what labels a photo, before anybody asks; `preparing` is its name meanwhile."""
+        with self._lock:
+            self.preparing = name
+            try:
+                self._segmenter(Question([], "", name), lambda text: None)(photo, parse_classes(classes))
+            finally:
+                self.preparing = None
+
+    def _segmenter(self, question: Question, say: Say) -> Segmenter:
         if self._loaded is None or question.model != self._name:
             say(f"Loading {question.model}")
             self._segmenters.clear()

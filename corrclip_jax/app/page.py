@@ -1,8 +1,10 @@
 """Web page in Gradio: the form, the queue of one, and the server, which serves nothing but its own files."""
 
+import itertools
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files as package_files
@@ -15,14 +17,14 @@ import gradio as gr
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 
-from corrclip_jax.app.answers import MAX_MEGAPIXELS, Model, Question, Say, answer
+from corrclip_jax.app.answers import MAX_MEGAPIXELS, MAX_PHOTOS, Model, Question, Say, answer
 from corrclip_jax.app.examples import write_examples
-from corrclip_jax.app.models import LoadedModels
+from corrclip_jax.app.models import LoadedModels, choices
 
 MAX_MEGABYTES = 25
 MOST_WAITING = 50
 _KEPT_SECONDS = 3600  # for files that users have uploaded or may download
-_SHARES = (0.1, 0.4, 0.9)  # of the progress bar, by the steps of `answer`
+_OTHER_STEPS = 3  # of an answer, beside the photos: loading the model, writing, the end
 _OWN_SOURCES = "'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 _TINY = (
     "**tiny** was trained on generated scenes and knows no photographs: try it on the examples. For photos, "
@@ -70,7 +72,9 @@ def serve(
       OSError: if the port is taken.
     """
     with tempfile.TemporaryDirectory(prefix="corrclip-app-") as folder:
-        page = build(models, LoadedModels() if model_for is None else model_for, Path(folder))
+        scenes = write_examples(Path(folder))
+        loaded = LoadedModels()
+        page = build(models, model_for or loaded, Path(folder), scenes, lambda: loaded.preparing)
         page.queue(max_size=MOST_WAITING)
         try:
             _, address, _ = page.launch(
@@ -89,62 +93,88 @@ def serve(
                 css=_asset("page.css"),
                 app_kwargs={"middleware": [Middleware(OwnSourcesOnly)]},
             )
+            if model_for is None and models[0] in choices():  # what needs a download waits for its first use
+                threading.Thread(target=loaded.prepare, args=(models[0], *scenes[0]), daemon=True).start()
             yield address
         finally:
             page.close(verbose=False)
 
 
-def build(models: Sequence[str], model_for: Callable[[Question, Say], Model], folder: Path) -> gr.Blocks:
+def build(
+    models: Sequence[str],
+    model_for: Callable[[Question, Say], Model],
+    folder: Path,
+    scenes: Sequence[tuple[Path, str]],
+    preparing: Callable[[], str | None],
+) -> gr.Blocks:
     """The page.
 
     Args:
       models: names of the models that can be chosen, the first by default.
       model_for: what labels.
       folder: for files on their way to the browser.
+      scenes: examples, photos with their class names.
+      preparing: gives the name of the model that is being compiled, if there is one.
     """
 
     def label(
-        photo: str | None,
+        photos: list[str],
         classes: str,
         model: str,
         threshold: float | int,  # JSON's 0 is an int
         points: int,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (Gradio looks for it among the defaults)
     ) -> tuple[dict[str, Any], list[str]]:
-        shares = iter(_SHARES)
+        steps = itertools.count(1)
         # Gradio has copied the files of the answer before: the queue is one by one.
         out = folder / "answer"
         shutil.rmtree(out, ignore_errors=True)
-        question = Question(
-            None if photo is None else Path(photo), classes, model, float(threshold), int(points)
-        )
+        question = Question([Path(photo) for photo in photos], classes, model, float(threshold), int(points))
+
+        def say(step: str) -> None:
+            progress(min(0.95, next(steps) / (len(photos) + _OTHER_STEPS)), desc=step)
+
         try:
-            found = answer(question, model_for, out, lambda step: progress(next(shares), desc=step))
+            found = answer(question, model_for, out, say)
         except (ValueError, OSError, ImportError) as error:
             raise gr.Error(str(error), duration=None, print_exception=False) from error
-        return found.view, [str(path) for path in found.files]
+        for message in found.failed:
+            gr.Warning(message, duration=None, title="Left out")
+        return {"photos": found.views}, [str(path) for path in found.files]
 
-    scenes = write_examples(folder)
     with gr.Blocks(
         title="corrclip", analytics_enabled=False, delete_cache=(_KEPT_SECONDS, _KEPT_SECONDS)
     ) as page:
         gr.Markdown(
-            "# corrclip\nLabel every pixel of a photo with one of the classes you name. "
-            "Photos stay on the machine that runs this page."
+            "# corrclip\nLabel every pixel of photos with one of the classes you name: up to "
+            f"{MAX_PHOTOS} photos at once, each up to {MAX_MEGABYTES} MB and {MAX_MEGAPIXELS} megapixels. "
+            "They stay on the machine that runs this page."
+        )
+        waiting = gr.Markdown(lambda: _waiting(preparing()), elem_id="waiting")
+        clock = gr.Timer(2)
+        clock.tick(
+            lambda: (_waiting(name := preparing()), gr.Timer(active=name is not None)),
+            None,
+            [waiting, clock],
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
         )
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=300):
-                photo = gr.Image(
-                    label=f"Photo (up to {MAX_MEGABYTES} MB, {MAX_MEGAPIXELS} megapixels)",
+                photo = gr.Gallery(
+                    label="Photos",
                     type="filepath",
                     sources=["upload", "webcam", "clipboard"],
                     buttons=[],
+                    columns=3,
+                    object_fit="contain",
                     height=260,
                     elem_id="photo",
                 )
-                photo.preprocess = _path_of  # what is no photo, or too large, is said by `answer`
+                photo.preprocess = _paths_of  # what is no photo, or too large, is said by `answer`
                 examples = gr.Dataset(
-                    components=[photo],
+                    components=[gr.Image(render=False, type="filepath")],
                     samples=[[str(path)] for path, _ in scenes],
                     label="Examples: generated scenes",
                     type="index",
@@ -158,7 +188,7 @@ def build(models: Sequence[str], model_for: Callable[[Question, Say], Model], fo
                     max_length=50_000,
                     elem_id="classes",
                 )
-                run = gr.Button("Label the photo", variant="primary", elem_id="run")
+                run = gr.Button("Label the photos", variant="primary", elem_id="run")
                 model = gr.Dropdown(list(models), value=models[0], label="Model", elem_id="model")
                 tiny = gr.Markdown(_TINY, visible=models[0] == "tiny", elem_id="tiny")
                 with gr.Accordion("More settings", open=False):
@@ -199,7 +229,7 @@ def build(models: Sequence[str], model_for: Callable[[Question, Say], Model], fo
             api_visibility="private",
         )
         examples.click(
-            lambda index: (str(scenes[index][0]), scenes[index][1]),
+            lambda index: ([str(scenes[index][0])], scenes[index][1]),
             examples,
             [photo, classes],
             queue=False,
@@ -211,9 +241,15 @@ def build(models: Sequence[str], model_for: Callable[[Question, Say], Model], fo
     return page
 
 
-def _path_of(payload: Any) -> str | None:
-    """The file of an upload, which Gradio would open."""
-    return None if payload is None else payload.path
+def _paths_of(payload: Any) -> list[str]:
+    """The files of uploads, which Gradio would open."""
+    media = [] if payload is None else payload.root
+    return [(one.image if hasattr(one, "image") else one.video).path for one in media]
+
+
+def _waiting(name: str | None) -> str:
+    """What the page says while a model is compiled."""
+    return f"**{name} is being compiled**, once after a start; the first answer waits for it." if name else ""
 
 
 def _theme() -> gr.themes.Base:

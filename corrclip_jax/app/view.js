@@ -1,6 +1,7 @@
-// Draws a result (see view.py) and answers the pointer; everything happens in the browser.
+// Draws the chosen one of the results (see view.py) and answers the pointer; everything happens in the browser.
+let wanted = null;
 const state = { alone: -1, opacity: 0.55, outlines: true };
-let view = null, photo = null, labels = null, chances = null, edges = null;
+let results = null, view = null, photo = null, labels = null, chances = null, edges = null;
 const find = (selector) => element.querySelector(selector);
 
 function pixels(address, width, height) {
@@ -15,11 +16,28 @@ function pixels(address, width, height) {
     });
 }
 
+function receive(value) {
+  if (!value || !value.photos) return;
+  results = value.photos;
+  const strip = find(".strip");
+  strip.hidden = results.length < 2;
+  strip.replaceChildren(...results.map((one, number) => {
+    const button = document.createElement("button"), picture = document.createElement("img");
+    button.type = "button"; button.dataset.number = number; button.title = one.name;
+    picture.src = one.photo; picture.alt = one.name;
+    button.append(picture);
+    return button;
+  }));
+  show(results[0]);
+}
+
 async function show(next) {
-  if (!next || !next.map) return;
+  for (const button of element.querySelectorAll(".strip button"))
+    button.setAttribute("aria-pressed", String(results[Number(button.dataset.number)] === next));
+  wanted = next;
   const [shot, map] = await Promise.all([
     pixels(next.photo, next.width, next.height), pixels(next.map, next.width, next.height)]);
-  if (props.value !== next) return;  // another result came meanwhile
+  if (wanted !== next) return;  // another one was chosen meanwhile
   const count = next.width * next.height;
   labels = new Uint16Array(count); chances = new Uint8Array(count); edges = new Uint8Array(count);
   for (let i = 0; i < count; i++) {
@@ -109,6 +127,7 @@ element.addEventListener("click", (event) => {
   if (!view) return;
   const chosen = event.target.closest(".legend button");
   if (chosen) isolate(Number(chosen.dataset.label));
+  else if (event.target.closest(".strip button")) show(results[Number(event.target.closest("button").dataset.number)]);
   else if (event.target.closest(".all")) isolate(state.alone);
   else if (event.target.tagName === "CANVAS" && pixelAt(event) >= 0) isolate(labels[pixelAt(event)]);
 });
@@ -117,5 +136,5 @@ element.addEventListener("input", (event) => {
   if (event.target.matches(".outlines")) state.outlines = event.target.checked;
   if (view) draw();
 });
-watch("value", () => show(props.value));
-show(props.value);
+watch("value", () => receive(props.value));
+receive(props.value);

@@ -169,6 +169,21 @@ def test_a_photo_is_labelled_read_by_pixel_isolated_by_class_and_downloaded(serv
     assert {urlsplit(one).netloc for one in loaded if one.startswith("http")} == {urlsplit(address).netloc}
 
 
+def test_several_photos_are_labelled_together_and_looked_at_one_by_one(served, browser, photo, tmp_path):
+    Image.fromarray(np.full((30, 60), 220, np.uint8)).save(bright := tmp_path / "bright.png")
+    (text := tmp_path / "text.png").write_text("only text\n" * 9)
+    page = Page(browser, served[1])
+    page.ask(f"{photo}\n{bright}\n{text}", "night, day")
+    first, second = page.wait(lambda: page.all("#view .strip button"))
+    assert "text.png is not an image" in page.toast()
+    assert [one.text for one in page.all("#view .legend .name")] == ["night", "day"]
+    second.click()
+    page.wait(lambda: [one.text for one in page.all("#view .legend .name")] == ["day"])
+    assert (first.get_attribute("aria-pressed"), second.get_attribute("aria-pressed")) == ("false", "true")
+    names = {link.get_attribute("download") for link in page.wait(lambda: page.all("#files a[download]"))}
+    assert {"street.png", "bright.png", "instances_default.json", "tasks.json"} < names
+
+
 def test_files_that_are_no_photo_or_too_large_are_explained(served, browser, tmp_path):
     _, address = served
     page = Page(browser, address)
@@ -212,7 +227,9 @@ def test_ten_uploads_at_once_are_answered_one_after_another(served, photo):
     models.most = 0
     with paused(models, 0.05), ThreadPoolExecutor(10) as pool:
         answers = list(pool.map(lambda number: asked(address, photo, f"night {number}, day"), range(10)))
-    assert [one[0]["classes"][0]["name"] for one in answers] == [f"night {number}" for number in range(10)]
+    assert [one[0]["photos"][0]["classes"][0]["name"] for one in answers] == [
+        f"night {number}" for number in range(10)
+    ]
     assert all(len(one[1]) == 5 for one in answers)
     assert models.labelled == before + 10 and models.most == 1
 
@@ -248,7 +265,7 @@ def asked(address, photo, classes):
         )
         session = f"{threading.get_ident()}-{time.monotonic_ns()}"
         upload = {"path": path, "orig_name": photo.name, "meta": {"_type": "gradio.FileData"}}
-        data = [upload, classes, "tiny", 0, 8]
+        data = [[{"image": upload, "caption": None}], classes, "tiny", 0, 8]
         joined = {"data": data, "fn_index": number, "session_hash": session, "event_data": None}
         client.post("queue/join", json=joined).raise_for_status()
         with client.stream("GET", "queue/data", params={"session_hash": session}) as stream:

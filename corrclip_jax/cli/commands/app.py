@@ -12,7 +12,7 @@ from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 HELP = "\n\n".join(
     [
         "Open a web page that labels photos.",
-        "Drop a photo on it, type class names, and look at the result; label map, COCO and Label Studio files can "
+        "Drop photos on it, type class names, and look at the results; label maps, COCO and Label Studio files can "
         "be downloaded. It offers the models that are converted on this machine, and tiny with generated scenes. "
         "It needs no network, listens on this machine only unless --host says otherwise, and runs until Ctrl-C. "
         "Needs the extra app.",
