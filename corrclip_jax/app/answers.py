@@ -95,7 +95,8 @@ def answer(
     if len(failed) == len(photos):
         raise ValueError("\n".join(failed.values()))
     model = model_for(question, say)
-    views, entries = [], []
+    views: list[dict[str, Any]] = []
+    entries: list[Entry] = []
     for number, photo in enumerate(photos, start=1):
         if photo in failed:
             continue

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
@@ -93,8 +93,8 @@ def serve(
                 css=_asset("page.css"),
                 app_kwargs={"middleware": [Middleware(OwnSourcesOnly)]},
             )
-            if model_for is None and models[0] in choices():  # what needs a download waits for its first use
-                threading.Thread(target=loaded.prepare, args=(models[0], *scenes[0]), daemon=True).start()
+            if model_for is None and (models[0] in choices() or Path(models[0]).is_dir()):  # no download
+                threading.Thread(target=_prepare, args=(loaded, models[0], *scenes[0]), daemon=True).start()
             yield address
         finally:
             page.close(verbose=False)
@@ -245,6 +245,12 @@ def _paths_of(payload: Any) -> list[str]:
     """The files of uploads, which Gradio would open."""
     media = [] if payload is None else payload.root
     return [(one.image if hasattr(one, "image") else one.video).path for one in media]
+
+
+def _prepare(models: LoadedModels, name: str, photo: Path, classes: str) -> None:
+    """Load and compile a model; if that fails, whoever asks for it gets the error."""
+    with suppress(OSError, ValueError, ImportError):
+        models.prepare(name, photo, classes)
 
 
 def _waiting(name: str | None) -> str:
