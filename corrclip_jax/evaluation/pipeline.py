@@ -97,6 +97,7 @@ def run_evaluation(
     _check(options)
     if options.distributed:
         connect()
+    environment.start_backend()
     leads = jax.process_index() == 0
     data = open_dataset(options)
     output = None if options.out is None else _output(options, data)

@@ -23,7 +23,7 @@ from corrclip_jax.method.bank import Bank
 from corrclip_jax.method.segment import Result, SupportedResult, make_segment
 from corrclip_jax.ops.cudnn_attention import EXPORT_CHECKS
 from corrclip_jax.params.model_folder import OWN_NAMES, read, write_description, write_network
-from corrclip_jax.runtime.environment import versions
+from corrclip_jax.runtime.environment import start_backend, versions
 from corrclip_jax.runtime.memory import with_memory_defaults
 from corrclip_jax.text.embedding import TextEmbedding, as_text_embedding
 
@@ -221,6 +221,7 @@ def load_exported(path: str | Path, *, bank: BankLike | None = None) -> Exported
         raise ValueError(
             f"{path} has format {description['format']}, this version reads format {FORMAT}. Export it again."
         )
+    start_backend()
     here = "cuda" if jax.default_backend() == "gpu" else jax.default_backend()
     if here not in description["platforms"]:
         raise ValueError(

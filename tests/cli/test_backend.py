@@ -7,6 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from command_line import corrclip
 from PIL import Image
 
 from corrclip_jax.runtime.environment import BackendError, start_backend
@@ -45,3 +46,14 @@ def test_a_platform_for_whose_absence_jax_gives_no_reason(monkeypatch):
         BackendError, match=r"backend: it found no device.* JAX_PLATFORMS is 'cuda': unset it"
     ):
         start_backend()
+
+
+def test_an_evaluation_starts_the_backend_before_it_asks_for_processes(monkeypatch, tmp_path):
+    def fails(*arguments):
+        raise AssertionError
+
+    monkeypatch.setattr(jax, "devices", fails)
+    monkeypatch.setattr(jax, "process_index", fails)
+    done = corrclip("evaluate", "scenes", "--model", "tiny", "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "JAX cannot start its backend: it found no device" in done.stderr
