@@ -45,6 +45,8 @@ def sentences(facts: dict[str, Any], classes: Sequence[str]) -> list[str]:
     if facts["classes"] and share != 1:
         lines.append(f"No image holds: {some(facts['classes'], 10)}.")
     held = len(classes) - len(facts["classes"])
+    if held and classes[0] in facts["classes"] and 0 not in facts["numbers"]:
+        lines.append("If the classes are numbered from 1 in these label files, give --first-id 1.")
     if share and _MASK in facts["numbers"] and held < 2 and len(classes) > 1:
         lines.append(
             f"If {_MASK} marks a class in these label files, as in masks of 0 and {_MASK}, write the number of the "

@@ -73,6 +73,13 @@ def test_many_classes_that_no_image_holds_are_counted():
     assert line.endswith("and 18 more.")
 
 
+@pytest.mark.parametrize(("ignored", "hinted"), [((255,), True), ((0, 255), False)])
+def test_labels_that_never_hold_the_first_number_may_be_numbered_from_1(ignored, hinted):
+    lines = said(*counted(np.array([[1, 1]]), ignored=ignored))
+    assert "No image holds: grass." in lines
+    assert any("--first-id 1" in line for line in lines) == hinted
+
+
 def test_no_image_at_all_is_said():
     data, _ = counted(np.array([[0, 1]]))
     assert said(data, Counts.empty(1, 1, 2)) == ["No image was counted."]
