@@ -55,11 +55,38 @@ def test_tracks_lessen_flicker_where_things_move():
     assert (after == truth).mean() > (before == truth).mean() + 0.05
 
 
-def test_new_regions_get_new_ids_and_old_ids_are_not_used_again():
+@pytest.mark.parametrize("patience", [0, 2])
+def test_a_region_keeps_its_id_and_votes_while_it_is_gone_for_a_few_frames(patience):
+    tracks = RegionTracks(3, "slic", patience=patience)
+    there, empty = square(2, 1), square(2, 0)
+    for _ in range(4):
+        first = tracks(frame(there, there * 2))
+    for gap in range(4):
+        for _ in range(gap):
+            tracks(frame(empty, empty))
+        again = tracks(frame(square(3, 7), square(3, 0)))
+        is_known = gap <= patience
+        expected = first.regions.max() if is_known else first.regions.max() + 1
+        assert again.regions.max() == expected, gap
+        if not is_known:
+            assert again.labels.max() == 0, "its votes are forgotten"
+            return
+        assert again.labels.max() == 2
+        for _ in range(3):
+            tracks(frame(there, there * 2))
+    raise AssertionError("patience has an end")
+
+
+def test_an_id_is_not_given_twice_when_a_region_that_was_gone_comes_back():
     tracks = RegionTracks(3, "slic")
-    first = tracks(frame(square(2, 1), square(2, 1) * 0)).regions.max()
-    tracks(frame(square(2, 0), square(2, 0)))
-    assert tracks(frame(square(2, 1), square(2, 1) * 0)).regions.max() == first + 1
+    tracks(frame(square(2, 1) + square(14, 2), square(2, 0)))
+    tracks(frame(square(14, 5), square(2, 0)))
+    found = tracks(frame(square(2, 8) + square(14, 9), square(2, 0))).regions
+    assert (found[4, 4], found[4, 16]) == (1, 2)
+    tracks(frame(square(2, 1), square(2, 0)))
+    tracks(frame(square(8, 1), square(2, 0)))  # somewhere else: new
+    found = tracks(frame(square(8, 1) + square(16, 4), square(2, 0))).regions
+    assert (found[4, 10], found[4, 18]) == (3, 2)
 
 
 def test_pairs_are_taken_in_the_order_of_their_overlap():
@@ -101,5 +128,5 @@ def test_frames_of_another_size_begin_anew():
 def test_what_cannot_be_followed_is_refused():
     with pytest.raises(ValueError, match="Choose a source"):
         RegionTracks(3, "none")
-    with pytest.raises(ValueError, match=r"Got 0\.3 and 1\.0"):
+    with pytest.raises(ValueError, match=r"Got 0\.3, 1\.0 and 3"):
         RegionTracks(3, "slic", decay=1.0)
