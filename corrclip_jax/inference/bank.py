@@ -63,10 +63,28 @@ def build_bank(
       FileNotFoundError: for missing images or weights.
       ValueError: for settings out of range, and a model that finds no regions.
     """
-    check_settings(dtype, points, None)
     if distributed:
         connect()
     check_writable(out)
+    features = bank_features(model, regions=regions, points=points, others=others, dtype=dtype)
+    return build(listed_paths(images), Path(out), features, restart=restart, progress=progress)
+
+
+def bank_features(
+    model: Model,
+    *,
+    regions: str | os.PathLike | None = None,
+    points: int | None = None,
+    others: Mapping[str, Model] | None = None,
+    dtype: DtypeChoice | None = None,
+) -> BankFeatures:
+    """What makes the entries of a bank; for the arguments see `build_bank`.
+
+    Raises:
+      ValueError: for settings out of range, and a model that finds no regions.
+      FileNotFoundError: for missing weights.
+    """
+    check_settings(dtype, points, None)
     source: Any = regions if regions is None or regions in SOURCES else "none"
     config, params = _loaded(model, network_to_load(source))
     config = with_settings(config, dtype=dtype, points=points, background_threshold=None)
@@ -75,7 +93,7 @@ def build_bank(
     if config.dino is None:
         dino, weights = load_network(DINO_MODEL, "dino")
         config, params = with_fields(config, dino=dino), {**params, "dino": weights}
-    extractor = BankFeatures(
+    return BankFeatures(
         config,
         params,
         regions=None if source == regions else Path(str(regions)),
@@ -84,8 +102,11 @@ def build_bank(
             for name, other in (others or {}).items()
         },
     )
-    listed = [images] if isinstance(images, str | os.PathLike) else list(images)
-    return build([Path(path) for path in listed], Path(out), extractor, restart=restart, progress=progress)
+
+
+def listed_paths(images: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Path]:
+    """One path, or several, as a list."""
+    return [Path(path) for path in ([images] if isinstance(images, str | os.PathLike) else images)]
 
 
 def _loaded(model: Model, region_network: str | None) -> tuple[Config, Mapping[str, Any]]:

@@ -5,6 +5,7 @@ an interruption the next call continues with the parts that are not there (`bank
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -54,7 +55,7 @@ class Extractor(Protocol):
     def __call__(
         self, batches: Sequence[Batch], photos: Mapping[int, Path], sizes: Mapping[int, Size]
     ) -> Iterator[tuple[int, dict[int, Entries | str]]]:
-        """For each batch, by its number, the entries of its images, or why they have none."""
+        """For each batch, by its number and in any order, the entries of its images, or why they have none."""
         ...
 
 
@@ -228,7 +229,7 @@ def _planned(images: Sequence[Path], out: Path, extractor: Extractor, tried: Set
         },
         [
             [[*asdict(batch.bucket).values(), batch.batch_size, list(batch.indices)] for batch in part]
-            for part in _parts(batches)
+            for part in parts_of(batches)
         ],
     )
 
@@ -262,8 +263,8 @@ def bank_images(paths: Sequence[Path]) -> list[tuple[Path, str]]:
     return list(found.values())
 
 
-def _parts(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
-    """Batches whose entries are saved together."""
+def parts_of(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
+    """Batches in runs whose entries are saved together; the batches of whole parts give these parts again."""
     part: list[Batch] = []
     for batch in batches:
         part.append(batch)
@@ -287,16 +288,17 @@ def _work(plan: Plan, unfinished: Unfinished, extractor: Extractor, progress: Pr
     total = sum(len(batch.indices) for _, batch in batches)
     photos = {i: Path(plan.roots[image.root]) / image.name for i, image in enumerate(plan.images)}
     sizes = {i: (image.height, image.width) for i, image in enumerate(plan.images)}
-    done: dict[int, Entries | str] = {}
+    done: dict[int, dict[int, Entries | str]] = {}
+    left = Counter(part for part, _ in batches)
     seen = 0
     progress(0, total)
     for number, found in extractor([batch for _, batch in batches], photos, sizes):
-        done |= found
-        seen += len(found)
         part = batches[number][0]
-        if number + 1 == len(batches) or batches[number + 1][0] != part:
-            unfinished.save(part, done)
-            done = {}
+        done.setdefault(part, {}).update(found)
+        seen += len(found)
+        left[part] -= 1
+        if not left[part]:
+            unfinished.save(part, done.pop(part))
         progress(seen, total)
 
 

@@ -17,7 +17,7 @@ _SIZES = 256  # images of one task that reads sizes
 _STORE_BYTES = (
     200 << 20
 )  # of the object store of a cluster that is started here, which holds keys and errors only
-_RETRIES = 3  # of a chunk whose actor died
+RETRIES = 3  # of a chunk whose actor died
 
 
 class ClusterError(OSError):
@@ -180,7 +180,7 @@ def run_chunks(
 
 
 def _retried() -> dict[str, Any]:
-    return {"max_task_retries": _RETRIES}
+    return {"max_task_retries": RETRIES}
 
 
 def read_sizes(sources: Sequence[Source], bands: tuple[int, ...] | None = None) -> list[Size | None]:
@@ -223,10 +223,10 @@ def _run(chunks: Sequence[str], call: Callable[[Any], Any]) -> Iterator[dict[str
         for batch in dataset.iter_batches(batch_size=None):
             yield {name: column.tolist() for name, column in batch.items()}
     except RayError as error:
-        raise ClusterError(f"Ray gave up: {_last_line(error)}") from error
+        raise ClusterError(f"Ray gave up: {last_line(error)}") from error
 
 
-def _last_line(error: Exception) -> str:
+def last_line(error: Exception) -> str:
     """What an error of Ray says at its end, where the reason stands below the tracebacks."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[-1] if lines else ''}"

@@ -159,5 +159,5 @@ def test_failures_are_named_up_to_a_number(capsys, monkeypatch):
 
 def test_an_error_of_ray_is_one_line():
     error = RuntimeError("ray::f()\n  File x\n\nValueError: wrong\n")
-    assert cluster._last_line(error) == "RuntimeError: ValueError: wrong"
-    assert io.StringIO(cluster._last_line(error)).readlines()[1:] == []
+    assert cluster.last_line(error) == "RuntimeError: ValueError: wrong"
+    assert io.StringIO(cluster.last_line(error)).readlines()[1:] == []

@@ -1,5 +1,6 @@
 """`corrclip bank`: build, extend, merge, import and describe banks of unlabelled images."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,6 +9,14 @@ import typer
 from rich.markup import escape
 
 from corrclip_jax.cli.shared.console import FAILED, UsageError, complain, messages, result_as_json, results
+from corrclip_jax.cli.shared.engine_options import (
+    ActorsOption,
+    AddressOption,
+    DevicesOption,
+    Engine,
+    EngineOption,
+    EngineOptions,
+)
 from corrclip_jax.cli.shared.options import (
     OTHER_PROCESSES,
     ModelOption,
@@ -35,6 +44,7 @@ BUILD_HELP = "\n\n".join(
         "  corrclip bank build photos/ --out bank/ --model v2-b",
         "  corrclip bank build photos/ --out bank/ --model v2-b --regions maps/",
         "  srun corrclip bank build photos/ --out bank/ --model v2-b --distributed",
+        "  corrclip bank build photos/ --out bank/ --model v2-b --engine ray --address auto",
     ]
 )
 ADD_HELP = "\n\n".join(
@@ -106,9 +116,14 @@ def build(
     dtype: OptionalDtypeOption = None,
     restart: RestartOption = False,
     distributed: DistributedOption = False,
+    engine: EngineOption = Engine.local,
+    address: AddressOption = None,
+    actors: ActorsOption = None,
+    devices_per_actor: DevicesOption = None,
 ) -> None:
     """Build a bank. Users see `BUILD_HELP`."""
-    _run(images, out, model, regions, points, also, dtype, restart, distributed)
+    on_ray = EngineOptions(engine, address, actors, devices_per_actor)
+    _run(images, out, model, regions, points, also, dtype, restart, distributed, on_ray)
 
 
 def add(
@@ -121,12 +136,17 @@ def add(
     dtype: OptionalDtypeOption = None,
     restart: RestartOption = False,
     distributed: DistributedOption = False,
+    engine: EngineOption = Engine.local,
+    address: AddressOption = None,
+    actors: ActorsOption = None,
+    devices_per_actor: DevicesOption = None,
 ) -> None:
     """Add images. Users see `ADD_HELP`."""
     from corrclip_jax.bank.folder import read_description
 
     read_description(bank)
-    _run(images, bank, model, regions, points, also, dtype, restart, distributed)
+    on_ray = EngineOptions(engine, address, actors, devices_per_actor)
+    _run(images, bank, model, regions, points, also, dtype, restart, distributed, on_ray)
 
 
 def info(bank: Annotated[Path, typer.Argument(help="Folder of the bank.", show_default=False)]) -> None:
@@ -219,15 +239,19 @@ def _run(
     dtype: Any,
     restart: bool,
     distributed: bool,
+    engine: EngineOptions,
 ) -> None:
     from corrclip_jax.cli.shared.progress import Progress
-    from corrclip_jax.inference.bank import build_bank
-    from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 
-    precision = compute_type(dtype, OTHER_PROCESSES if distributed else "")
-    keep_compiled_programs()
+    engine.check()
+    if engine.is_ray and distributed:
+        raise UsageError("--distributed and --engine ray are two ways to share the images: choose one.")
+    precision = compute_type(
+        dtype, OTHER_PROCESSES if distributed else "--engine ray" if engine.is_ray else ""
+    )
+    builder, more = _builder(engine, distributed)
     with Progress() as progress:
-        progress.phase(f"Loading {model}")
+        progress.phase(f"Loading {model}" if not engine.is_ray else f"Starting Ray, loading {model}")
         seen = 0
 
         def show(done: int, total: int) -> None:
@@ -238,7 +262,7 @@ def _run(
                 progress.advance(done - seen)
             seen = done
 
-        made = build_bank(
+        made = builder(
             images,
             out,
             model,
@@ -247,10 +271,33 @@ def _run(
             others=by_name("--also", also or []),
             dtype=precision,
             restart=restart,
-            distributed=distributed,
             progress=show,
+            **more,
         )
     _report(made, out)
+
+
+def _builder(engine: EngineOptions, distributed: bool) -> tuple[Callable[..., "BankBuild"], dict[str, Any]]:
+    """The function that builds banks, and its arguments for the engine."""
+    if not engine.is_ray:
+        from corrclip_jax.inference.bank import build_bank
+        from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
+
+        keep_compiled_programs()
+        return build_bank, {"distributed": distributed}
+    from corrclip_jax.ray.cluster import require_ray
+
+    require_ray("clusters (--engine ray)")
+    import jax
+
+    from corrclip_jax.ray.bank import build_bank_on_cluster
+
+    jax.config.update("jax_platforms", "cpu")  # this process computes nothing: devices are for its actors
+    return build_bank_on_cluster, {
+        "address": engine.address,
+        "actors": engine.actors,
+        "devices": engine.devices_per_actor,
+    }
 
 
 def _report(made: "BankBuild", out: Path) -> None:

@@ -1,4 +1,4 @@
-"""Options of `corrclip segment` for engines: this process, or actors on a cluster of Ray."""
+"""Options for engines: this process, or actors on a cluster of Ray."""
 
 from enum import StrEnum
 from typing import Annotated, NamedTuple
@@ -9,7 +9,7 @@ from corrclip_jax.cli.shared.console import UsageError
 
 
 class Engine(StrEnum):
-    """What labels the photos."""
+    """What works on the photos."""
 
     local = "local"
     ray = "ray"
@@ -31,7 +31,7 @@ class RowLabels(StrEnum):
 
 EngineOption = Annotated[
     Engine,
-    typer.Option(help="What labels the photos: this process, or actors on a cluster of Ray (extra ray)."),
+    typer.Option(help="What works on the photos: this process, or actors on a cluster of Ray (extra ray)."),
 ]
 AddressOption = Annotated[
     str | None,
@@ -85,7 +85,7 @@ class EngineOptions(NamedTuple):
 
     @property
     def is_ray(self) -> bool:
-        """Whether photos are labelled on a cluster."""
+        """Whether actors on a cluster do the work."""
         return self.engine is Engine.ray
 
     @property
