@@ -16,7 +16,7 @@ from corrclip_jax.io.files import OutputError, json_bytes
 from corrclip_jax.io.own_files import Made, value_digest
 from corrclip_jax.ray.rows import LabelFormat, table
 from corrclip_jax.ray.segment_images import SegmentImages
-from corrclip_jax.ray.sources import Size, Source, from_text, read_sources
+from corrclip_jax.ray.sources import Size, Source, content_marks, from_text, read_sources
 from corrclip_jax.ray.storage import (
     file_system,
     is_address,
@@ -122,9 +122,10 @@ class WriteParts:
         keys = [source.key for source in sources]
         known = _head(place) if _exists(place) else None
         if known is None or known["key"] != keys:
+            marks = content_marks(sources)
             rows = self._segment.rows(keys, read_sources(sources, self._segment.bands))
-            for row, source in zip(rows, sources, strict=True):
-                row["source"] = source.mark
+            for row, mark in zip(rows, marks, strict=True):
+                row["source"] = mark
             _save(place, rows, self._segment.labels, self._mark)
             known = {"error": [row["error"] for row in rows]}
         return list(zip(keys, known["error"], strict=True))
@@ -139,13 +140,15 @@ def _save(place: str, rows: Sequence[dict[str, Any]], labels: LabelFormat, mark:
 
 
 def _compare(parts: Sequence[str], sources: Sequence[Source]) -> Standing:
-    wanted = {source.key: source.mark for source in sources}
     sizes: dict[str, Size] = {}
     known: set[str] = set()
     failed = changed = 0
     lost: list[str] = []
     with ThreadPoolExecutor(_THREADS) as pool:
         heads = list(pool.map(_head, parts))
+    there = {key for head in heads if head is not None for key in head["key"]}
+    again = [source for source in sources if source.key in there]
+    wanted = {one.key: mark for one, mark in zip(again, content_marks(again), strict=True)}
     for part, head in zip(parts, heads, strict=True):
         if head is None:
             lost.append(part)

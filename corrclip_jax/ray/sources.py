@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from corrclip_jax.io.marks import file_mark
 from corrclip_jax.io.photo_files import SUFFIXES, photos_in, survey_photos
 from corrclip_jax.io.photos import BandsOf, PhotoError, photo_size
 from corrclip_jax.ray.storage import (
@@ -44,7 +45,9 @@ class Source(NamedTuple):
     Attributes:
       key: its name, of no other image of the run.
       place: path or address of the image, or of the file that holds it.
-      mark: changes when the content of the file does; "" where that is not known.
+      mark: changes when the content of the file does: of an object store the version or size and time, of local
+        Parquet files and tars size and time. "" for addresses without, and for local images, whose content is
+        digested when it is needed (`content_marks`).
       column: in a Parquet file, the column that holds the image; "" elsewhere.
       at: in a Parquet file row group and row, in a tar offset and size.
     """
@@ -117,7 +120,7 @@ def _files(place: str, recursive: bool, out: str, left_out: list[str]) -> list[S
     if not path.is_dir():
         if not path.is_file():
             survey_photos([path])  # raises, with the reason
-        return [StoredFile(str(path.absolute()), stat_mark(path))]
+        return [StoredFile(str(path.absolute()), "" if _kind(place) == "images" else stat_mark(path))]
     inside = [
         file
         for file in sorted(path.rglob("*") if recursive else path.iterdir())
@@ -129,7 +132,7 @@ def _files(place: str, recursive: bool, out: str, left_out: list[str]) -> list[S
         return listed + [StoredFile(str(file.absolute()), "") for file in photos[:1]]
     found = survey_photos([path], recursive=recursive, out=None if is_address(out) else Path(out))
     left_out += [found.left_out] if found.left_out else []
-    return [StoredFile(str(photo.absolute()), stat_mark(photo)) for photo in found.photos]
+    return [StoredFile(str(photo.absolute()), "") for photo in found.photos]
 
 
 def _chosen(place: str, files: Sequence[StoredFile], left_out: list[str]) -> list[StoredFile]:
@@ -181,7 +184,18 @@ def _listed_addresses(file: StoredFile) -> list[Source]:
     places = [line for line in stripped if line and not line.startswith("#")]
     if not places:
         raise StorageError(f"{file.place} names no images: one address or path a line.")
-    return [Source(place, place, "" if is_address(place) else stat_mark(Path(place))) for place in places]
+    return [Source(place, place, "") for place in places]
+
+
+def content_marks(sources: Sequence[Source]) -> list[str]:
+    """The mark of each source; of local images a digest of the content, as everywhere in this package."""
+
+    def mark(source: Source) -> str:
+        is_local = source.at is None and not is_address(source.place)
+        return file_mark(Path(source.place)) if is_local else source.mark
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(mark, sources))
 
 
 def _listed_tar(file: StoredFile) -> list[Source]:

@@ -1,5 +1,7 @@
 """Parts of rows: written once, continued by key, never doubled; other settings and foreign files are refused."""
 
+import os
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -113,6 +115,17 @@ def test_changed_new_and_mended_images(photos, out):
     assert number == len(found) == 7
     assert (found["5.png"]["width"], found["5.png"]["shares"]) == (9, [1.0, 0.0])
     assert run(photos, out) == ([], [], [])
+
+
+def test_the_content_of_an_image_counts_not_its_size_and_time(photos, out):
+    assert run(photos, out)[0] == [f"{number}.png" for number in range(6)]
+    os.utime(photos / "4.png", (1, 1))
+    before = (photos / "5.png").stat()
+    changed = bytearray((photos / "5.png").read_bytes())
+    changed[-1] ^= 1
+    (photos / "5.png").write_bytes(changed)
+    os.utime(photos / "5.png", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert run(photos, out)[0] == ["3.png", "5.png"]
 
 
 def test_other_settings_are_refused_or_replace_all(photos, out):

@@ -13,7 +13,15 @@ from PIL import Image
 
 from corrclip_jax.io.photos import PhotoError, read_photo
 from corrclip_jax.ray import sources as module
-from corrclip_jax.ray.sources import chunks, find_sources, from_text, measure, read_sources, to_text
+from corrclip_jax.ray.sources import (
+    chunks,
+    content_marks,
+    find_sources,
+    from_text,
+    measure,
+    read_sources,
+    to_text,
+)
 from corrclip_jax.ray.storage import StorageError, write_bytes
 
 
@@ -53,9 +61,10 @@ def test_a_folder_and_files_in_it(folder):
     assert values(found) == [0, 1]
     assert "1 other file (.txt 1)" in found.left_out[0]
     assert len(find_sources([str(folder)], recursive=True).sources) == 3
-    before = found.sources[0].mark
+    before = content_marks(found.sources)
     (folder / "a.png").write_bytes(encoded(9, (9, 9)))
-    assert find_sources([str(folder)]).sources[0].mark != before
+    after = content_marks(find_sources([str(folder)]).sources)
+    assert [one == other for one, other in zip(before, after, strict=True)] == [False, True]
 
 
 def test_what_does_not_exist_beside_what_does(folder):
