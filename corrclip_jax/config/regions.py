@@ -33,17 +33,22 @@ class SLICConfig:
       segments: the most superpixels of an image (`n_segments`).
       compactness: the weight of position, in units of a cell's side, against CIELAB colour (`compactness`).
       iterations: of k-means (`max_num_iter`).
+      side: of the cells that superpixels grow from, in pixels, at least; by default the smallest of which
+        `segments` suffice for the image. Parts of a picture that begin at multiples of it have the superpixels of
+        the whole, but for those near their borders.
     """
 
     segments: int = 128
     compactness: float = 10.0
     iterations: int = 10
+    side: int | None = None
 
     def __post_init__(self) -> None:
-        if self.segments < 1 or self.iterations < 0 or not self.compactness > 0:
-            wanted = "segments of 1 or more, iterations of 0 or more and a compactness above 0"
+        wrong_side = self.side is not None and self.side < 1
+        if self.segments < 1 or self.iterations < 0 or not self.compactness > 0 or wrong_side:
+            wanted = "segments of 1 or more, iterations of 0 or more, a compactness above 0 and a side of 1 or more"
             raise ValueError(
-                f"SLIC needs {wanted}. Got {self.segments}, {self.iterations}, {self.compactness}."
+                f"SLIC needs {wanted}. Got {self.segments}, {self.iterations}, {self.compactness} and {self.side}."
             )
 
 

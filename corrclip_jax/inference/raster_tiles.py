@@ -77,6 +77,7 @@ class RasterTiles:
             method.stride / stride,
             max(self.grid.sides) // cell,
             by_shorter=self.grid.by_shorter,
+            superpixel=self.grid.common_side(segmenter.config.regions.slic.segments),
         )
         self.step = max(1, -(-max(raster.height, raster.width) // _PREVIEW))
 

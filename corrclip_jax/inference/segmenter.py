@@ -155,18 +155,26 @@ class Segmenter:
         if sizes:
             self._runner.expect(sizes)
 
-    def at_scale(self, sides: tuple[int, int], zoom: float, points: int, *, by_shorter: bool) -> "Segmenter":
+    def at_scale(
+        self,
+        sides: tuple[int, int],
+        zoom: float,
+        points: int,
+        *,
+        by_shorter: bool,
+        superpixel: int | None = None,
+    ) -> "Segmenter":
         """A copy that sees images of this height and width at `zoom` times their size.
 
         Images of which only the longer side is the same are seen so, too; with `by_shorter`, those of which the
         shorter one is. Weights and text embeddings are shared, and the last copy is kept with its
-        programs. `points` is the copy's `probability_points`.
+        programs. `points` is the copy's `probability_points`, `superpixel` its `config.regions.slic.side`.
         """
         shorter, longer = (max(1, round(side * zoom)) for side in sorted(sides))
         sizes = {"resize_short": longer + 1, "resize_long": longer}
         if by_shorter:
             sizes = {"resize_short": shorter, "resize_long": max(longer, 2 * shorter) + 1}
-        config = with_fields(self.config, method=sizes)
+        config = with_fields(self.config, method=sizes, regions={"slic": {"side": superpixel}})
         if (config, points) not in self._scaled:
             other = copy.copy(self)
             other.config, other._scaled = config, {}

@@ -8,6 +8,7 @@ windows, as in the whole raster. Tiles begin at multiples of a cell, once in whi
 known.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -89,6 +90,18 @@ class TileGrid(NamedTuple):
         (top, bottom), (left, right) = self.y.core(place[0]), self.x.core(place[1])
         y, x = self.corner(place)
         return slice(top - y, bottom - y), slice(left - x, right - x)
+
+    def common_side(self, most: int) -> int | None:
+        """The smallest side of squares that divide the tiles so that they are those of one grid on the raster.
+
+        Tiles begin at multiples of it, but perhaps the last ones, and at most `most` squares cover a tile. None for
+        one tile, and where there is no such side.
+        """
+        regular = [axis.starts[:-1] if len(axis.starts) > 2 else axis.starts for axis in (self.y, self.x)]
+        step = math.gcd(*regular[0], *regular[1])
+        sides = [side for side in range(1, step + 1) if step % side == 0]
+        height, width = self.sides
+        return next((side for side in sides if -(-height // side) * -(-width // side) <= most), None)
 
     @property
     def by_shorter(self) -> bool:

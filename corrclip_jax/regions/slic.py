@@ -67,9 +67,10 @@ def superpixels(
 def _one_image(config: SLICConfig, args: tuple[UInt8[Array, "H W 3"], Int[Array, "2"]]) -> Int[Array, "H W"]:
     image, size = args
     height, width = image.shape[:2]
-    grid = _plan(size, (height, width), config.segments)
+    grid = _plan(size, (height, width), config.segments, config.side)
     lab = cielab(image)
-    found = _cluster(config, lab, grid, most=_side(height, width, config.segments) ** 2)
+    most = max(_side(height, width, config.segments), config.side or 1) ** 2
+    found = _cluster(config, lab, grid, most)
     within = inside((height, width), (grid.height, grid.width))
     return _connect(jnp.where(within, found, 0), lab, grid, config.segments)
 
@@ -96,14 +97,17 @@ def _side(height: int, width: int, segments: int) -> int:
     return next(side for side in sides if -(-height // side) * -(-width // side) <= segments)
 
 
-def _plan(size: Int[Array, "2"], shape: tuple[int, int], segments: int) -> _Grid:
-    """The grid of an image of a traced size in an array of `shape`: cells as in `_side`, evened out by axis."""
+def _plan(size: Int[Array, "2"], shape: tuple[int, int], segments: int, least: int | None) -> _Grid:
+    """The grid of an image of a traced size in an array of `shape`.
+
+    Its cells are as in `_side` and evened out by axis; or squares with a side of at least `least`.
+    """
     height, width = size
-    sides = jnp.arange(1, _side(*shape, segments) + 1)  # a smaller image has smaller cells
-    fits = (-(-height // sides)) * (-(-width // sides)) <= segments
+    sides = jnp.arange(least or 1, max(_side(*shape, segments), least or 1) + 1)
+    fits = (-(-height // sides)) * (-(-width // sides)) <= segments  # a smaller image has smaller cells
     side = sides[jnp.argmax(fits)]
     ny, nx = -(-height // side), -(-width // side)
-    sy, sx = -(-height // ny), -(-width // nx)
+    sy, sx = (side, side) if least else (-(-height // ny), -(-width // nx))
     return _Grid(height, width, -(-height // sy), -(-width // sx), sy, sx)
 
 
@@ -116,6 +120,8 @@ def _cluster(config: SLICConfig, lab: Float[Array, "H W 3"], grid: _Grid, most: 
     real = (dy < grid.sy) & (y < grid.height) & (x < grid.width)
     flat = jnp.where(real, y * lab.shape[1] + x, 0)
     weight = config.compactness * jnp.sqrt(grid.ny * grid.nx / (grid.height * grid.width))
+    if config.side:  # that of whole cells, however much of the last ones lies in the image
+        weight = config.compactness / grid.sy.astype(jnp.float32)
 
     # Features of every cell's pixels [K, 6, P]: colour, position within the cell, one.
     colour = jnp.moveaxis(lab, -1, 0).reshape(_COLOURS, -1)[:, flat]

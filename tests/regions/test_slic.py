@@ -14,7 +14,7 @@ from skimage.segmentation import slic
 from corrclip_jax.config import SLICConfig
 from corrclip_jax.datasets.scenes.generate import val_scene
 from corrclip_jax.regions.components import components
-from corrclip_jax.regions.slic import cielab, superpixels
+from corrclip_jax.regions.slic import _plan, cielab, superpixels
 
 
 def run(images, sizes=None, **settings):
@@ -124,6 +124,25 @@ def test_a_canvas_changes_nothing_and_stays_outside():
         assert padded[index].sum() == padded[index, :height, :width].sum()
 
 
+def test_parts_on_one_grid_of_cells_have_the_superpixels_of_the_whole_away_from_their_borders():
+    scene = np.concatenate([val_scene(seed).image[40:112, :120] for seed in (0, 1)], axis=1)
+    side, canvas = 12, np.zeros((3, *scene.shape), np.uint8)
+    for index, left in enumerate((0, 8 * side, 8 * side + 6)):
+        canvas[index, :, : 240 - left] = scene[:, left:]
+    sizes = jnp.array([[72, 240], [72, 240 - 96], [72, 240 - 102]], jnp.int32)
+    whole, part, shifted = run(canvas, sizes, segments=120, side=side)
+
+    def agreement(part, left):
+        inner = np.stack([whole[:, left + 4 * side :], part[:, 4 * side : 240 - left]])
+        pairs, counts = np.unique(inner.reshape(2, -1), axis=1, return_counts=True)
+        return sum(counts[pairs[0] == one].max() for one in np.unique(pairs[0])) / counts.sum()
+
+    assert agreement(part, 96) >= 0.97
+    assert agreement(shifted, 102) < 0.9
+    grids = [_plan(sizes[0], scene.shape[:2], 120, least) for least in (6, side, 30)]
+    assert [int(grid.sy) for grid in grids] == [12, 12, 30], "cells of 6 pixels would be more than 120"
+
+
 def test_connected_pieces():
     labels = np.random.default_rng(0).integers(0, 2, (40, 60))
     labels[5, :], labels[5:, 59] = 7, 7
@@ -174,7 +193,9 @@ def test_quality_is_that_of_scikit_image():
     assert error < their_error + 0.01
 
 
-@pytest.mark.parametrize(("name", "value"), [("segments", 0), ("iterations", -1), ("compactness", 0.0)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("segments", 0), ("iterations", -1), ("compactness", 0.0), ("side", 0)]
+)
 def test_settings_out_of_range(name, value):
     with pytest.raises(ValueError, match="SLIC needs segments of 1 or more"):
         SLICConfig(**{name: value})
