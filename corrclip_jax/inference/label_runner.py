@@ -41,7 +41,8 @@ class Outcome(NamedTuple):
     """One image's results (see `segment.Result`), its share of the run time, and whether a program was compiled.
 
     `probabilities` are those of the vocabulary's classes at evenly spaced points (see
-    `segment.class_probabilities`); `support` is what a bank said about its regions, None without a bank.
+    `segment.class_probabilities`), None if none were asked for; `support` is what a bank said about its regions,
+    None without a bank.
     """
 
     labels: Int32[np.ndarray, "H W"]
@@ -49,7 +50,7 @@ class Outcome(NamedTuple):
     regions: Int32[np.ndarray, "H W"]
     seconds: float
     compiled: bool
-    probabilities: Float16[np.ndarray, "K h w"]
+    probabilities: Float16[np.ndarray, "K h w"] | None
     support: RegionSupport | None
 
 
@@ -57,7 +58,7 @@ class LabelRunner:
     """A model with its compiled programs, one for each bucket of sizes.
 
     The devices of a `mesh` share the images and the rows of the bank. Probabilities are given at `points` points
-    along the longer side of an image.
+    along the longer side of an image, or not at all.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class LabelRunner:
         mesh: Mesh | None = None,
         bank: Bank | None = None,
         *,
-        points: int,
+        points: int | None,
     ):
         self.config = config
         self._points = points
@@ -176,7 +177,7 @@ def region_cap(count: int, config: Config) -> int:
     return min(cap, config.method.max_regions)
 
 
-def _outcomes(piece: Piece, points: int) -> Iterator[tuple[int, Any, Outcome | Exception]]:
+def _outcomes(piece: Piece, points: int | None) -> Iterator[tuple[int, Any, Outcome | Exception]]:
     """Each image's results, at its own size."""
     row = 0
     for index, item in zip(piece.batch.indices, piece.items, strict=True):
@@ -184,11 +185,13 @@ def _outcomes(piece: Piece, points: int) -> Iterator[tuple[int, Any, Outcome | E
             yield index, item, item if isinstance(item, Exception) else piece.out
             continue
         height, width = item.photo.shape[:2]
-        result, chances = piece.out
+        result, chances = piece.out, None
+        if points is not None:
+            result, everywhere = piece.out
+            rows, columns = points_per_side(np.array([height, width]), points)
+            chances = everywhere[row, :, :rows, :columns]
         labels, scores, regions = (array[row, :height, :width].copy() for array in result[:3])
-        rows, columns = points_per_side(np.array([height, width]), points)
         support = RegionSupport.of(regions, *(array[row] for array in result[3:])) if result[3:] else None
         seconds = piece.seconds / len(piece.items)
-        chances = chances[row, :, :rows, :columns]
         yield index, item, Outcome(labels, scores, regions, seconds, piece.compiled, chances, support)
         row += 1

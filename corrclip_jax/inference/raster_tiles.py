@@ -1,7 +1,7 @@
 """Raster tiles: the tiles of a raster run through the networks, those that are done are kept in a folder."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Float16
@@ -137,9 +137,8 @@ class RasterTiles:
         height, width = self.grid.extent(place)
         regions = found.regions[:height, :width]
         most = int(regions.max(initial=0))
-        chances = at_cells(
-            found.probabilities[: len(self.classes)], found.regions.shape, (height, width), self.grid.cell
-        )
+        asked = cast(np.ndarray, found.probabilities)  # of the segmenter, which was told the points
+        chances = at_cells(asked[: len(self.classes)], found.regions.shape, (height, width), self.grid.cell)
         return Tile(chances, regions.astype(np.uint16 if most < 65536 else np.int32), valid, small)
 
 

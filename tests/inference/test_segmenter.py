@@ -64,6 +64,12 @@ def test_probabilities_of_all_classes_at_points_of_the_photo(segmenter):
     assert largest.probability > largest.runner_up_probability > 0
 
 
+def test_without_probabilities_labels_are_the_same(segmenter, folder):
+    without = Segmenter(folder, regions="none", probability_points=None)(picture(size=(60, 130)), CLASSES)
+    assert without.probabilities is None and without.segments[0].probability is None
+    assert np.array_equal(without.labels, segmenter(picture(size=(60, 130)), CLASSES).labels)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (100, 4000)])
 def test_extreme_sizes(segmenter, size):
     result = segmenter(np.full((*size, 3), 77, np.uint8), CLASSES)

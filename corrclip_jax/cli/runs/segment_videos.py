@@ -139,7 +139,7 @@ def run(
         from corrclip_jax.runtime.memory import exhausted, too_large
 
         progress.phase(f"Loading {model[0]}")
-        segmenter = Segmenter(model[0], regions=regions, **model[2])
+        segmenter = Segmenter(model[0], regions=regions, **{**model[2], "probability_points": None})
         for job in jobs:
             if not job.photo.exists():
                 continue
