@@ -53,17 +53,11 @@ def two_processes(bench, out):
     ]
 
 
-def test_a_run_killed_again_and_again_counts_every_picture_once(bench, undisturbed):
-    best = kill_again_and_again(bench, "killed", times=3, seed=0)
-    np.testing.assert_array_equal(bench.finish("killed"), undisturbed)
-    assert best > 0, "at least one was killed while it counted"
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_run_soon_with_its_counts_written(bench, undisturbed, number):
-    out = f"stopped-{number}"
+def stop(bench, out, number):
+    """Stop an evaluation by a signal while it counts: it ends soon, with its counts written."""
+    known = bench.names(out)
     process = bench.start(out)
-    assert bench.wait_for(out, "part-*.npz", process, set()), bench.log(out)
+    assert bench.wait_for(out, "part-*.npz", process, known), bench.log(out)
     process.send_signal(number)
     start = time.perf_counter()
     code = process.wait(60)
@@ -74,7 +68,14 @@ def test_a_signal_ends_a_run_soon_with_its_counts_written(bench, undisturbed, nu
     kept = counted(bench, out)
     assert 0 < kept < bench.count
     assert f"stopped by {number.name}: {kept} images counted, the same command continues" in bench.log(out)
-    np.testing.assert_array_equal(bench.finish(out), undisturbed)
+
+
+def test_a_run_stopped_and_killed_again_and_again_counts_every_picture_once(bench, undisturbed):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        stop(bench, "disturbed", number)
+    best = kill_again_and_again(bench, "disturbed", times=2, seed=0)
+    np.testing.assert_array_equal(bench.finish("disturbed"), undisturbed)
+    assert best > 0, "at least one was killed while it counted"
 
 
 def test_a_signal_does_not_wait_for_a_program_to_compile(segmenting):

@@ -135,8 +135,9 @@ def test_regions_are_found_as_in_each_photo_alone():
     found = find(on_canvas(images, 200, (216, 224)), jnp.array(sizes))
     assert found.max() > 3
     for index, (height, width) in enumerate(sizes):
-        wanted = np.asarray(find(images[index][None], None)[0])
-        assert (np.asarray(found[index, :height, :width]) == wanted).mean() > 0.999
+        if index < 2:  # a program each: one wide, one tall
+            wanted = np.asarray(find(images[index][None], None)[0])
+            assert (np.asarray(found[index, :height, :width]) == wanted).mean() > 0.999
         assert not np.asarray(found[index, height:]).any()
         assert not np.asarray(found[index, :, width:]).any()
 

@@ -200,15 +200,12 @@ def test_the_source_is_this_program_within_its_cap(whole):
     _, config, params = whole
     photos = jnp.asarray(np.stack([astronaut()[:96:2, :160:2], astronaut()[200:296:2, 100:260:2]]))
     wanted, facts, iou = jax.jit(partial(automatic_masks, config))(params, photos)
-    regions, cap = jax.jit(partial(find_regions, config))({"sam1": params}, photos)
-    np.testing.assert_array_equal(regions, wanted)
-    assert cap == count_masks(config.regions) + 1
     assert int(facts.keep.sum(axis=1).min()) > 2
     maps, scores = jax.jit(partial(score_regions, config))({"sam1": params}, photos)
     np.testing.assert_array_equal(maps, wanted)
     best = int(np.argmax(np.where(facts.keep[0], iou[0], -np.inf)))
     np.testing.assert_allclose(scores["predicted_iou"][0, facts.rank[0, best]], iou[0, best], rtol=1e-5)
-    assert scores["stability_score"].shape == (2, cap)
+    assert scores["stability_score"].shape == (2, count_masks(config.regions) + 1)
     few = with_fields(config, method={"max_regions": 2})
     regions, cap = jax.jit(partial(find_regions, few))({"sam1": params}, photos)
     assert (cap, int(regions.max())) == (3, 2)
@@ -216,8 +213,11 @@ def test_the_source_is_this_program_within_its_cap(whole):
         find_regions(with_fields(config, sam1=None), {"sam1": params}, photos)
 
 
-@pytest.mark.parametrize("settings", [{}, {"min_area": 2}, {"multimask": False}], ids=str)
-def test_photos_on_one_canvas_have_the_regions_they_have_alone(whole, settings):
+@pytest.mark.parametrize(
+    ("settings", "compared"), [({}, 0), ({"min_area": 2, "multimask": False}, 1)], ids=["", "small masks"]
+)
+def test_photos_on_one_canvas_have_the_regions_they_have_alone(whole, settings, compared):
+    """Alone, one photo is looked at for each of the settings: each size is another program."""
     _, config, params = whole
     config = with_fields(config, regions={"crop_layers": 0} | settings)
     photos = [astronaut()[:90:2, :160:2], astronaut()[200:312:2, 100:202:2]]
@@ -227,11 +227,11 @@ def test_photos_on_one_canvas_have_the_regions_they_have_alone(whole, settings):
     sizes = jnp.array([photo.shape[:2] for photo in photos] + [(0, 0)])
     find = jax.jit(lambda *args: find_regions(config, {"sam1": params}, *args)[0])
     together = np.array(find(canvas, sizes))
-    for regions, photo in zip(together, photos, strict=False):
+    for place, (regions, photo) in enumerate(zip(together, photos, strict=False)):
         height, width = photo.shape[:2]
-        alone = find(photo[None], None)[0]
-        assert len(np.unique(alone)) > 3
-        assert (regions[:height, :width] == alone).mean() > 0.99
+        assert len(np.unique(regions[:height, :width])) > 3
+        if place == compared:
+            assert (regions[:height, :width] == find(photo[None], None)[0]).mean() > 0.99
         regions[:height, :width] = 0
         assert not regions.any()
     assert not together[2].any()

@@ -75,10 +75,10 @@ def test_prompts_are_encoded_as_they_stand_whatever_their_number_and_length(para
     assert ends[:80].max() < 16 <= ends[80:160].max() < 32 <= ends[160:].max() == LENGTH - 1
 
 
-def test_1000_classes_run_through_one_compiled_program(params, tokenizer):
-    embedded = embed_text(CONFIG, params, [f"cat {n}" for n in range(1000)], tokenizer=tokenizer)
-    assert embedded.features.shape == (1000, 12)
-    assert embedded.num_classes == 1000
+def test_hundreds_of_classes_run_through_one_compiled_program(params, tokenizer):
+    embedded = embed_text(CONFIG, params, [f"cat {n}" for n in range(300)], tokenizer=tokenizer)
+    assert embedded.features.shape == (300, 12)
+    assert embedded.num_classes == 300
     np.testing.assert_allclose(np.linalg.norm(embedded.features, axis=1), 1, atol=1e-5)
     alone = embed_text(CONFIG, params, ["cat 41"], tokenizer=tokenizer)
     np.testing.assert_array_equal(alone.features[0], embedded.features[41])
