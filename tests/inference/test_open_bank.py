@@ -89,7 +89,8 @@ def test_a_result_says_what_the_bank_said_of_each_region(model, folder):
     regions[20:60, 30:80] = 7
     result = Segmenter(model, bank=folder)(photo, ["cat", ["the", "of"]], regions=regions)
     assert result.support.regions.tolist() == [0, 7]
-    assert result.support.logits.shape == (2, 3)
+    assert result.support.logits.shape == result.support.own.shape == (2, 3)
+    assert np.isfinite(result.support.own).all() and result.support.own.any()
     assert (result.support.neighbours >= 0).all()
     assert (np.diff(result.support.similarities, axis=1) <= 0).all()
     assert result.support.neighbours.shape == (2, 3)
