@@ -138,6 +138,7 @@ def make_segment(
         text = as_text_embedding(text_emb)
         check_inputs(config, params, images, text, sizes, regions, bank)
         sizes = None if sizes is None else jnp.asarray(sizes, jnp.int32)
+        images, regions = jax.tree.map(jnp.asarray, (images, regions))  # of NumPy, where nothing is compiled
         devices = explicit_mesh(images) if mesh is None else mesh
         if devices is None:
             return run(params, text, images, sizes, regions, bank=bank)

@@ -9,6 +9,7 @@ import pytest
 from small_models import jitted
 
 from corrclip_jax.config import CLIPConfig, CLIPTextConfig, CLIPVisionConfig, Config, DINOConfig, with_fields
+from corrclip_jax.method import segment as segment_module
 from corrclip_jax.method.segment import make_segment
 from corrclip_jax.ops.loops import map_chunks
 from corrclip_jax.params.structure import init_params
@@ -228,3 +229,17 @@ def test_a_tower_too_shallow_for_the_spatial_branch_is_refused(layers, chosen):
     config = with_fields(CONFIG, clip={"vision": {"layers": layers}}, method={"spatial_layers": chosen})
     with pytest.raises(ValueError, match="spatial_layers must be from 1 to depth - 2"):
         make_segment(config)
+
+
+def test_arrays_of_numpy_are_taken_where_nothing_is_compiled(params, text, monkeypatch):
+    class Reached(Exception):
+        pass
+
+    def found(config, params, images, regions, *rest):
+        assert all(isinstance(array, jax.Array) for array in (images, regions))
+        raise Reached
+
+    monkeypatch.setattr(segment_module, "image_features", found)
+    images, regions = np.zeros((1, 60, 70, 3), np.uint8), np.zeros((1, 60, 70), np.int64)
+    with jax.disable_jit(), pytest.raises(Reached):
+        make_segment(CONFIG)(params, images, text, sizes=np.array([[50, 60]]), regions=regions)
