@@ -76,9 +76,9 @@ def table(
     rows: Sequence[dict[str, Any]], labels: LabelFormat, *, with_source: bool = False, **metadata: str
 ) -> Any:
     """A table of PyArrow with `metadata` in its schema."""
+    columns = schema(labels, with_source=with_source).with_metadata(metadata)  # says if PyArrow is missing
     import pyarrow as pa
 
-    columns = schema(labels, with_source=with_source).with_metadata(metadata)
     return pa.Table.from_pylist(list(rows), schema=columns)
 
 

@@ -11,8 +11,9 @@ from small_models import small_model
 from corrclip_jax.inference.segmenter import Segmenter
 from corrclip_jax.io.photos import BandsOf, photo_size, read_photo
 from corrclip_jax.ray import SegmentImages
-from corrclip_jax.ray.rows import decode_labels
+from corrclip_jax.ray.rows import decode_labels, table
 from corrclip_jax.ray.sources import NamedBytes
+from corrclip_jax.runtime import extras
 
 CLASSES = ["cat", ["sky", "cloud"], "grass"]
 SIZES = [(60, 90), (80, 60), (60, 90), (45, 70)]
@@ -105,6 +106,12 @@ def test_what_is_refused():
     segment = SegmentImages("no such model", CLASSES)
     with pytest.raises(ValueError, match="Got data, label"):
         segment({"data": [], "label": []})
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(extras.MissingExtraError, match=r"pip install 'corrclip-jax\[ray\]'"):
+        table([], "png")
 
 
 def test_opened_images_have_a_name_a_size_and_bands(tmp_path):
