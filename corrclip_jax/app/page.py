@@ -168,6 +168,7 @@ def build(
                     sources=["upload", "webcam", "clipboard"],
                     buttons=[],
                     columns=3,
+                    fit_columns=False,
                     object_fit="contain",
                     height=260,
                     elem_id="photo",
