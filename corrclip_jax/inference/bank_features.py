@@ -11,7 +11,7 @@ import numpy as np
 from corrclip_jax.bank.errors import BankError
 from corrclip_jax.bank.folder import Network, backbone_of, clip_of
 from corrclip_jax.bank.unfinished import Entries
-from corrclip_jax.config import Config, similarity_network, with_fields
+from corrclip_jax.config import Config, RegionConfig, similarity_network, with_fields
 from corrclip_jax.inference.bank_build import as_stored
 from corrclip_jax.inference.buckets import Batch, Size, plan_batches, plan_buckets
 from corrclip_jax.inference.photo_reading import or_error, read_photo_of_size
@@ -83,7 +83,7 @@ class BankFeatures:
             "similarity_side": config.method.similarity_side,
             "dtype": config.dtype,
             "dino": network_digest(params["dino"]),
-            "regions": {"source": source} if regions is not None else asdict(config.regions),
+            "regions": {"source": source} if regions is not None else _recorded(config.regions),
         }
 
     @staticmethod
@@ -196,6 +196,14 @@ def _stored(image: _Image, keys: np.ndarray, values: dict[str, np.ndarray], phot
     except BankError as error:
         return f"{photo}: {error}"
     return Entries(*stored, image.ids, image.boxes)
+
+
+def _recorded(regions: RegionConfig) -> dict[str, Any]:
+    """The settings of regions, without those that banks of earlier versions do not know and that were not set."""
+    settings = asdict(regions)
+    if regions.slic.side is None:
+        del settings["slic"]["side"]
+    return settings
 
 
 def _has_regions(image: Any) -> bool:

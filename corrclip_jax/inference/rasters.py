@@ -97,7 +97,10 @@ def segment_raster(
         return result(counts_of(paths[-1]), total)
     own.check(names, overwrite=overwrite)
     store = TileStore(own.folder / f".corrclip-tiles-{stem}", made)
-    before = tiles.run(store, on_step, stop)
+    try:
+        before = tiles.run(store, on_step, stop)
+    finally:
+        store.remove_if_empty()
     with own.writing(names, made, overwrite=overwrite) as partials:
         counts = write_results(tiles, store, partials, made, on_step, stop)
     store.remove()

@@ -95,6 +95,11 @@ class TileStore:
         """Delete the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def remove_if_empty(self) -> None:
+        """Delete the folder if it holds no tile, so that a raster that cannot be read leaves nothing behind."""
+        if not any(self.folder.glob("tile-*")):
+            self.remove()
+
     def _path(self, place: tuple[int, int]) -> Path:
         return self.folder / f"tile-{place[0]:05d}-{place[1]:05d}.npz"
 

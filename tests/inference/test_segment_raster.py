@@ -17,6 +17,7 @@ from corrclip_jax.inference.rasters import segment_raster
 from corrclip_jax.inference.tile_grid import TileGrid, plan_axis
 from corrclip_jax.inference.tile_labels import Labelled, RegionVotes
 from corrclip_jax.inference.tile_store import Tile, TileStore
+from corrclip_jax.io.rasters import RasterError
 
 CLASSES = ["grass", "sky", "water", "sand", "brick", "road", "circle", "square"]
 
@@ -83,6 +84,14 @@ def test_a_raster_in_tiles_is_resumed_and_labelled_as_a_whole(segmenter, scene, 
     again = segment_raster(segmenter, scene, CLASSES, tmp_path, tiling=tiling, vector="gpkg")
     assert (again.pixels, again.nodata) == (result.pixels, result.nodata)
     assert again.before == again.tiles
+
+
+def test_a_raster_that_cannot_be_read_leaves_no_folder_of_tiles(segmenter, scene, tmp_path):
+    whole = scene.read_bytes()
+    (tmp_path / "cut.tif").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RasterError, match=r"cut\.tif"):
+        segment_raster(segmenter, tmp_path / "cut.tif", CLASSES, tmp_path / "out", tiling=Tiling(112, 0.5))
+    assert not list((tmp_path / "out").glob(".corrclip-tiles*"))
 
 
 def test_regions_of_tiles_vote_together_unless_they_reach_far(tmp_path):
