@@ -37,7 +37,8 @@ from tests_shared import GOLDENS  # needs the path
 
 TESTS = Path(__file__).parent
 MOST_KEPT = 1 << 30  # bytes of compiled programs on disk, before the next run begins anew
-MOST_RESIDENT = 3 << 29  # bytes of a worker, before it drops its programs
+MOST_RESIDENT = 3 << 29  # bytes of a worker, before it drops its programs at the end of a module
+MOST_RESIDENT_WITHIN = 2 << 30
 TORCH = importlib.util.find_spec("torch") is not None
 LIBTPU = importlib.util.find_spec("libtpu") is not None
 READERS = os.environ.get("CORRCLIP_READERS")
@@ -128,7 +129,19 @@ def programs(request):
     jax.config.update("jax_numpy_dtype_promotion", "standard" if lenient else "strict")
     jax.config.update("jax_numpy_rank_promotion", "allow" if lenient else "raise")
     yield
-    if resident() > MOST_RESIDENT:
+    drop_programs(MOST_RESIDENT)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_teardown():
+    """Between the tests of a module, only a very large worker drops programs, which its next test may want."""
+    yield
+    drop_programs(MOST_RESIDENT_WITHIN)
+
+
+def drop_programs(most: int) -> None:
+    """Give the memory of compiled programs back where this process holds more than `most` bytes."""
+    if resident() > most:
         jax.clear_caches()
         gc.collect()
         if sys.platform == "linux":

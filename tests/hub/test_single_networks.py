@@ -3,7 +3,11 @@
 import jax
 import numpy as np
 import pytest
+from published import published_shapes, random_tensors
+from safetensors.numpy import save
+from small_hub import SMALL
 
+from corrclip_jax.config import with_fields
 from corrclip_jax.hub.single_networks import load_clip, load_network
 from corrclip_jax.text.encode import embed_text
 
@@ -30,6 +34,10 @@ def test_the_text_tower_of_a_clip_embeds_names(hub, small_presets, home):
 
 
 def test_a_clip_of_no_preset_is_read_from_its_published_layout(hub, home):
+    """Its tensors alone say what it is; they show heads where these are 64 wide, as all published ones."""
+    wide = with_fields(SMALL.clip, vision={"width": 64, "head_width": 64}, text={"width": 64, "heads": 1})
+    tensors = random_tensors(published_shapes("clip", wide, "open_clip"))
+    hub.repositories["apple/DFN2B-CLIP-ViT-B-16"]["open_clip_model.safetensors"] = save(tensors)
     config, params = load_clip("dfn-b16", text_only=True)
     assert (config.name, config.clip.quick_gelu, list(params["clip"])) == ("dfn-b16", True, ["text"])
     assert embed_text(config, params, ["cat"]).features.shape == (1, config.clip.embed_dim)

@@ -67,6 +67,7 @@ def kill_first_actor(parts):
             return
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the actors in /proc")
 def test_two_actors_one_of_which_is_killed_give_the_labels_of_one_process(photos, model, tmp_path):
