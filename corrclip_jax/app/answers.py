@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from corrclip_jax.app.view import view_of
 from corrclip_jax.formats.images import Entry, Images, LabelledImage, Options, Vocabulary
+from corrclip_jax.formats.label_studio import LOCAL_FILES
 from corrclip_jax.formats.table import FORMATS
 from corrclip_jax.formats.target import Target
 from corrclip_jax.inference.segmentation import Segmentation
@@ -21,7 +22,7 @@ MAX_CLASSES = 1000
 MAX_PHOTOS = 20
 DOWNLOADS = ("png", "coco", "label-studio")
 """The formats of the files that are offered."""
-_PREFIX = "/data/local-files/?d=photos/"  # of Label Studio, for photos in a folder with this name
+_PREFIX = f"{LOCAL_FILES}photos/"  # for photos in a folder with this name
 
 Say: TypeAlias = Callable[[str], object]
 Model: TypeAlias = Callable[[Any, Any], Segmentation]

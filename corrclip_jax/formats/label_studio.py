@@ -14,7 +14,8 @@ from corrclip_jax.formats.xml_text import xml_text
 
 FILE, CONFIGURATION = "tasks.json", "labelling_config.xml"
 _FROM, _TO = "label", "image"
-_LOCAL_FILES = "/data/local-files/?d="
+LOCAL_FILES = "/data/local-files/?d="
+"""What the addresses of Label Studio's local files begin with."""
 _SIZES = (3, 4, 8, 16)  # bits for the length of a run, of which each run takes the fewest that it needs
 
 
@@ -87,7 +88,7 @@ def address(entry: Entry, options: Options) -> str:
     if options.image_prefix is not None:
         return options.image_prefix + name
     shared = entry.photo.absolute().parents[entry.name.count("/")].name
-    return f"{_LOCAL_FILES}{quote(shared, errors='surrogateescape')}/{name}"
+    return f"{LOCAL_FILES}{quote(shared, errors='surrogateescape')}/{name}"
 
 
 def brush_rle(mask: Bool[np.ndarray, "H W"]) -> list[int]:

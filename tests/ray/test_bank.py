@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import ray
 from bank_process import FakeExtractor
 from command_line import assert_refused, corrclip
 from PIL import Image
@@ -12,8 +13,6 @@ from corrclip_jax.bank.unfinished import Unfinished
 from corrclip_jax.inference import bank, bank_build
 from corrclip_jax.ray import bank as on_cluster
 from corrclip_jax.ray.cluster import Actors, ClusterError
-
-ray = pytest.importorskip("ray")
 
 
 class Method:

@@ -285,9 +285,6 @@ def _builder(engine: EngineOptions, distributed: bool) -> tuple[Callable[..., "B
 
         keep_compiled_programs()
         return build_bank, {"distributed": distributed}
-    from corrclip_jax.ray.cluster import require_ray
-
-    require_ray("clusters (--engine ray)")
     import jax
 
     from corrclip_jax.ray.bank import build_bank_on_cluster

@@ -34,12 +34,9 @@ def check_inputs(photos: Sequence[str], out: str, engine: EngineOptions) -> None
       UsageError: for options of another engine, and addresses without --engine ray or for files.
       MissingExtraError: for --engine ray without the extra.
     """
-    from corrclip_jax.ray.cluster import require_ray
     from corrclip_jax.ray.storage import is_address
 
     engine.check()
-    if engine.is_ray:
-        require_ray("clusters (--engine ray)")
     if is_address(out) and not engine.writes_rows:
         raise UsageError(
             f"--out {out} is an address: it can hold what --engine ray --write parquet writes. Else give a folder."

@@ -139,7 +139,7 @@ def run(
         from corrclip_jax.runtime.memory import exhausted, too_large
 
         progress.phase(f"Loading {model[0]}")
-        segmenter = Segmenter(model[0], regions=regions, **{**model[2], "probability_points": None})
+        segmenter = Segmenter(model[0], regions=regions, probability_points=None, **model[2])
         for job in jobs:
             if not job.photo.exists():
                 continue

@@ -94,10 +94,11 @@ class EngineOptions(NamedTuple):
         return self.is_ray and self.write is not Write.files
 
     def check(self) -> None:
-        """Refuse options that the engine does not have.
+        """Refuse options that the engine does not have, and an engine that is not installed.
 
         Raises:
-          UsageError: if there are any.
+          UsageError: for such options.
+          MissingExtraError: for --engine ray without the extra.
         """
         values = self._asdict()
         del values["engine"]
@@ -106,3 +107,7 @@ class EngineOptions(NamedTuple):
             raise UsageError(f"{', '.join(given)} needs --engine ray.")
         if self.row_labels is not None and not self.writes_rows:
             raise UsageError("--row-labels is for --write parquet.")
+        if self.is_ray:
+            from corrclip_jax.ray.cluster import require_ray
+
+            require_ray("clusters (--engine ray)")
