@@ -86,9 +86,20 @@ class Page:
         return self.browser.find_element("css selector", selector)
 
     def wait(self, condition):
+        """What the condition gives once it is true; while the page is drawn anew, its elements may vanish."""
+        from selenium.common.exceptions import StaleElementReferenceException
         from selenium.webdriver.support.ui import WebDriverWait
 
-        return WebDriverWait(self.browser, SECONDS, poll_frequency=0.1).until(lambda driver: condition())
+        wait = WebDriverWait(
+            self.browser, SECONDS, poll_frequency=0.1, ignored_exceptions=[StaleElementReferenceException]
+        )
+        return wait.until(lambda driver: condition())
+
+    def texts(self, selector):
+        """Texts of the elements, read in one step of the page's script, so that none vanishes meanwhile."""
+        return self.browser.execute_script(
+            "return [...document.querySelectorAll(arguments[0])].map(one => one.textContent.trim())", selector
+        )
 
     def ask(self, photo, classes):
         """Upload a file, type class names, press the button."""
@@ -134,7 +145,7 @@ def test_a_photo_is_labelled_read_by_pixel_isolated_by_class_and_downloaded(serv
     assert "knows no photographs" in page.one("#tiny").text
     page.ask(photo, "night; dark, day")
     page.wait(lambda: page.one("#view .shown").is_displayed())
-    assert [one.text for one in page.all("#view .legend .name")] == ["night", "day"]
+    assert page.texts("#view .legend .name") == ["night", "day"]
     assert page.pixel(0.25, 0.5) == pytest.approx(
         [144, 58, 63], abs=3
     )  # 45 % of grey 40, 55 % of (230, 73, 82)
@@ -176,9 +187,9 @@ def test_several_photos_are_labelled_together_and_looked_at_one_by_one(served, b
     page.ask(f"{photo}\n{bright}\n{text}", "night, day")
     first, second = page.wait(lambda: page.all("#view .strip button"))
     assert "text.png is not an image" in page.toast()
-    assert [one.text for one in page.all("#view .legend .name")] == ["night", "day"]
+    assert page.texts("#view .legend .name") == ["night", "day"]
     second.click()
-    page.wait(lambda: [one.text for one in page.all("#view .legend .name")] == ["day"])
+    page.wait(lambda: page.texts("#view .legend .name") == ["day"])
     assert (first.get_attribute("aria-pressed"), second.get_attribute("aria-pressed")) == ("false", "true")
     names = {link.get_attribute("download") for link in page.wait(lambda: page.all("#files a[download]"))}
     assert {"street.png", "bright.png", "instances_default.json", "tasks.json"} < names
