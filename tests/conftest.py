@@ -61,6 +61,13 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def pytest_collection_finish():
+    """What is imported by now stays: the garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
 def pytest_report_header():
     torch = "here" if TORCH else "not here, tests that need it are not collected"
     goldens = GOLDENS or "not here, tests/goldens is not collected"

@@ -60,7 +60,8 @@ def build_bank(
 
     Raises:
       BankError: for a bank, or an interrupted build, of other networks or settings.
-      FileNotFoundError: for missing images or weights.
+      PhotoError: for missing images.
+      FileNotFoundError: for missing weights.
       ValueError: for settings out of range, and a model that finds no regions.
     """
     if distributed:

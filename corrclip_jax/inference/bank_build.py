@@ -22,11 +22,8 @@ from corrclip_jax.bank.unfinished import Entries, Plan, PlannedImage, Unfinished
 from corrclip_jax.inference.buckets import Batch, Bucket, Size
 from corrclip_jax.inference.photo_reading import read_photo_sizes
 from corrclip_jax.io.marks import file_mark
-from corrclip_jax.io.photo_files import is_hidden
+from corrclip_jax.io.photo_files import find_photos, survey_photos
 from corrclip_jax.runtime import distributed
-
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tiff"})
-"""Suffixes of the images of a bank, as in the official implementation."""
 
 _PART = 16  # images, at least, whose entries are saved together
 
@@ -68,12 +65,14 @@ class BankBuild:
       added: how many entries are new.
       unreadable: why images were left out, by path.
       without_regions: images in which no regions were found; they have no entries.
+      left_out: what the folders hold besides images, as a sentence; empty if it is nothing.
     """
 
     description: Description
     added: int
     unreadable: dict[str, str]
     without_regions: list[str]
+    left_out: str = ""
 
 
 def build(
@@ -97,11 +96,17 @@ def build(
 
     Raises:
       BankError: a bank, or an interrupted build, of other networks or settings; a damaged one.
-      FileNotFoundError: no images.
+      PhotoError: no images.
     """
     unfinished, leads = Unfinished(out), jax.process_index() == 0
     unreadable: dict[str, str] = {}
     without: set[str] = set()
+    left_out = ""
+
+    def planned() -> Plan | None:
+        nonlocal left_out
+        listed, left_out = bank_images(images, out)
+        return _planned(listed, out, extractor, {*unreadable, *without})
 
     def add(plan: Plan) -> None:
         distributed.gather(b"")  # the plan is there
@@ -120,13 +125,13 @@ def build(
         interrupted = _agreed(lambda: _checked(unfinished.read(), extractor, out))
         if interrupted is not None:
             add(interrupted)
-        fresh = _agreed(lambda: _planned(images, out, extractor, {*unreadable, *without}))
+        fresh = _agreed(planned)
         if fresh is not None:
             if leads:
                 unfinished.begin(fresh)
             add(fresh)
     description = read_description(out)
-    return BankBuild(description, description.entries - before, unreadable, sorted(without))
+    return BankBuild(description, description.entries - before, unreadable, sorted(without), left_out)
 
 
 def _entries(out: Path) -> int:
@@ -192,7 +197,9 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def _planned(images: Sequence[Path], out: Path, extractor: Extractor, tried: Set[str]) -> Plan | None:
+def _planned(
+    listed: Sequence[tuple[Path, str]], out: Path, extractor: Extractor, tried: Set[str]
+) -> Plan | None:
     """The plan for the images that the bank does not have and that were not tried; None where there are none."""
     roots: list[str] = []
     known: set[tuple[str, str]] = set()
@@ -205,7 +212,6 @@ def _planned(images: Sequence[Path], out: Path, extractor: Extractor, tried: Set
         roots, generation = list(bank.roots), bank.generation + 1
         known = {(image.name, image.mark) for image in read_images(out, bank)}
     found = []
-    listed = bank_images(images)
     for (root, name), mark in zip(listed, _marks([root / name for root, name in listed]), strict=True):
         path = str(root.resolve())
         if (name, mark) not in known and str(Path(path) / name) not in tried:
@@ -234,33 +240,21 @@ def _planned(images: Sequence[Path], out: Path, extractor: Extractor, tried: Set
     )
 
 
-def bank_images(paths: Sequence[Path]) -> list[tuple[Path, str]]:
-    """The images at paths, each as a folder and a path below it with "/"; of a file the folder is its own.
+def bank_images(paths: Sequence[Path], out: Path) -> tuple[list[tuple[Path, str]], str]:
+    """The images at paths, and what the folders hold besides, as a sentence.
 
-    In folders, names that begin with "." are no images.
+    Each image is a folder and a path below it with "/"; of a file the folder is its own. `survey_photos` says which
+    files of a folder are images; the official program knows .png, .jpg, .jpeg, .bmp and .tiff.
 
     Raises:
-      FileNotFoundError: for a path that does not exist, or a folder without images.
+      PhotoError: for a path that does not exist, or a folder without images.
     """
     found: dict[Path, tuple[Path, str]] = {}
     for path in paths:
-        if path.is_dir():
-            inside = [
-                (path, file.relative_to(path).as_posix())
-                for file in sorted(path.rglob("*"))
-                if file.suffix.lower() in SUFFIXES and file.is_file() and not is_hidden(file, path)
-            ]
-        else:
-            inside = [(path.parent, path.name)] if path.is_file() else []
-        if not inside:
-            raise FileNotFoundError(
-                f"{path} holds no images. Looked for {', '.join(sorted(SUFFIXES))}, in sub-folders too."
-                if path.is_dir()
-                else f"{path} does not exist. Give images, or folders of images."
-            )
-        for root, name in inside:
-            found.setdefault((root / name).resolve(), (root, name))
-    return list(found.values())
+        root = path if path.is_dir() else path.parent
+        for file in find_photos([path], recursive=True, out=out):
+            found.setdefault(file.resolve(), (root, file.relative_to(root).as_posix()))
+    return list(found.values()), survey_photos(paths, recursive=True, out=out).left_out
 
 
 def parts_of(batches: Sequence[Batch]) -> Iterator[list[Batch]]:

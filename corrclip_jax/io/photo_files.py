@@ -54,15 +54,18 @@ class PhotoFiles:
         return f"Left out: {', '.join(parts)}." if parts else ""
 
 
-def find_photos(paths: Iterable[str | os.PathLike]) -> list[Path]:
-    """List the photos at `paths`: files, and the images in folders, sorted by name, without subfolders.
+def find_photos(
+    paths: Iterable[str | os.PathLike], *, recursive: bool = False, out: Path | None = None
+) -> list[Path]:
+    """List the photos at `paths`: files, and the images in folders, sorted by name.
 
-    A file that is given by name is listed whatever its suffix; every file is listed once. No file is opened.
+    A file that is given by name is listed whatever its suffix; every file is listed once. No file is opened. The
+    arguments are those of `survey_photos`.
 
     Raises:
       PhotoError: for a path that does not exist, or a folder that holds no images or cannot be read.
     """
-    found = survey_photos(paths)
+    found = survey_photos(paths, recursive=recursive, out=out)
     if found.problems:
         raise PhotoError(" ".join(found.problems))
     return found.photos

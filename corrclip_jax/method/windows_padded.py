@@ -20,6 +20,8 @@ from corrclip_jax.config import MethodConfig
 from corrclip_jax.method import windows
 from corrclip_jax.ops import resize
 
+_TWO_SIZES = 16  # windows of a whole chunk, from which on the rest of a batch goes in smaller ones
+
 
 class PaddedAxis(NamedTuple):
     """`windows.Axis` with values: one axis of one image, or of each of B images."""
@@ -156,7 +158,7 @@ def map_windows(
     It is called with the windows' pixels and region ids, and with the number of each window's image, the image's
     plan and the window's number in it.
 
-    How many chunks there are is data: first whole chunks of `size`, then smaller ones (see `chunk_sizes`), so that
+    How many chunks there are is data: first whole chunks, then smaller ones (see `chunk_sizes`), so that
     no window is computed that no image has, except for the rest of the last chunk. Windows beyond an image's number
     hold zeros, or another image's.
     """
@@ -197,8 +199,12 @@ def chunk_sizes(images: int, most: int, size: int) -> tuple[int, int]:
     """Windows of a whole chunk, and of the smaller ones for the rest of a batch of `images`.
 
     The smaller is an eighth, and at most half the number of images, each of which has one window or more: it bounds
-    the windows that are computed for nothing. Where no batch fills a whole chunk there are small ones only.
+    the windows that are computed for nothing. Where no batch fills a whole chunk there are small ones only; where a
+    whole chunk is small, as on CPUs, there is one size, as each makes the program longer by all networks.
     """
+    if size < _TWO_SIZES:
+        only = min(size, 1 + images // 2)
+        return only, only
     small = max(1, min(size // 8, images // 2))
     return (size, small) if size <= images * most else (small, small)
 

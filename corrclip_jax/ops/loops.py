@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, Shaped, UInt8
 
 
@@ -50,17 +51,24 @@ def map_rows(
 
 
 def map_chunks(function: Callable, batch: tuple[Array, ...], size: int) -> Array:
-    """Apply a batched function to `size` examples at a time, one chunk after the other.
+    """Apply a batched function to at most `size` examples at a time, one chunk after the other.
 
-    Unlike `jax.lax.map(batch_size=)` nothing is vmapped, so the function sees an ordinary batch.
+    Unlike `jax.lax.map(batch_size=)` nothing is vmapped: the function sees an ordinary batch. All chunks have one
+    length, so that a program holds the function once: the last one begins earlier where they would not come out
+    even, and what it computes again is left out.
     """
     count = len(batch[0])
     if count <= size:
         return function(batch)
-    whole = count - count % size
-    chunks = tuple(x[:whole].reshape(-1, size, *x.shape[1:]) for x in batch)
-    out = jax.lax.map(function, chunks)
-    out = out.reshape(whole, *out.shape[2:])
-    if whole == count:
-        return out
-    return jnp.concatenate([out, function(tuple(x[whole:] for x in batch))])
+    chunks = -(-count // size)
+    length = -(-count // chunks)
+    starts = np.minimum(np.arange(chunks) * length, count - length)
+
+    def chunk(start: Int[Array, ""]) -> Array:
+        return function(tuple(jax.lax.dynamic_slice_in_dim(x, start, length) for x in batch))
+
+    out = jax.lax.map(chunk, jnp.asarray(starts))
+    again = chunks * length - count
+    if not again:
+        return out.reshape(count, *out.shape[2:])
+    return jnp.concatenate([out[:-1].reshape(-1, *out.shape[2:]), out[-1, again:]])

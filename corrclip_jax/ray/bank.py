@@ -53,7 +53,8 @@ def build_bank_on_cluster(
     Raises:
       BankError: for a bank, or an interrupted build, of other networks or settings.
       ClusterError: if the cluster cannot be reached, or actors die again and again.
-      FileNotFoundError: for missing images or weights.
+      PhotoError: for missing images.
+      FileNotFoundError: for missing weights.
     """
     check_writable(out)
     with cluster(address):

@@ -91,6 +91,7 @@ def decode_points(
       at_once: how many points are decoded together. On CPU it is one, whose maps (4 MB each) fit in the caches.
     """
 
+    @jax.jit  # traced once for both ways to go through the points
     def one_point(point: Float[Array, "2"]) -> tuple[Float[Array, "K m m"], Float[Array, " K"]]:
         logits, iou = adapter.decode(context, point[None, None], jnp.ones((1, 1), jnp.int32))
         return logits[0], iou[0]

@@ -64,6 +64,7 @@ def superpixels(
         )
 
 
+@partial(jax.jit, static_argnums=0)  # traced once for both ways to go through a batch
 def _one_image(config: SLICConfig, args: tuple[UInt8[Array, "H W 3"], Int[Array, "2"]]) -> Int[Array, "H W"]:
     image, size = args
     height, width = image.shape[:2]

@@ -11,7 +11,7 @@ from corrclip_jax.config import Config, SAM2Config, similarity_network, with_fie
 
 _FLOAT = 4
 # On a CPU: tokens of one pass through the networks, and bytes of one block of logits.
-_CPU_CELLS, _CPU_LOGITS = 1024, 16 << 20
+_CPU_CELLS, _CPU_LOGITS = 1600, 16 << 20
 # On accelerators: shares of the memory, and amounts beyond which more at once gains nothing.
 _WINDOWS_SHARE, _MOST_WINDOWS = 1 / 4, 32
 _POINTS_SHARE, _POINTS_BYTES = 1 / 8, 1 << 30

@@ -16,6 +16,7 @@ from tests_shared import GOLDENS_V2
 from corrclip_jax.bank.errors import BankError
 from corrclip_jax.bank.folder import load_bank, read_description, read_images
 from corrclip_jax.inference.bank_build import bank_images, build
+from corrclip_jax.io.photos import PhotoError
 
 PROGRAM = Path(__file__).parents[1] / "bank_process.py"
 
@@ -43,7 +44,7 @@ def content(out):
 
 def test_entries_are_in_the_order_of_stems_and_later_images_come_last(tmp_path):
     images, out = tmp_path / "images", tmp_path / "bank"
-    for name, count in {"b10.png": 2, "sub/a2.PNG": 4, "B3.bmp": 3, "c.png": 0, "skipped.webp": 1}.items():
+    for name, count in {"b10.png": 2, "sub/a2.PNG": 4, "B3.bmp": 3, "c.png": 0}.items():
         write_image(images / name, count)
     done = build([images], out, FakeExtractor())
     assert listed(out) == [("B3.bmp", 0, 3), ("sub/a2.PNG", 3, 4), ("b10.png", 7, 2)]
@@ -128,13 +129,22 @@ def test_companion_files_of_macos_are_no_images(tmp_path):
     for name in ("a.jpg", "._a.jpg", "b/c.png", "b/._c.png", ".thumbnails/a.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    assert [name for _, name in bank_images([tmp_path])] == ["a.jpg", "b/c.png"]
+    assert [name for _, name in bank_images([tmp_path], tmp_path / "bank")[0]] == ["a.jpg", "b/c.png"]
+
+
+def test_photos_of_all_kinds_are_taken_and_other_files_are_said(tmp_path):
+    for name in ("a.webp", "sub/b.tif", "sub/c.JPG", "notes.txt", "sub/d.heic"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    listed, left_out = bank_images([tmp_path], tmp_path / "bank")
+    assert [name for _, name in listed] == ["a.webp", "sub/b.tif", "sub/c.JPG"]
+    assert left_out == "Left out: 2 other files (.heic 1, .txt 1; convert HEIC images to JPEG)."
 
 
 def test_folders_without_images_and_no_folders_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no images"):
+    with pytest.raises(PhotoError, match="is a folder without images"):
         build([tmp_path], tmp_path / "bank", FakeExtractor())
-    with pytest.raises(FileNotFoundError, match="does not exist"):
+    with pytest.raises(PhotoError, match="does not exist"):
         build([tmp_path / "nowhere"], tmp_path / "bank", FakeExtractor())
 
 

@@ -300,6 +300,8 @@ def _builder(engine: EngineOptions, distributed: bool) -> tuple[Callable[..., "B
 def _report(made: "BankBuild", out: Path) -> None:
     bank = made.description
     _say(f"{made.added:,} new entries, {bank.entries:,} of {bank.images:,} images in all", out)
+    if made.left_out:
+        messages().print(escape(made.left_out), soft_wrap=True)
     if made.without_regions:
         few = ", ".join(made.without_regions[:3])
         messages().print(
@@ -311,6 +313,7 @@ def _report(made: "BankBuild", out: Path) -> None:
             "bank": asdict(bank),
             "unreadable": made.unreadable,
             "without_regions": made.without_regions,
+            "left_out": made.left_out,
         }
     )
     for path, message in sorted(made.unreadable.items()):
