@@ -1,5 +1,7 @@
 """Backbones for similarities against the authors' program: features of whole photos, by four families."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +27,7 @@ def test_features_of_a_photo(family, photo):
     with np.load(GOLDENS_V2 / f"{photo}.npz") as golden:
         image, wanted = golden["image"], golden[family]
     assert feature_grid(config, image.shape[:2]) == wanted.shape[1:]
-    ours = jax.jit(lambda image: dense_features(config, params, image))(jnp.asarray(image)[None])[0]
+    ours = jax.jit(partial(dense_features, config))(params, jnp.asarray(image)[None])[0]
     assert error(ours.transpose(2, 0, 1), wanted) < TOLERANCE
 
 
@@ -42,7 +44,7 @@ def test_features_of_photos_of_different_sizes_in_one_batch(family):
     batch = np.zeros((len(photos), *shape, 3), np.uint8)
     for canvas, photo in zip(batch, photos, strict=True):
         canvas[: photo.shape[0], : photo.shape[1]] = photo
-    ours = jax.jit(lambda *batch: dense_features(config, params, *batch, at_once=2))(batch, sizes)
+    ours = jax.jit(partial(dense_features, config, at_once=2))(params, batch, sizes)
     assert ours.shape[1:3] == padded_grid(config, tuple(shape.tolist()))
     for one, golden in zip(ours, wanted, strict=True):
         assert error(one[: golden.shape[1], : golden.shape[2]].transpose(2, 0, 1), golden) < TOLERANCE

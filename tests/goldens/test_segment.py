@@ -1,5 +1,7 @@
 """Whole runs of the authors' program: every stage from the first window's features to the labels."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,7 +67,7 @@ def test_first_window(run):
     np.testing.assert_array_equal(program_ids, golden["window_regions"])
     assert similarity_grid(config, pixels.shape[1:3]) == tuple(golden["window_grid"])
 
-    stages = jax.jit(lambda *args: window_step(config, params, *args, cap=64))(pixels, regions)
+    stages = jax.jit(partial(window_step, config, cap=64))(params, pixels, regions)
     cells = stages.features.shape[1]
     dino = np.asarray(stages.similarity_features[0].reshape(cells, -1))
     kept = slice(None, None, 5) if cells > 400 else slice(None)
@@ -82,8 +84,8 @@ def features(run):
     """Unit-length features of all windows, [1, ny, nx, gh, gw, D]."""
     golden, config, params = run
     layout = sliding_windows(golden["image"].shape[:2], None, config)
-    find = jax.jit(lambda *args: image_features(config, params, *args, CAP, layout))
-    return find(jnp.asarray(golden["image"])[None], jnp.asarray(golden["regions"], jnp.int32)[None])
+    find = jax.jit(lambda params, *args: image_features(config, params, *args, CAP, layout))
+    return find(params, jnp.asarray(golden["image"])[None], jnp.asarray(golden["regions"], jnp.int32)[None])
 
 
 def test_logits(run, features):

@@ -88,7 +88,7 @@ def stages(run, tmp_path_factory):
     index.write_bytes(golden["faiss"].tobytes())
 
     @jax.jit
-    def compute(image, regions, bank, codes):
+    def compute(params, image, regions, bank, codes):
         layout = sliding_windows(image.shape[1:3], None, config)
         whole = whole_images(config, params, image, None, layout.resized(1))
         first = windows.cut_image(image[0], layout.plan)[:1], windows.cut_regions(regions[0], layout.plan)[:1]
@@ -112,7 +112,7 @@ def stages(run, tmp_path_factory):
         return whole.features[0], window, (supports[0], supports[2]), named
 
     bank = bank_of(golden, name)
-    return golden, config, jax.tree.map(np.asarray, compute(*inputs(golden), bank, read_index(index)))
+    return golden, config, jax.tree.map(np.asarray, compute(params, *inputs(golden), bank, read_index(index)))
 
 
 def test_features_and_first_window(stages):

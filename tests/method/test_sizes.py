@@ -1,5 +1,7 @@
 """`segment(sizes=)`: photos on a canvas get the results that they get alone."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,7 +96,7 @@ def test_features_and_logits_equal_those_of_each_photo_alone(params, text, photo
     images, regions = photos
 
     @jax.jit
-    def on_a_canvas(images, regions, sizes):
+    def on_a_canvas(params, images, regions, sizes):
         layout = sliding_windows(CANVAS, sizes, CONFIG)
         features = image_features(CONFIG, params, images, regions, 9, layout)
         plan = windows_padded.plan_padded(sizes, CANVAS, CONFIG.method)
@@ -107,7 +109,7 @@ def test_features_and_logits_equal_those_of_each_photo_alone(params, text, photo
         return features, jax.lax.map(logits, (features, plan))
 
     @jax.jit
-    def alone(image, regions):
+    def alone(params, image, regions):
         layout = sliding_windows(image.shape[:2], None, CONFIG)
         features = image_features(CONFIG, params, image[None], regions[None], 9, layout)[0]
         plan = windows.plan_windows(*image.shape[:2], CONFIG.method)
@@ -116,9 +118,9 @@ def test_features_and_logits_equal_those_of_each_photo_alone(params, text, photo
         )
         return features, labels.upsample(labels.logit_grid(features, text.features), *matrices)
 
-    features, logits = on_a_canvas(on_canvas(images, 9), on_canvas(regions, 0), jnp.array(SIZES))
+    features, logits = on_a_canvas(params, on_canvas(images, 9), on_canvas(regions, 0), jnp.array(SIZES))
     for index, (height, width) in list(enumerate(SIZES))[1:3]:  # a program each: one wide, one tall
-        wanted_features, wanted_logits = alone(images[index], regions[index])
+        wanted_features, wanted_logits = alone(params, images[index], regions[index])
         count = wanted_features.shape[0] * wanted_features.shape[1]
         wanted_features = wanted_features.reshape(count, *wanted_features.shape[2:])
         assert error(features[index, :count], wanted_features) < 1e-5
@@ -131,12 +133,12 @@ def test_regions_are_found_as_in_each_photo_alone():
     images = [val_scene(index).image for index in (0, 1, 3)]
     sizes = [image.shape[:2] for image in images]
     assert len(set(sizes)) == 3
-    find = jax.jit(lambda images, sizes: find_regions(config, params, images, sizes)[0])
-    found = find(on_canvas(images, 200, (216, 224)), jnp.array(sizes))
+    find = jax.jit(partial(find_regions, config))
+    found, _ = find(params, on_canvas(images, 200, (216, 224)), jnp.array(sizes))
     assert found.max() > 3
     for index, (height, width) in enumerate(sizes):
         if index < 2:  # a program each: one wide, one tall
-            wanted = np.asarray(find(images[index][None], None)[0])
+            wanted = np.asarray(find(params, images[index][None], None)[0][0])
             assert (np.asarray(found[index, :height, :width]) == wanted).mean() > 0.999
         assert not np.asarray(found[index, height:]).any()
         assert not np.asarray(found[index, :, width:]).any()

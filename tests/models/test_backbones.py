@@ -1,5 +1,7 @@
 """Backbones for similarities: images of several sizes in one padded batch get the features that they get alone."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,8 +30,8 @@ def test_features_in_a_padded_batch_equal_those_alone(name):
     params = init_params(config)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-    together = jax.jit(lambda *batch: dense_features(config, params, *batch, at_once=2))(
-        jnp.asarray(images), jnp.array(SIZES)
+    together = jax.jit(partial(dense_features, config, at_once=2))(
+        params, jnp.asarray(images), jnp.array(SIZES)
     )
     assert together.shape[1:3] == padded_grid(config, (64, 64))
     for index, (height, width) in enumerate(SIZES):

@@ -225,13 +225,13 @@ def test_photos_on_one_canvas_have_the_regions_they_have_alone(whole, settings, 
     for slot, photo in zip(canvas, photos, strict=False):
         slot[: photo.shape[0], : photo.shape[1]] = photo
     sizes = jnp.array([photo.shape[:2] for photo in photos] + [(0, 0)])
-    find = jax.jit(lambda *args: find_regions(config, {"sam1": params}, *args)[0])
-    together = np.array(find(canvas, sizes))
+    find = partial(jax.jit(partial(find_regions, config)), {"sam1": params})
+    together = np.array(find(canvas, sizes)[0])
     for place, (regions, photo) in enumerate(zip(together, photos, strict=False)):
         height, width = photo.shape[:2]
         assert len(np.unique(regions[:height, :width])) > 3
         if place == compared:
-            assert (regions[:height, :width] == find(photo[None], None)[0]).mean() > 0.99
+            assert (regions[:height, :width] == find(photo[None], None)[0][0]).mean() > 0.99
         regions[:height, :width] = 0
         assert not regions.any()
     assert not together[2].any()

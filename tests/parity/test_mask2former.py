@@ -289,10 +289,10 @@ def tiny():
 def test_images_that_are_mapped_are_images_of_a_batch(tiny):
     params, images, wanted = tiny
 
-    def one(image):
+    def one(params, image):
         return jax.tree.map(lambda x: x[0], Mask2Former(TINY).apply(params, image[None]))
 
-    for mapped, batched in zip(jax.jit(jax.vmap(one))(images), wanted, strict=True):
+    for mapped, batched in zip(jax.jit(jax.vmap(one, (None, 0)))(params, images), wanted, strict=True):
         assert_close("logits", mapped, batched, 1e-5)
 
 
