@@ -210,6 +210,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
       path: of the file. matplotlib must be installed.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     kinds = report["growth"]
     columns = min(3, len(kinds))
@@ -219,20 +220,21 @@ def draw(report: dict[str, Any], path: Path) -> None:
         axes = figure.add_subplot(lines, columns, number)
         amounts = [point["amount"] for point in kind["points"]]
         axes.loglog(amounts, [1000 * point["seconds"] for point in kind["points"]], "o-", color="#1f77b4")
-        axes.set_xticks(amounts, [f"{amount:,}" for amount in amounts])
-        axes.minorticks_off()
         axes.set_xlabel(kind["title"])
-        axes.set_ylabel(f"ms for {kind['unit']}", color="#1f77b4")
+        axes.set_ylabel("ms", color="#1f77b4")
         axes.set_title(f"slope {kind['slope']}", fontsize="medium")
         memory = axes.twinx()
         memory.loglog(
             amounts, [point["bytes"] / (1 << 20) for point in kind["points"]], "s--", color="#d62728"
         )
-        memory.minorticks_off()
         memory.set_ylabel("MiB", color="#d62728")
         for side in (axes, memory):
             low, high = side.get_ylim()
             side.set_ylim(low / 2, high * 2)  # what hardly grows looks so
+            side.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            side.yaxis.set_major_formatter("{x:,.0f}")
+            side.set_xticks(amounts, [f"{amount:,}" for amount in amounts])
+            side.minorticks_off()
     figure.savefig(path, format="svg", metadata={"Date": None})
 
 
