@@ -130,8 +130,9 @@ def known_options():
     program = typer.main.get_command(app)
     parameters = [*program.params, *(one for command in every_command().values() for one in command.params)]
     options = {option for one in parameters for option in [*one.opts, *one.secondary_opts]}
-    folder = Path(importlib.util.find_spec("corrclip_jax.bench.folder").origin).read_text("utf-8")
-    return options | {"--help"} | set(re.findall(r'"(--\w+)"', folder))
+    programs = [importlib.util.find_spec(f"corrclip_jax.bench.{name}").origin for name in ("folder", "growth")]
+    own = {option for file in programs for option in re.findall(r'"(--\w+)"', Path(file).read_text("utf-8"))}
+    return options | {"--help"} | own
 
 
 @pytest.fixture(scope="module")
