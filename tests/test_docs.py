@@ -130,7 +130,9 @@ def known_options():
     program = typer.main.get_command(app)
     parameters = [*program.params, *(one for command in every_command().values() for one in command.params)]
     options = {option for one in parameters for option in [*one.opts, *one.secondary_opts]}
-    programs = [importlib.util.find_spec(f"corrclip_jax.bench.{name}").origin for name in ("folder", "growth")]
+    programs = [
+        importlib.util.find_spec(f"corrclip_jax.bench.{name}").origin for name in ("folder", "growth")
+    ]
     own = {option for file in programs for option in re.findall(r'"(--\w+)"', Path(file).read_text("utf-8"))}
     return options | {"--help"} | own
 
