@@ -22,7 +22,7 @@ from corrclip_jax.bank.unfinished import Entries, Plan, PlannedImage, Unfinished
 from corrclip_jax.inference.buckets import Batch, Bucket, Size
 from corrclip_jax.inference.photo_reading import read_photo_sizes
 from corrclip_jax.io.marks import file_mark
-from corrclip_jax.io.photo_files import find_photos, survey_photos
+from corrclip_jax.io.photo_files import survey_photos
 from corrclip_jax.runtime import distributed
 
 _PART = 16  # images, at least, whose entries are saved together
@@ -249,12 +249,14 @@ def bank_images(paths: Sequence[Path], out: Path) -> tuple[list[tuple[Path, str]
     Raises:
       PhotoError: for a path that does not exist, or a folder without images.
     """
-    found: dict[Path, tuple[Path, str]] = {}
-    for path in paths:
-        root = path if path.is_dir() else path.parent
-        for file in find_photos([path], recursive=True, out=out):
-            found.setdefault(file.resolve(), (root, file.relative_to(root).as_posix()))
-    return list(found.values()), survey_photos(paths, recursive=True, out=out).left_out
+    found = survey_photos(paths, recursive=True, out=out).without_problems()
+    order = {path: number for number, path in enumerate(dict.fromkeys(paths))}
+    images = []
+    for file in found.photos:
+        given = min(order.keys() & {file, *file.parents}, key=order.__getitem__)
+        root = file.parent if given == file else given
+        images.append((root, file.relative_to(root).as_posix()))
+    return images, found.left_out
 
 
 def parts_of(batches: Sequence[Batch]) -> Iterator[list[Batch]]:

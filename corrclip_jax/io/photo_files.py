@@ -29,6 +29,7 @@ class PhotoFiles:
       photos: their files, each once.
       others: how many files of folders were left out, by suffix.
       folders: folders in folders that were not looked into.
+      links: links to folders in folders that were looked into, which are not followed.
       own: files left out because an earlier run of this program wrote them.
       problems: messages about paths that do not exist, and folders that hold no images or cannot be read.
     """
@@ -36,6 +37,7 @@ class PhotoFiles:
     photos: list[Path] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
     folders: int = 0
+    links: int = 0
     own: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -49,26 +51,32 @@ class PhotoFiles:
             parts.append(f"{_count(others.total(), 'other file')} ({kinds}{heic})")
         if self.folders:
             parts.append(f"{_count(self.folders, 'folder')} (--recursive looks into folders)")
+        if self.links:
+            parts.append(f"{_count(self.links, 'link')} to folders")
         if self.own:
             parts.append(f"{_count(self.own, 'result')} of earlier runs")
         return f"Left out: {', '.join(parts)}." if parts else ""
 
+    def without_problems(self) -> "PhotoFiles":
+        """The same.
 
-def find_photos(
-    paths: Iterable[str | os.PathLike], *, recursive: bool = False, out: Path | None = None
-) -> list[Path]:
-    """List the photos at `paths`: files, and the images in folders, sorted by name.
+        Raises:
+          PhotoError: if there are problems.
+        """
+        if self.problems:
+            raise PhotoError(" ".join(self.problems))
+        return self
 
-    A file that is given by name is listed whatever its suffix; every file is listed once. No file is opened. The
-    arguments are those of `survey_photos`.
+
+def find_photos(paths: Iterable[str | os.PathLike]) -> list[Path]:
+    """List the photos at `paths`: files, and the images in folders, sorted by name, without subfolders.
+
+    A file that is given by name is listed whatever its suffix; every file is listed once. No file is opened.
 
     Raises:
       PhotoError: for a path that does not exist, or a folder that holds no images or cannot be read.
     """
-    found = survey_photos(paths, recursive=recursive, out=out)
-    if found.problems:
-        raise PhotoError(" ".join(found.problems))
-    return found.photos
+    return survey_photos(paths).without_problems().photos
 
 
 def photos_in(folder: Path, *, recursive: bool = False, out: Path | None = None) -> list[Path]:
@@ -176,11 +184,14 @@ class _Survey:
             elif is_file and not self._is_own(entry):
                 yield entry
         for entry in inside:
-            if self._recursive and not entry.is_symlink():
-                if entry.resolve() != self._out:
-                    yield from self._in_folder(entry)
+            if entry.resolve() == self._out:
+                continue
+            if not self._recursive:
+                found.folders += 1
+            elif entry.is_symlink():
+                found.links += 1
             else:
-                found.folders += entry.resolve() != self._out
+                yield from self._in_folder(entry)
 
     def _is_own(self, path: Path) -> bool:
         """Whether this program wrote a file: `*.jpg` of a second run may name results of the first."""

@@ -141,6 +141,14 @@ def test_photos_of_all_kinds_are_taken_and_other_files_are_said(tmp_path):
     assert left_out == "Left out: 2 other files (.heic 1, .txt 1; convert HEIC images to JPEG)."
 
 
+def test_an_image_is_named_below_the_first_path_that_it_was_found_at(tmp_path):
+    for name in ("a.png", "sub/b.png", "sub/c.png"):
+        write_image(tmp_path / name, 1)
+    sub = tmp_path / "sub"
+    listed, _ = bank_images([sub / "c.png", tmp_path, sub, tmp_path], tmp_path / "bank")
+    assert listed == [(sub, "c.png"), (tmp_path, "a.png"), (tmp_path, "sub/b.png")]
+
+
 def test_folders_without_images_and_no_folders_are_named(tmp_path):
     with pytest.raises(PhotoError, match="is a folder without images"):
         build([tmp_path], tmp_path / "bank", FakeExtractor())

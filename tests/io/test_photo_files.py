@@ -103,6 +103,17 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     assert found.problems == [f"The folder {tmp_path / 'in' / 'locked'} cannot be read: Permission denied."]
 
 
+def test_a_link_to_a_folder_is_not_followed_and_no_option_is_named_that_is_given(tmp_path):
+    touch(tmp_path, "in/a.jpg", "in/sub/b.jpg", "elsewhere/c.jpg")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
+    found = survey_photos([tmp_path / "in"], recursive=True)
+    assert names(found.photos) == ["a.jpg", "b.jpg"]
+    assert found.left_out == "Left out: 1 link to folders."
+    assert (
+        survey_photos([tmp_path / "in"]).left_out == "Left out: 2 folders (--recursive looks into folders)."
+    )
+
+
 def test_results_of_an_earlier_run_are_no_photos(tmp_path):
     touch(tmp_path, "x.jpg", "out/y.jpg")
     with OwnFiles(tmp_path).writing(["x.overlay.jpg", "x.json"], {}) as partials:
