@@ -11,7 +11,6 @@ import argparse
 import json
 import math
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,9 +23,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from corrclip_jax.bench.clock import seconds
-from corrclip_jax.bench.folder import EQUAL, label, write
-from corrclip_jax.bench.measure import environment, peak_bytes
+from corrclip_jax.bench.folder import EQUAL, Timing, label, write
+from corrclip_jax.bench.measure import environment, peak_bytes, time_program
 from corrclip_jax.bench.stages import draw_bank, draw_classes, draw_photos, whole_program
 from corrclip_jax.config import with_fields
 from corrclip_jax.hub.embedded import EMBEDDED, EMBEDDED_V2
@@ -96,28 +94,26 @@ def _program(
     config = with_fields(config, regions={"source": source, "points_per_side": points or 1})
     bank = draw_bank(rows, config) if rows else None
     arguments = params, draw_photos(1, height, width), draw_classes(config, classes), bank
-    compiled = jax.jit(whole_program(config)).lower(*arguments).compile()
-    compiled(*arguments)
-    median = statistics.median(seconds(lambda: compiled(*arguments)) for _ in range(repeat))
-    memory: Any = compiled.memory_analysis()
-    jax.clear_caches()
-    return Point(amount, median, memory.argument_size_in_bytes + memory.temp_size_in_bytes)
+    timed = time_program(whole_program(config), arguments, repeat)
+    return Point(amount, timed["seconds"], timed["bytes"]["arguments"] + timed["bytes"]["temporaries"])
 
 
-def _folder(amount: int, repeat: int) -> Point:
-    """The cost of each image of a folder of so many, all of one size."""
-    del repeat  # a folder is long enough
+def _label(images: int, mesh: jax.sharding.Mesh | None = None) -> Timing:
+    """Label a folder of so many images of one size, after compilation."""
     with tempfile.TemporaryDirectory() as name:
-        photos = write(Path(name) / "photos", EQUAL, amount)
-        segmenter = Segmenter(EMBEDDED, regions="none")
+        photos = write(Path(name) / "photos", EQUAL, images)
+        segmenter = Segmenter(EMBEDDED, regions="none", mesh=mesh)
         label(segmenter, photos[:_IMAGES])  # compiles
-        timing = label(segmenter, photos)
-    return Point(amount, timing.seconds / amount, peak_bytes()["process"] or 0)
+        return label(segmenter, photos)
 
 
-def _devices(amount: int, repeat: int) -> Point:
+def _folder(amount: int) -> Point:
+    """The cost of each image of a folder of so many."""
+    return Point(amount, _label(amount).seconds / amount, peak_bytes()["process"] or 0)
+
+
+def _devices(amount: int) -> Point:
     """The cost of each image of a folder that so many simulated devices share, in a process of their own."""
-    del repeat
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={amount}"
     run = subprocess.run(
         [sys.executable, "-m", "corrclip_jax.bench.growth", "--share", str(amount), str(_IMAGES)],
@@ -131,12 +127,7 @@ def _devices(amount: int, repeat: int) -> Point:
 
 def _share(devices: int, images: int) -> Point:
     """What `_devices` measures in its process."""
-    with tempfile.TemporaryDirectory() as name:
-        photos = write(Path(name) / "photos", EQUAL, images)
-        mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("images",))
-        segmenter = Segmenter(EMBEDDED, regions="none", mesh=mesh)
-        label(segmenter, photos[:_IMAGES])  # compiles
-        timing = label(segmenter, photos)
+    timing = _label(images, jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("images",)))
     return Point(devices, timing.processor_seconds / images, peak_bytes()["process"] or 0)
 
 
@@ -171,8 +162,10 @@ KINDS: dict[str, Growth] = {
         (1_000, 10_000, 100_000, 1_000_000),
         lambda n, repeat: _program(n, repeat, rows=n),
     ),
-    "images": Growth("images in a folder", "an image", (50, 500, 5_000), _folder),
-    "devices": Growth("simulated devices", "an image, of processor time", (1, 2, 4, 8), _devices),
+    "images": Growth("images in a folder", "an image", (50, 500, 5_000), lambda n, repeat: _folder(n)),
+    "devices": Growth(
+        "simulated devices", "an image, of processor time", (1, 2, 4, 8), lambda n, repeat: _devices(n)
+    ),
 }
 """What can grow, by name."""
 

@@ -122,21 +122,37 @@ def peak_bytes() -> dict[str, int | None]:
 def _program(
     function: Callable[..., Any], arguments: tuple[Any, ...], rate: float, times: float, repeat: int
 ) -> Report:
-    """Compile and time one program, which runs `times` times in a batch."""
-    jax.clear_caches()  # of programs that were compiled for the inputs of the stages
+    """Compile and time one program, which runs `times` times in a batch, and count its arithmetic."""
+    timed = time_program(function, arguments, repeat, times)
+    flops = count_flops(function, *arguments) * times
+    return {**timed, "flops": flops, "rate_share": flops / timed["seconds"] / rate}
+
+
+def time_program(
+    function: Callable[..., Any], arguments: tuple[Any, ...], repeat: int, times: float = 1.0
+) -> Report:
+    """Compile and time one program.
+
+    Args:
+      function: of arrays.
+      arguments: its inputs.
+      repeat: runs, of which the median counts.
+      times: how often a batch needs the program.
+
+    Returns:
+      `seconds` for a batch, also of each run, `compile_seconds`, and the `bytes` that XLA plans for arguments,
+      results and temporaries.
+    """
+    jax.clear_caches()  # of programs that were compiled before, for the inputs of this one
     start = time.perf_counter()
     compiled = jax.jit(function).lower(*arguments).compile()
     compile_seconds = time.perf_counter() - start
     compiled(*arguments)
     runs = [seconds(lambda: compiled(*arguments)) * times for _ in range(repeat)]
-    flops = count_flops(function, *arguments) * times
     memory: Any = compiled.memory_analysis()
-    median = statistics.median(runs)
     return {
-        "seconds": median,
+        "seconds": statistics.median(runs),
         "seconds_of_each": runs,
-        "flops": flops,
-        "rate_share": flops / median / rate,
         "compile_seconds": compile_seconds,
         "bytes": {
             "arguments": memory.argument_size_in_bytes,
