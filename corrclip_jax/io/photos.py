@@ -353,10 +353,10 @@ def _pixels(image: Image.Image, name: str) -> tuple[UInt8[np.ndarray, "H W 3"], 
         raise
     except Exception as e:  # as above
         # Pillow does not decode all JPEG 2000 files that GDAL and other programs write.
-        jp2 = " If other programs show it, convert it to PNG or TIFF." if image.format == "JPEG2000" else ""
+        other = " If other programs show it, convert it to PNG or TIFF." if image.format == "JPEG2000" else ""
         raise PhotoError(
             f"{name} is damaged or cut short: {e}. Its header says {image.width}x{image.height} pixels"
-            f" ({image.format}).{jp2 or ' Copy or download it again.'}"
+            f" ({image.format}). Copy or download it again.{other}"
         ) from e
     turn, pages = _UPRIGHT.get(_orientation(image)), _pages(image)
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):

@@ -200,7 +200,8 @@ def chunk_sizes(images: int, most: int, size: int) -> tuple[int, int]:
 
     The smaller is an eighth, and at most half the number of images, each of which has one window or more: it bounds
     the windows that are computed for nothing. Where no batch fills a whole chunk there are small ones only; where a
-    whole chunk is small, as on CPUs, there is one size, as each makes the program longer by all networks.
+    whole chunk is small, as on CPUs, there is one size, of one window more than half the images at most: each size
+    makes the program longer by all networks.
     """
     if size < _TWO_SIZES:
         only = min(size, 1 + images // 2)
