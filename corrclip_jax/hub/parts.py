@@ -28,11 +28,10 @@ from corrclip_jax.hub.download import (
 from corrclip_jax.hub.home import HOME_VARIABLE, part_place, published_place, weights_home
 from corrclip_jax.io.files import atomic_folder
 from corrclip_jax.params.model_folder import (
-    DESCRIPTION,
     OWN_NAMES,
     VOCABULARY,
     Part,
-    read_description,
+    is_complete,
     read_part,
     write_description,
 )
@@ -41,17 +40,6 @@ Report = Callable[[str], None]
 
 # Families whose files say more than a preset: RADIO has as many prefix tokens as its training had teachers.
 _TOLD_BY_FILES = ("radio",)
-
-
-def is_complete(folder: Path) -> bool:
-    """Whether a folder is a converted model whose parts are all there; other damage shows when it is read."""
-    if not (folder / DESCRIPTION).is_file():
-        return False
-    try:
-        elsewhere = read_description(folder).get("networks", {})
-    except (OSError, ValueError):
-        return True
-    return all((folder / place).is_dir() for place in elsewhere.values())
 
 
 def assemble(

@@ -29,11 +29,9 @@ from corrclip_jax.conversion.find import checkpoint_files
 from corrclip_jax.conversion.published import preset_models, region_models
 from corrclip_jax.conversion.readers import SUFFIXES
 from corrclip_jax.conversion.rules import ConversionError
-from corrclip_jax.hub.download import vocabulary_here
 from corrclip_jax.hub.embedded import EMBEDDED_FOLDER, EMBEDDED_MODELS, EMBEDDED_V2, V2_FIELDS
 from corrclip_jax.hub.home import model_place
-from corrclip_jax.hub.parts import assemble, is_complete
-from corrclip_jax.params.model_folder import DESCRIPTION, LazyParams, describe, read
+from corrclip_jax.params.model_folder import DESCRIPTION, LazyParams, describe, is_complete, read
 from corrclip_jax.params.structure import Params
 from corrclip_jax.runtime.compute_type import resolve
 from corrclip_jax.runtime.environment import start_backend
@@ -248,6 +246,8 @@ def _prepare_folder(folder: Path) -> Path:
     place, state = (_digest(x) for x in (str(folder.resolve()), repr(stats)))
     out = model_place(f"{folder.resolve().name}-{place}-{state}")
     if not is_complete(out):
+        from corrclip_jax.hub.download import vocabulary_here  # loads the hub's client, which takes a second
+
         convert_folder(folder, out, name=folder.resolve().name, spare_vocabulary=vocabulary_here())
         for outdated in out.parent.glob(f"{folder.resolve().name}-{place}-*"):
             if outdated != out:
@@ -257,6 +257,8 @@ def _prepare_folder(folder: Path) -> Path:
 
 def _prepare_preset(name: str, regions: str | None) -> Path:
     """The model folder of a preset with the networks asked for; what is not here is downloaded and converted."""
+    from corrclip_jax.hub.parts import assemble  # loads the hub's client
+
     config, parts, whole = PRESETS[name], preset_models(name), model_place(name)
     own = {family: one for family, one in parts.items() if family in families("regions")}
     one = None if regions is None else own.get(regions, region_models().get(regions))

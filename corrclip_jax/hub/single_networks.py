@@ -7,7 +7,6 @@ from corrclip_jax.config import Config, NetworkConfig
 from corrclip_jax.config.suggestions import did_you_mean
 from corrclip_jax.conversion.convert import to_stderr
 from corrclip_jax.conversion.published import Published, preset_models, published_models
-from corrclip_jax.hub.parts import provide
 from corrclip_jax.hub.presets import PRESETS, load
 from corrclip_jax.params.model_folder import VOCABULARY, read_tree
 from corrclip_jax.params.structure import Params, expected_network
@@ -66,6 +65,8 @@ def load_clip(model: str | Path, *, text_only: bool = False) -> tuple[Config, Pa
 
 def _read(name: str, one: Published, config: Any, subtree: str | None = None) -> tuple[Path, Any, Params]:
     """The folder of a part, its configuration and its parameters, or those of one subtree."""
+    from corrclip_jax.hub.parts import provide  # loads the hub's client, which takes a second
+
     part = provide(name, one, config, to_stderr)
     tree = read_tree(part.tree, subtree)
     expected = expected_network(part.config)

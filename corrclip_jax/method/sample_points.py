@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from corrclip_jax.ops.integers import quotient
+
 Numbers = TypeVar("Numbers", np.ndarray, Array)
 
 
@@ -21,10 +23,10 @@ def points_per_side(size: Numbers, most: int) -> Numbers:
     """
     longer = size.max(axis=-1, keepdims=True)
     count = longer.clip(max=most)
-    return ((2 * size * count + longer) // (2 * longer.clip(min=1))).clip(min=1)
+    return quotient(2 * size * count + longer, 2 * longer.clip(min=1)).clip(min=1)
 
 
 def sample_pixels(length: Int[Array, ""], count: Int[Array, ""], most: int) -> Int[Array, " {most}"]:
     """The pixels of `count` points along a side of `length` pixels; beyond the count, the last pixel."""
-    middles = (2 * jnp.arange(most) + 1) * length // (2 * jnp.maximum(count, 1))
+    middles = quotient((2 * jnp.arange(most) + 1) * length, 2 * jnp.maximum(count, 1))
     return jnp.clip(middles, 0, jnp.maximum(length - 1, 0))

@@ -18,6 +18,7 @@ from corrclip_jax.config import FAMILIES, Config, similarity_network
 from corrclip_jax.method.correlation import normalise
 from corrclip_jax.models.layers import IMAGENET_MEAN, IMAGENET_STD, normalise_channels, run
 from corrclip_jax.ops import resize
+from corrclip_jax.ops.integers import divide, quotient
 from corrclip_jax.ops.loops import map_chunks
 
 # Of pixels 0..1. The official implementation takes CLIP's normalisation back by these, though its windows are made
@@ -110,7 +111,7 @@ def dense_features(
 def feature_grid(config: Config, size: tuple[Any, ...] | Int[Array, "2"]) -> tuple[Any, Any]:
     """Rows and columns of the patches of a whole image of a size (height, width), numbers or traced values."""
     patch = patch_size(config)
-    rows, columns = (side // patch for side in _input_sides(config, size))
+    rows, columns = (quotient(side, patch) for side in _input_sides(config, size))
     return rows, columns
 
 
@@ -143,8 +144,8 @@ def _input_sides(config: Config, size: tuple[Any, ...] | Int[Array, "2"]) -> lis
 
 def _whole_patches(side: Any, patch: Any) -> Any:
     """side / patch, rounded half to even as Python does, at least 1; numbers or traced values."""
-    whole, rest = side // patch, side % patch
-    up = (2 * rest > patch) | ((2 * rest == patch) & (whole % 2 == 1))
+    whole, rest = divide(side, patch)
+    up = (2 * rest > patch) | ((2 * rest == patch) & (whole & 1 == 1))
     if isinstance(whole, jax.Array):
         return jnp.maximum(whole + up.astype(whole.dtype), 1)
     return max(whole + int(up), 1)

@@ -17,6 +17,7 @@ from corrclip_jax.method import labels, windows, windows_padded
 from corrclip_jax.method.similarity import similarity_grid
 from corrclip_jax.method.whole_image import WholeImages, cells_of_axis, window_cells
 from corrclip_jax.ops import masks
+from corrclip_jax.ops.integers import divide
 from corrclip_jax.ops.loops import map_chunks
 from corrclip_jax.runtime.memory import device_bytes, windows_at_once
 
@@ -119,7 +120,7 @@ class _Static(NamedTuple):
         """Features [N, gh, gw, C] of windows, by the images' and the windows' numbers."""
 
         def one(image: Array, number: Array) -> Array:
-            places = jnp.divmod(number, len(self.plan.x.starts))
+            places = divide(number, len(self.plan.x.starts))
             rows, columns = (
                 cells_of_axis(jnp.array(axis.starts)[place], axis.window, axis.before, axis.padded, cells)
                 for axis, place, cells in zip((self.plan.y, self.plan.x), places, self.grid, strict=True)
@@ -169,7 +170,7 @@ class _Padded(NamedTuple):
         return features.reshape(*features.shape[:2], *self.grid, -1)
 
     def _cells(self, image: WholeImages, plan: windows_padded.PaddedPlan, index: Int[Array, ""]) -> Array:
-        numbers = jnp.divmod(index, plan.x.windows)
+        numbers = divide(index, plan.x.windows)
         padded = windows_padded.window_shape(self.shape, self.method)
         rows, columns = (
             cells_of_axis(axis.start(number, self.method), axis.window, axis.before, *sides)

@@ -19,6 +19,7 @@ from corrclip_jax.config import Config
 from corrclip_jax.method.correlation import normalise
 from corrclip_jax.method.similarity import dense_features, feature_grid, padded_grid
 from corrclip_jax.ops import resize
+from corrclip_jax.ops.integers import divide, quotient
 from corrclip_jax.ops.masks import inside
 from corrclip_jax.runtime.memory import device_bytes, images_at_once
 
@@ -123,12 +124,12 @@ def region_means(
       cap: a bound on the ids; others are left out.
     """
     height, width = image.resized
-    down, across = -(-height // _ROWS), -(-width // _COLUMNS)
+    down, across = quotient(height + (_ROWS - 1), _ROWS), quotient(width + (_COLUMNS - 1), _COLUMNS)
     products = _neighbour_products(image)
 
     def add(index: Int[Array, ""], sums: tuple[Array, Array]) -> tuple[Array, Array]:
-        rows = index // across * _ROWS + np.arange(_ROWS)
-        columns = index % across * _COLUMNS + np.arange(_COLUMNS)
+        row, column = divide(index, across)
+        rows, columns = row * _ROWS + np.arange(_ROWS), column * _COLUMNS + np.arange(_COLUMNS)
         row_of, column_of = (
             resize.nearest_at(pixels, image.sizes[axis], image.resized[axis])
             for axis, pixels in enumerate((rows, columns))

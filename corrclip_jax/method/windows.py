@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from corrclip_jax.config import MethodConfig
 from corrclip_jax.models.layers import normalise_channels
 from corrclip_jax.ops import resize
+from corrclip_jax.ops.integers import quotient
 
 CLIP_MEAN = np.array([122.771, 116.746, 104.094], np.float32)
 CLIP_STD = np.array([68.501, 66.632, 70.323], np.float32)
@@ -74,8 +75,15 @@ def resized_sides(height: Any, width: Any, method: MethodConfig) -> tuple[Any, A
 
 def window_count(resized: Any, method: MethodConfig) -> Any:
     """How many windows lie along an axis; a number or an array of any kind."""
-    beyond = resized - method.window + method.stride - 1
-    return (beyond + abs(beyond)) // 2 // method.stride + 1  # 0 for a negative number
+    beyond = resized - method.window
+    beyond = (beyond + abs(beyond)) >> 1  # 0 for a negative number
+    return quotient(beyond + method.stride - 1, method.stride) + 1
+
+
+def padding(window: Any, method: MethodConfig) -> Any:
+    """How many pixels a window lacks to the next multiple of `method.window_multiple`; numbers or arrays."""
+    multiple = method.window_multiple
+    return quotient(window + (multiple - 1), multiple) * multiple - window
 
 
 def _plan_axis(length: int, resized: int, method: MethodConfig) -> Axis:
@@ -83,8 +91,8 @@ def _plan_axis(length: int, resized: int, method: MethodConfig) -> Axis:
     ends = (min(index * method.stride + method.window, resized) for index in range(count))
     starts = tuple(max(end - method.window, 0) for end in ends)
     window = min(method.window, resized)
-    padding = -window % method.window_multiple
-    return Axis(length, resized, window, starts, padding // 2, padding - padding // 2)
+    padded = padding(window, method)
+    return Axis(length, resized, window, starts, padded // 2, padded - padded // 2)
 
 
 def cut_image(image: UInt8[Array, "H0 W0 3"], plan: WindowPlan) -> Float[Array, "N h w 3"]:

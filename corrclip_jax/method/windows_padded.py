@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 from corrclip_jax.config import MethodConfig
 from corrclip_jax.method import windows
 from corrclip_jax.ops import resize
+from corrclip_jax.ops.integers import divide, quotient
 
 _TWO_SIZES = 16  # windows of a whole chunk, from which on the rest of a batch goes in smaller ones
 
@@ -89,7 +90,7 @@ def plan_padded(sizes: Int[Array, "B 2"], shape: tuple[int, ...], method: Method
     )
     same_window = jnp.array(True)
     for axis, padded in zip((y, x), window_shape(shape, method), strict=True):
-        same_window &= axis.window + (-axis.window % method.window_multiple) == padded
+        same_window &= axis.window + windows.padding(axis.window, method) == padded
     return PaddedPlan(y, x, inside & same_window & (y.windows * x.windows <= most_windows(method)))
 
 
@@ -100,7 +101,7 @@ def _plan_axis(length: Int[Array, " B"], resized: Int[Array, " B"], method: Meth
         resized,
         window,
         windows.window_count(resized, method),
-        (-window % method.window_multiple) // 2,
+        windows.padding(window, method) >> 1,
     )
 
 
@@ -120,8 +121,8 @@ def _resized_sides(
 def _exact_sides(shorter: Any, longer: Any, method: MethodConfig) -> tuple[Any, Any]:
     """Resized shorter and longer side, exact halves rounded up."""
     by_longer = method.resize_long * shorter < method.resize_short * longer
-    small = (2 * shorter * method.resize_long + longer) // (2 * longer)
-    large = (2 * longer * method.resize_short + shorter) // (2 * shorter)
+    small = quotient(2 * shorter * method.resize_long + longer, 2 * longer)
+    large = quotient(2 * longer * method.resize_short + shorter, 2 * shorter)
     xp = np if isinstance(shorter, np.ndarray | int) else jnp
     small, large = (
         xp.where(by_longer, small, method.resize_short),
@@ -186,7 +187,7 @@ def map_windows(
             place = start + i * size
             return jax.lax.dynamic_update_slice_in_dim(buffer, chunk(place, size), place, axis=0)
 
-        return jax.lax.fori_loop(0, -(-(end - start) // size), step, buffer)
+        return jax.lax.fori_loop(0, quotient(end - start + (size - 1), size), step, buffer)
 
     whole = total // large * large
     if large != small:
@@ -220,7 +221,7 @@ def cut_window(
 ) -> tuple[Float[Array, "h w 3"], Int[Array, "h w"]]:
     """Pixels and regions of one image's window `index`, as `windows.cut_image` and `cut_regions` have them."""
     placed, taps, nearest = [], [], []
-    numbers = (index // plan.x.windows, index % plan.x.windows)
+    numbers = divide(index, plan.x.windows)
     for axis, number, padded in zip((plan.y, plan.x), numbers, window, strict=True):
         offset = np.arange(padded) - axis.before
         placed.append((offset >= 0) & (offset < axis.window))
@@ -242,13 +243,14 @@ def stitch_matrices(
     """
     most = most_windows(method)
     window = window_shape(shape, method)
-    index = np.arange(most)
+    index = jnp.arange(most)
     rows, columns = (
         _stitch_axis(*sides, most, method)
         for sides in zip((plan.y, plan.x), shape, window, grid, strict=True)
     )
-    rows = jnp.where((index < plan.windows)[:, None], rows[:, index // plan.x.windows], 0.0)
-    return rows, columns[:, index % plan.x.windows]
+    row, column = divide(index, plan.x.windows)
+    rows = jnp.where((index < plan.windows)[:, None], rows[:, row], 0.0)
+    return rows, columns[:, column]
 
 
 def _stitch_axis(

@@ -18,7 +18,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from corrclip_jax.models.layers import MLP, Dense, LayerNorm, gelu
+from corrclip_jax.models.layers import MLP, Dense, LayerNorm, Module, gelu
 from corrclip_jax.ops.attention import attention
 from corrclip_jax.ops.resize import Length, separable
 
@@ -65,7 +65,7 @@ class GatedMLP(nn.Module):
         return Dense(x.shape[-1], dtype=self.dtype, name="down_proj")(jax.nn.silu(gate) * up)
 
 
-class LayerScale(nn.Module):
+class LayerScale(Module):
     """A factor for each channel."""
 
     @nn.compact

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 
 def equivalence_classes(
@@ -20,6 +18,9 @@ def equivalence_classes(
     >>> equivalence_classes(5, [(4, 1), (1, 2)])
     array([0, 1, 1, 2, 1], dtype=int32)
     """
+    from scipy.sparse import coo_array  # takes as long to load as JAX itself
+    from scipy.sparse.csgraph import connected_components
+
     one, other = np.array(pairs, np.int64).reshape(-1, 2).T
     graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(count, count))
     return connected_components(graph, directed=False)[1]

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped, UInt8
 
+from corrclip_jax.ops.integers import divide
+
 _FIXED_POINT_BITS = 11  # OpenCV's INTER_RESIZE_COEF_BITS
 
 
@@ -235,13 +237,14 @@ def photo_taps(index: Axis1, size: Length, out: Length) -> tuple[Any, Any, Any, 
     """
     xp = _module(index, size, out)
     whole = 2 * out
-    low, rest = xp.divmod((2 * index + 1) * size - out, whole)
-    high, rest = xp.divmod(rest << 12, whole)
-    last, rest = xp.divmod(rest << 12, whole)
+    above, rest = divide((2 * index + 1) * size + out, whole)
+    low = above - 1
+    high, rest = divide(rest << 12, whole)
+    last, rest = divide(rest << 12, whole)
     fraction = (
         (high << 13) + (last << 1) + (rest > 0).astype(np.int32)
     )  # of 2 ** 25, the last bit for all that follows
-    exponent = xp.frexp(xp.maximum(low, 1).astype(np.float32))[1] - 1
+    exponent = _exponent(xp.maximum(low, 1))
     fraction = _round_half_even(fraction, exponent + 2) << exponent  # of 2 ** 23, float32's precision
     left, right = (
         _round_half_even(part, 23 - _FIXED_POINT_BITS) for part in ((1 << 23) - fraction, fraction)
@@ -263,17 +266,23 @@ def _ratio(size: Length, out: Length) -> Any:
     if _module(size, out) is np:
         return np.float32(size) / np.float32(out)
     size, out = jnp.int32(size), jnp.int32(out)
-    exponent = jax.lax.clz(out) - jax.lax.clz(size)
+    exponent = _exponent(size) - _exponent(out)
     above, below = size << jnp.maximum(-exponent, 0), out << jnp.maximum(exponent, 0)
     small = above < below
     above, exponent = jnp.where(small, above << 1, above), exponent - small.astype(jnp.int32)
     digits, rest = jnp.int32(1), above - below
     for _ in range(3):
-        digit, rest = jnp.divmod(rest << 8, below)
+        digit, rest = divide(rest << 8, below)
         digits = (digits << 8) + digit
     half, digits = digits & 1, digits >> 1
     digits += half & ((rest > 0).astype(jnp.int32) | (digits & 1))
-    return jnp.ldexp(digits.astype(jnp.float32), exponent - 23)
+    power = jax.lax.bitcast_convert_type((exponent + (127 - 23)) << 23, jnp.float32)
+    return digits.astype(jnp.float32) * power
+
+
+def _exponent(x: Axis1 | Length) -> Any:
+    """The largest e with 2 ** e <= x, for positive x."""
+    return 31 - jax.lax.clz(x) if isinstance(x, jax.Array) else np.frexp(np.float32(x))[1] - 1
 
 
 def _module(*values: Any) -> ModuleType:

@@ -149,6 +149,17 @@ def copy_vocabulary(source: Path, target: Path) -> None:
         shutil.copyfile(source, target / ("tokenizer.json" if is_json else "bpe_simple_vocab_16e6.txt.gz"))
 
 
+def is_complete(folder: Path) -> bool:
+    """Whether a folder is a converted model whose parts are all there; other damage shows when it is read."""
+    if not (folder / DESCRIPTION).is_file():
+        return False
+    try:
+        elsewhere = read_description(folder).get("networks", {})
+    except (OSError, ValueError):
+        return True
+    return all((folder / place).is_dir() for place in elsewhere.values())
+
+
 def read_description(path: str | Path) -> dict[str, Any]:
     """The content of `corrclip.json`.
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax.errors import ScopeParamNotFoundError, ScopeParamShapeError
 from torch.nn import functional as F
 
 from corrclip_jax.models import layers
@@ -110,6 +111,18 @@ def test_layer_norm_keeps_digits_on_large_activations():
     exact = np.asarray(x, np.float64)
     exact = (exact - exact.mean(1, keepdims=True)) / exact.std(1, keepdims=True)
     np.testing.assert_allclose(ours, exact, atol=2e-3)
+
+
+@pytest.mark.parametrize("layer", [layers.Dense(4), layers.DenseGeneral((2, 2)), layers.LayerNorm()])
+def test_parameters_of_another_shape_are_refused_by_name(layer):
+    x = random(3, 5)
+    params = layer.init(jax.random.key(0), x)["params"]
+    layer.apply({"params": params}, x)
+    for name, value in params.items():
+        with pytest.raises(ScopeParamShapeError, match=name):
+            layer.apply({"params": params | {name: value[:-1]}}, x)
+    with pytest.raises(ScopeParamNotFoundError, match="bias"):
+        layer.apply({"params": {name: value for name, value in params.items() if name != "bias"}}, x)
 
 
 @pytest.mark.parametrize("size", [(28, 42), (30, 47)])

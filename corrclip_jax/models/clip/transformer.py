@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from corrclip_jax.models.layers import MLP, LayerNorm, gelu, quick_gelu
+from corrclip_jax.models.layers import MLP, DenseGeneral, LayerNorm, gelu, quick_gelu
 from corrclip_jax.ops.attention import attention
 
 EPSILON = 1e-5
@@ -25,10 +25,10 @@ class Attention(nn.Module):
     def setup(self) -> None:
         """The four projections, whose kernels keep a heads axis, as Flax's own attention has it."""
         heads = (self.heads, self.width // self.heads)
-        self.query = nn.DenseGeneral(heads, dtype=self.dtype)
-        self.key = nn.DenseGeneral(heads, dtype=self.dtype)
-        self.value = nn.DenseGeneral(heads, dtype=self.dtype)
-        self.out = nn.DenseGeneral(self.width, axis=(-2, -1), dtype=self.dtype)
+        self.query = DenseGeneral(heads, dtype=self.dtype)
+        self.key = DenseGeneral(heads, dtype=self.dtype)
+        self.value = DenseGeneral(heads, dtype=self.dtype)
+        self.out = DenseGeneral(self.width, axis=(-2, -1), dtype=self.dtype)
 
     def __call__(
         self,
