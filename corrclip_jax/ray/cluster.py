@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, NamedTuple
 
-from corrclip_jax.ray.sources import Size, Source, from_text, measure, to_text
+from corrclip_jax.ray.chunks import Size, from_text, measure, to_text
+from corrclip_jax.ray.sources import Source
 from corrclip_jax.runtime.extras import require
 
 _MOST_BLOCKS = 10_000
@@ -184,7 +185,7 @@ def _retried() -> dict[str, Any]:
 
 
 def read_sizes(sources: Sequence[Source], bands: tuple[int, ...] | None = None) -> list[Size | None]:
-    """Height and width of each image (see `sources.measure`); those of many are read on the cluster."""
+    """Height and width of each image (see `chunks.measure`); those of many are read on the cluster."""
     if len(sources) <= _FEW:
         return measure(sources, bands)
     chunks = [to_text(sources[start : start + _SIZES]) for start in range(0, len(sources), _SIZES)]

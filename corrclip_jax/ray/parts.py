@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 from corrclip_jax.io.files import OutputError, json_bytes
 from corrclip_jax.io.own_files import Made, value_digest
+from corrclip_jax.ray.chunks import Size, from_text, read_sources
 from corrclip_jax.ray.rows import LabelFormat, table
 from corrclip_jax.ray.segment_images import SegmentImages
-from corrclip_jax.ray.sources import Size, Source, content_marks, from_text, read_sources
+from corrclip_jax.ray.sources import Source, content_marks
 from corrclip_jax.ray.storage import (
     file_system,
     is_address,
@@ -102,7 +103,7 @@ class WriteParts:
         """Work on a batch of chunks.
 
         Args:
-          batch: `chunk`, texts of `sources.to_text`.
+          batch: `chunk`, texts of `chunks.to_text`.
 
         Returns:
           `key` and `error` of each image, "" for none; or one error with the key "" that ends the run.

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from corrclip_jax.io.photos import BandsOf, PhotoError, PhotoWarning
 from corrclip_jax.io.region_maps import RegionError
+from corrclip_jax.ray.chunks import NamedBytes, read_sources
 from corrclip_jax.ray.rows import LABEL_FORMATS, LabelFormat, error_row, result_row, table
-from corrclip_jax.ray.sources import NamedBytes, Source, read_sources
+from corrclip_jax.ray.sources import Source
 
 if TYPE_CHECKING:
     from corrclip_jax.inference.segmentation import Segmentation

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from corrclip_jax.io import photos
+from corrclip_jax.io import photos, pillow_images
 from corrclip_jax.io.photos import BandsOf, PhotoError, PhotoWarning, photo_size, read_photo
 
 
@@ -216,7 +216,8 @@ def test_missing_file_and_folder(tmp_path):
 
 def test_too_many_pixels(tmp_path, monkeypatch):
     Image.new("1", (300, 200)).save(tmp_path / "large.png")
-    monkeypatch.setattr(photos, "MAX_PIXELS", 59_999)
+    for module in (photos, pillow_images):
+        monkeypatch.setattr(module, "MAX_PIXELS", 59_999)
     for photo in (tmp_path / "large.png", Image.new("L", (300, 200)), np.zeros((200, 300), np.uint8)):
         with pytest.raises(PhotoError, match="The limit is"):
             read_photo(photo)

@@ -11,9 +11,10 @@ from corrclip_jax.inference.segmentation import Segmentation
 from corrclip_jax.io.files import OutputError
 from corrclip_jax.io.own_files import value_digest
 from corrclip_jax.io.photos import PhotoError, read_photo
+from corrclip_jax.ray.chunks import to_text
 from corrclip_jax.ray.parts import WriteParts, begin, look
 from corrclip_jax.ray.segment_images import SegmentImages
-from corrclip_jax.ray.sources import find_sources, to_text
+from corrclip_jax.ray.sources import find_sources
 
 CLASSES = ["dark", "bright"]
 MADE = {"classes": "1", "model": "fake", "bands": None}

@@ -11,8 +11,8 @@ from small_models import small_model
 from corrclip_jax.inference.segmenter import Segmenter
 from corrclip_jax.io.photos import BandsOf, photo_size, read_photo
 from corrclip_jax.ray import SegmentImages
+from corrclip_jax.ray.chunks import NamedBytes
 from corrclip_jax.ray.rows import decode_labels, table
-from corrclip_jax.ray.sources import NamedBytes
 from corrclip_jax.runtime import extras
 
 CLASSES = ["cat", ["sky", "cloud"], "grass"]

@@ -12,16 +12,9 @@ import pytest
 from PIL import Image
 
 from corrclip_jax.io.photos import PhotoError, read_photo
-from corrclip_jax.ray import sources as module
-from corrclip_jax.ray.sources import (
-    chunks,
-    content_marks,
-    find_sources,
-    from_text,
-    measure,
-    read_sources,
-    to_text,
-)
+from corrclip_jax.ray import chunks as module
+from corrclip_jax.ray.chunks import chunks, from_text, measure, read_sources, to_text
+from corrclip_jax.ray.sources import content_marks, find_sources
 from corrclip_jax.ray.storage import StorageError, write_bytes
 
 

@@ -112,10 +112,10 @@ def run(
             note(text)
 
         def work(stop: Event) -> None:
+            from corrclip_jax.ray.chunks import chunks, to_text
             from corrclip_jax.ray.cluster import ClusterError, cluster, read_sizes, run_chunks, share
             from corrclip_jax.ray.parts import WriteParts
             from corrclip_jax.ray.segment_images import SegmentImages
-            from corrclip_jax.ray.sources import chunks, to_text
 
             progress.phase("Starting Ray")
             try:
@@ -207,8 +207,9 @@ def run_files(
     """
     from corrclip_jax.cli.runs.segment import Done
     from corrclip_jax.cli.runs.segment_ray_files import WriteFiles, task_text
+    from corrclip_jax.ray.chunks import chunk_size
     from corrclip_jax.ray.cluster import cluster, read_sizes, run_chunks, share
-    from corrclip_jax.ray.sources import Source, chunk_size
+    from corrclip_jax.ray.sources import Source
 
     if any(task.region_map is not None for task in tasks):
         raise UsageError("--regions of --engine ray must be a source of regions, as slic, and no folder.")
