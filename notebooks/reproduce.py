@@ -61,16 +61,19 @@ if not found("corrclip_jax"):
 # %% [markdown]
 # ## 2. Choose models, regions and benchmarks
 #
-# A run is a model, a source of regions, and SAM's points per side (None for other sources). The first three have
-# published scores; `vit-l` has them, too. A folder of region maps in place of a source, with a folder for each
-# benchmark in it, gives the settings of CorrCLIPv2's scores, whose regions are EntitySeg's.
+# A run is a model, a source of regions, SAM's points per side (None for other sources), and a bank, which models
+# of CorrCLIPv2 may have (its folder, or None). The first three have published scores; `vit-l` has them, too. A
+# folder of region maps in place of a source, with a folder for each benchmark in it, gives the settings of
+# CorrCLIPv2's scores, whose regions are EntitySeg's: `("v2-b", "entityseg", None, "coco-bank")`, where "Banks" in
+# the documentation (docs/guides/banks.md) says how a published bank is imported.
 
 # %%
 RUNS = [
-    ("vit-b", "sam2", 8),
-    ("vit-b", "sam2", 32),
-    ("vit-b", "eomt", None),
+    ("vit-b", "sam2", 8, None),
+    ("vit-b", "sam2", 32, None),
+    ("vit-b", "eomt", None, None),
 ]
+OTHERS = {}  # further CLIPs whose values the banks have, as {"dfn": "dfn-b16"} of the published scores
 BENCHMARKS = [
     "voc21",
     "voc20",
@@ -115,11 +118,12 @@ for benchmark in BENCHMARKS:
 # Sizes and licences are shown before anything is fetched; what is here already is not fetched again.
 
 # %%
-from corrclip_jax.hub.presets import prepare
+from corrclip_jax.hub.presets import PRESETS, prepare
 from corrclip_jax.regions.sources import network_to_load
 
-for model, regions in dict.fromkeys((model, regions) for model, regions, _ in RUNS):
-    print(prepare(model, None if Path(regions).is_dir() else network_to_load(regions)))
+for model, regions in dict.fromkeys((model, regions) for model, regions, *_ in RUNS):
+    if model in PRESETS:
+        print(prepare(model, None if Path(regions).is_dir() else network_to_load(regions)))
 
 # %% [markdown]
 # ## 5. Score
@@ -131,9 +135,10 @@ for model, regions in dict.fromkeys((model, regions) for model, regions, _ in RU
 from corrclip_jax import evaluate
 
 
-def name_of(benchmark, model, regions, points):
+def name_of(benchmark, model, regions, points, bank):
     """The name of an evaluation and of its folder."""
-    return "-".join(map(str, filter(None, [benchmark, model, Path(regions).name, points])))
+    parts = [benchmark, model, Path(regions).name, points, bank and f"bank-{Path(bank).name}"]
+    return "-".join(map(str, filter(None, parts)))
 
 
 def show(run):
@@ -141,9 +146,9 @@ def show(run):
     print(f"\r{run.done} of {run.total} images", end="", flush=True)
 
 
-for model, regions, points in RUNS:
+for model, regions, points, bank in RUNS:
     for benchmark in here:
-        name = name_of(benchmark, model, regions, points)
+        name = name_of(benchmark, model, regions, points, bank)
         maps = Path(regions, benchmark) if Path(regions).is_dir() else regions
         result = evaluate(
             benchmark,
@@ -151,6 +156,8 @@ for model, regions, points in RUNS:
             model=model,
             regions=maps,
             points=points,
+            bank=bank,
+            others=OTHERS if bank else None,
             dtype=DTYPE,
             count=COUNT,
             out=Path(SCORES, name),

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from nbclient import NotebookClient
 from PIL import Image
-from small_models import small_model
+from small_models import small_config, small_model, small_params, write_vocabulary
 from tests_shared import with_devices
 
+from corrclip_jax import build_bank, with_fields
 from corrclip_jax.datasets.scenes.generate import val_scene
+from corrclip_jax.params.model_folder import save
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -56,10 +58,23 @@ def write_benchmark(root):
     (folder / "ImageSets" / "Segmentation" / "val.txt").write_text("0\n1\n")
 
 
+def write_v2(home):
+    """Write a small model of CorrCLIPv2 in the place of `v2-b`, and a bank of photos of one region each."""
+    model = small_config(write_vocabulary(home), sam2=False)
+    model = with_fields(model, method={"similarity_of": "image"}, parts={"merging": False})
+    params = small_params(model)
+    save(home / "weights" / "converted" / "v2-b", params, model)
+    photos = [home / "data" / "VOC2012" / "JPEGImages" / f"{index}.jpg" for index in range(2)]
+    for photo in photos:
+        np.savez(home / f"{photo.stem}.npz", instance_mask=np.ones((96, 120), np.int32))
+    build_bank(photos, home / "bank", (model, params), regions=home)
+
+
 def choose(notebook):
-    """Choose a run and two benchmarks in `reproduce`, as its users do; the second benchmark is missing."""
+    """Choose runs and two benchmarks in `reproduce`, as its users do; the second benchmark is missing."""
     settings = next(cell for cell in notebook.cells if cell.source.startswith("RUNS ="))
-    settings.source += '\nRUNS, BENCHMARKS = [("vit-b", "none", None)], ["voc21", "cityscapes"]'
+    settings.source += '\nRUNS = [("vit-b", "none", None, None), ("v2-b", "none", None, "bank")]'
+    settings.source += '\nBENCHMARKS = ["voc21", "cityscapes"]'
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +88,7 @@ def executed(tmp_path_factory):
     stand_in = small_model(tmp_path_factory.mktemp("model"), sam2=False)
     (home / "weights" / "converted").mkdir(parents=True)
     (home / "weights" / "converted" / "vit-b").symlink_to(stand_in)
+    write_v2(home)
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "JAX_PLATFORMS": "cpu",
@@ -132,6 +148,8 @@ def test_scores_stand_beside_the_published_ones_and_missing_data_sets_are_shown(
     score = re.search(r"voc21-vit-b-none: mIoU (\d+\.\d)\n", text)[1]
     assert "cityscapes: there is no such tree in data." in text
     assert f"| voc21-vit-b-none | {score} | - | - | 2 of 1449: no benchmark score |" in text
+    score = re.search(r"voc21-v2-b-none-bank-bank: mIoU (\d+\.\d)\n", text)[1]
+    assert f"| voc21-v2-b-none-bank-bank | {score} | - | - | 2 of 1449: no benchmark score |" in text
 
 
 def test_every_notebook_has_its_text():

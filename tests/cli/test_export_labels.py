@@ -119,3 +119,21 @@ def test_refusals(results, tmp_path):
     assert_refused(export(tmp_path, "-f", "coco"), "holds no results of corrclip segment")
     wrong = export(results, "-f", "pascal")
     assert wrong.exit_code == 2 and "label-studio" in plain(wrong.stderr)
+
+
+def test_links_to_photos_that_others_have_replaced_are_named(results, tmp_path):
+    assert export(results, "-f", "coco").exit_code == 0
+    photo = tmp_path / "photos" / "a" / "x.png"
+    link = results / "coco" / "images" / "a" / "x.png"
+    old = link.read_bytes()
+    again = export(results, "-f", "coco")
+    assert "any more" not in plain(again.stderr)
+    photo.unlink()
+    Image.new("RGB", (4, 3), (9, 9, 9)).save(photo)
+    done = export(results, "-f", "coco")
+    assert done.exit_code == 0
+    assert "1 file is not the photo of that name any more in" in plain(done.stderr)
+    assert link.read_bytes() == old
+    link.unlink()
+    assert export(results, "-f", "coco").exit_code == 0
+    assert link.samefile(photo)
