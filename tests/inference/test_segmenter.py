@@ -72,6 +72,14 @@ def test_without_probabilities_labels_are_the_same(segmenter, folder):
     assert np.array_equal(without.labels, segmenter(picture(size=(60, 130)), CLASSES).labels)
 
 
+def test_a_mesh_in_the_context_changes_nothing(segmenter, folder):
+    mesh = jax.make_mesh((1,), ("photos",), axis_types=(jax.sharding.AxisType.Explicit,))
+    photo = picture(size=(60, 130))
+    with jax.set_mesh(mesh):
+        result = Segmenter(folder, regions="none")(photo, CLASSES)
+    assert np.array_equal(result.labels, segmenter(photo, CLASSES).labels)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (100, 4000)])
 def test_extreme_sizes(segmenter, size):
     result = segmenter(np.full((*size, 3), 77, np.uint8), CLASSES)
