@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -95,18 +96,24 @@ def show(
     drawn = [demo_scene(index) for index in range(scenes)]
     own, order = own_classes()
     found: dict[str, list[Segmentation]] = {name: [] for name in ways}
-    for name, segmenter in ways.items():
-        progress.phase(name, total=scenes)
-        # Of one scene, both versions of the method get the same regions.
-        regions = [one.regions for one in found["CorrCLIP"]] if name == "CorrCLIPv2" else [None] * scenes
-        for number, scene in enumerate(drawn, 1):
-            note = " (compiling, except in later runs)" if number == 1 else ""
-            progress.show(f"scene {number}{note}")
-            if stop.is_set():
-                raise KeyboardInterrupt
-            names = own if classes is None else classes
-            found[name].append(segmenter(scene.image, names, regions=regions[number - 1]))
-            progress.advance()
+    names = own if classes is None else classes
+    with ThreadPoolExecutor(1) as pool:
+        # Compiled while the first way is, since most of a compilation keeps one core busy.
+        begun = pool.submit(ways["CorrCLIP"], drawn[0].image, names)
+        for name, segmenter in ways.items():
+            progress.phase(name, total=scenes)
+            # Of one scene, both versions of the method get the same regions.
+            regions = [one.regions for one in found["CorrCLIP"]] if name == "CorrCLIPv2" else [None] * scenes
+            for number, scene in enumerate(drawn, 1):
+                note = " (compiling, except in later runs)" if number == 1 else ""
+                progress.show(f"scene {number}{note}")
+                if stop.is_set():
+                    raise KeyboardInterrupt
+                if name == "CorrCLIP" and number == 1:
+                    found[name].append(begun.result())
+                else:
+                    found[name].append(segmenter(scene.image, names, regions=regions[number - 1]))
+                progress.advance()
     truth = [order[scene.labels] for scene in drawn]
     return Gallery(found, truth if classes is None else None)
 
@@ -147,7 +154,7 @@ class Gallery:
         names = file_names(len(self.results))
         with OwnFiles(out).writing(names, {}, overwrite=overwrite) as partials:
             for image, partial in zip(images, partials, strict=True):
-                image.save(partial, optimize=True)
+                image.save(partial)
         return [out / name for name in [names[-1], *names[:-1]]]
 
     def table(self) -> Table:
