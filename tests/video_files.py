@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type
 
 SIZE = (64, 96)
 
@@ -83,6 +84,7 @@ def contents(path):
         rate = file.streams.video[0].average_rate
         frames = list(file.decode(video=0))
     first = frames[0]
-    matrix = [bytes(data) for data in first.side_data if data.type.name == "DISPLAYMATRIX"]
+    data = first.side_data.get(Type.DISPLAYMATRIX)
+    matrix = [] if data is None else [bytes(data)]
     times = [frame.pts * frame.time_base for frame in frames]
     return Contents(times, (first.height, first.width), rate, tuple(matrix), frames, audio)

@@ -320,10 +320,12 @@ def _is_cover(stream: Any) -> bool:
 
 
 def _matrix(frame: Any) -> DisplayMatrix:
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            return DisplayMatrix(tuple(np.frombuffer(bytes(data), np.int32).tolist()))
-    return IDENTITY
+    from av.sidedata.sidedata import Type
+
+    data = frame.side_data.get(
+        Type.DISPLAYMATRIX
+    )  # iteration gives the data in PyAV 18, their types from 19 on
+    return IDENTITY if data is None else DisplayMatrix(tuple(np.frombuffer(bytes(data), np.int32).tolist()))
 
 
 def _reason(error: Any) -> str:
