@@ -246,7 +246,7 @@ def _prepare_folder(folder: Path) -> Path:
     place, state = (_digest(x) for x in (str(folder.resolve()), repr(stats)))
     out = model_place(f"{folder.resolve().name}-{place}-{state}")
     if not is_complete(out):
-        from corrclip_jax.hub.download import vocabulary_here  # loads the hub's client, which takes a second
+        from corrclip_jax.hub.download import vocabulary_here  # loads the hub's client: half a second
 
         convert_folder(folder, out, name=folder.resolve().name, spare_vocabulary=vocabulary_here())
         for outdated in out.parent.glob(f"{folder.resolve().name}-{place}-*"):

@@ -65,7 +65,7 @@ def load_clip(model: str | Path, *, text_only: bool = False) -> tuple[Config, Pa
 
 def _read(name: str, one: Published, config: Any, subtree: str | None = None) -> tuple[Path, Any, Params]:
     """The folder of a part, its configuration and its parameters, or those of one subtree."""
-    from corrclip_jax.hub.parts import provide  # loads the hub's client, which takes a second
+    from corrclip_jax.hub.parts import provide  # loads the hub's client: half a second
 
     part = provide(name, one, config, to_stderr)
     tree = read_tree(part.tree, subtree)

@@ -87,7 +87,7 @@ def pixels_of(image: Image.Image, name: str) -> tuple[UInt8[np.ndarray, "H W 3"]
         image.load()
     except MemoryError:
         raise
-    except Exception as e:  # as above
+    except Exception as e:  # decoders raise whatever damaged data makes them raise
         # Pillow does not decode all JPEG 2000 files that GDAL and other programs write.
         other = " If other programs show it, convert it to PNG or TIFF." if image.format == "JPEG2000" else ""
         raise PhotoError(

@@ -322,9 +322,7 @@ def _is_cover(stream: Any) -> bool:
 def _matrix(frame: Any) -> DisplayMatrix:
     from av.sidedata.sidedata import Type
 
-    data = frame.side_data.get(
-        Type.DISPLAYMATRIX
-    )  # iteration gives the data in PyAV 18, their types from 19 on
+    data = frame.side_data.get(Type.DISPLAYMATRIX)
     return IDENTITY if data is None else DisplayMatrix(tuple(np.frombuffer(bytes(data), np.int32).tolist()))
 
 

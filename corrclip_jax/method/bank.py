@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from corrclip_jax.method.correlation import normalise
+from corrclip_jax.ops.integers import quotient_up
 
 Axes = tuple[str, ...] | None
 
@@ -209,7 +210,7 @@ def _nearest_codes(
             found = _largest(ids[None], jnp.concatenate([best[1], scores])[None], k)
             return found[0][0], found[1][0]
 
-        return jax.lax.fori_loop(0, -(-upto[-1] // _CODES), step, best)
+        return jax.lax.fori_loop(0, quotient_up(upto[-1], _CODES), step, best)
 
     return jax.vmap(one)(centroids, begins, ends, tables, squares, _nothing(queries, k, axes))
 

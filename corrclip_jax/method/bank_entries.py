@@ -21,6 +21,7 @@ from corrclip_jax.method.labels import upsample
 from corrclip_jax.method.similarity import patch_features
 from corrclip_jax.method.sliding_windows import ImageWindows, sliding_windows
 from corrclip_jax.method.whole_image import WholeImages, region_means, whole_images
+from corrclip_jax.ops.integers import quotient_up
 from corrclip_jax.runtime.memory import device_bytes, rows_at_once
 
 
@@ -179,5 +180,5 @@ def _means(
         return sums[0] + total, sums[1] + members.sum(axis=(1, 2))
 
     nothing = jnp.zeros((cap, width), jnp.float32), jnp.zeros(cap, jnp.int32)
-    total, count = jax.lax.fori_loop(0, -(-height // at_once), add, nothing)
+    total, count = jax.lax.fori_loop(0, quotient_up(height, at_once), add, nothing)
     return total / jnp.maximum(count, 1)[:, None].astype(jnp.float32)

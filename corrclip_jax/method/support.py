@@ -17,6 +17,7 @@ from corrclip_jax.method.bank import Bank
 from corrclip_jax.method.correlation import compact, normalise
 from corrclip_jax.method.whole_image import WholeImages, region_means
 from corrclip_jax.ops import resize
+from corrclip_jax.ops.integers import quotient_up
 from corrclip_jax.text.embedding import TextEmbedding
 
 REGIONS_AT_ONCE = 64
@@ -104,7 +105,7 @@ def _look_up(
         rows = jnp.where((places < count) & there[rows], rows, count)
         return jax.tree.map(lambda all_, new: all_.at[rows].set(new, mode="drop"), found, one)
 
-    return jax.lax.fori_loop(0, -(-total // at_once), step, nothing)
+    return jax.lax.fori_loop(0, quotient_up(total, at_once), step, nothing)
 
 
 def support_of(

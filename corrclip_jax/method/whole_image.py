@@ -19,7 +19,7 @@ from corrclip_jax.config import Config
 from corrclip_jax.method.correlation import normalise
 from corrclip_jax.method.similarity import dense_features, feature_grid, padded_grid
 from corrclip_jax.ops import resize
-from corrclip_jax.ops.integers import divide, quotient
+from corrclip_jax.ops.integers import divide, quotient_up
 from corrclip_jax.ops.masks import inside
 from corrclip_jax.runtime.memory import device_bytes, images_at_once
 
@@ -124,7 +124,7 @@ def region_means(
       cap: a bound on the ids; others are left out.
     """
     height, width = image.resized
-    down, across = quotient(height + (_ROWS - 1), _ROWS), quotient(width + (_COLUMNS - 1), _COLUMNS)
+    down, across = quotient_up(height, _ROWS), quotient_up(width, _COLUMNS)
     products = _neighbour_products(image)
 
     def add(index: Int[Array, ""], sums: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from corrclip_jax.config import MethodConfig
 from corrclip_jax.models.layers import normalise_channels
 from corrclip_jax.ops import resize
-from corrclip_jax.ops.integers import quotient
+from corrclip_jax.ops.integers import quotient_up
 
 CLIP_MEAN = np.array([122.771, 116.746, 104.094], np.float32)
 CLIP_STD = np.array([68.501, 66.632, 70.323], np.float32)
@@ -77,13 +77,12 @@ def window_count(resized: Any, method: MethodConfig) -> Any:
     """How many windows lie along an axis; a number or an array of any kind."""
     beyond = resized - method.window
     beyond = (beyond + abs(beyond)) >> 1  # 0 for a negative number
-    return quotient(beyond + method.stride - 1, method.stride) + 1
+    return quotient_up(beyond, method.stride) + 1
 
 
 def padding(window: Any, method: MethodConfig) -> Any:
     """How many pixels a window lacks to the next multiple of `method.window_multiple`; numbers or arrays."""
-    multiple = method.window_multiple
-    return quotient(window + (multiple - 1), multiple) * multiple - window
+    return quotient_up(window, method.window_multiple) * method.window_multiple - window
 
 
 def _plan_axis(length: int, resized: int, method: MethodConfig) -> Axis:
@@ -91,8 +90,8 @@ def _plan_axis(length: int, resized: int, method: MethodConfig) -> Axis:
     ends = (min(index * method.stride + method.window, resized) for index in range(count))
     starts = tuple(max(end - method.window, 0) for end in ends)
     window = min(method.window, resized)
-    padded = padding(window, method)
-    return Axis(length, resized, window, starts, padded // 2, padded - padded // 2)
+    lacking = padding(window, method)
+    return Axis(length, resized, window, starts, lacking // 2, lacking - lacking // 2)
 
 
 def cut_image(image: UInt8[Array, "H0 W0 3"], plan: WindowPlan) -> Float[Array, "N h w 3"]:

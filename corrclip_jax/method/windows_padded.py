@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 from corrclip_jax.config import MethodConfig
 from corrclip_jax.method import windows
 from corrclip_jax.ops import resize
-from corrclip_jax.ops.integers import divide, quotient
+from corrclip_jax.ops.integers import divide, quotient, quotient_up
 
 _TWO_SIZES = 16  # windows of a whole chunk, from which on the rest of a batch goes in smaller ones
 
@@ -187,7 +187,7 @@ def map_windows(
             place = start + i * size
             return jax.lax.dynamic_update_slice_in_dim(buffer, chunk(place, size), place, axis=0)
 
-        return jax.lax.fori_loop(0, quotient(end - start + (size - 1), size), step, buffer)
+        return jax.lax.fori_loop(0, quotient_up(end - start, size), step, buffer)
 
     whole = total // large * large
     if large != small:

@@ -18,6 +18,7 @@ from corrclip_jax.models.layers import (
     ROUNDING_GUARD,
     Dense,
     LayerNorm,
+    Module,
     PatchEmbed,
     Projection,
     add_bias,
@@ -104,7 +105,7 @@ class LastBlock(nn.Module):
         return QueryPlusKey(self.config.width, self.dtype, name="attn")(normed)
 
 
-class DINO(nn.Module):
+class DINO(Module):
     """The network: images to the last block's query plus key of every patch."""
 
     config: DINOConfig

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from corrclip_jax.config import DINOv2Config
-from corrclip_jax.models.layers import LayerNorm, PatchEmbed, normal
+from corrclip_jax.models.layers import LayerNorm, Module, PatchEmbed, normal
 from corrclip_jax.models.vit import (
     Block,
     by_image,
@@ -21,7 +21,7 @@ from corrclip_jax.models.vit import (
 from corrclip_jax.ops.resize import Length, bicubic_antialias_rows, bicubic_rows
 
 
-class DINOv2(nn.Module):
+class DINOv2(Module):
     """The network: images to the patches after the final norm."""
 
     config: DINOv2Config

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from corrclip_jax.config import DINOv3Config
-from corrclip_jax.models.layers import LayerNorm, PatchEmbed, normal
+from corrclip_jax.models.layers import LayerNorm, Module, PatchEmbed, normal
 from corrclip_jax.models.vit import (
     Block,
     by_image,
@@ -24,7 +24,7 @@ from corrclip_jax.models.vit import (
 _EPSILON = 1e-5
 
 
-class DINOv3(nn.Module):
+class DINOv3(Module):
     """The network: images to the patches after the final norm."""
 
     config: DINOv3Config

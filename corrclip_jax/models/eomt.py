@@ -13,14 +13,23 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from corrclip_jax.config import EoMTConfig
-from corrclip_jax.models.layers import Dense, LayerNorm, PatchEmbed, Upscale, gelu, lecun_normal, normal
+from corrclip_jax.models.layers import (
+    Dense,
+    LayerNorm,
+    Module,
+    PatchEmbed,
+    Upscale,
+    gelu,
+    lecun_normal,
+    normal,
+)
 from corrclip_jax.models.vit import Block, Rotate, grid_angles, join_tokens, rotation, turn_halves
 from corrclip_jax.ops import resize
 
 _EPSILON = 1e-6
 
 
-class Embeddings(nn.Module):
+class Embeddings(Module):
     """Patches with their learned positions, if any, after the class token and the registers, which have none."""
 
     config: EoMTConfig
@@ -45,7 +54,7 @@ class Embeddings(nn.Module):
         )
 
 
-class ByChannel(nn.Module):
+class ByChannel(Module):
     """A convolution of 3 x 3 by channel, as nine shifted sums, which compilers fuse; on CPUs it is slow else."""
 
     dtype: DTypeLike = jnp.float32
@@ -106,7 +115,7 @@ class MaskHead(nn.Module):
         return Dense(width, dtype=self.dtype, name="fc3")(x)
 
 
-class EoMT(nn.Module):
+class EoMT(Module):
     """EoMT: images to classes and masks of `config.queries` queries."""
 
     config: EoMTConfig

@@ -22,18 +22,8 @@ from corrclip_jax.ops.loops import map_rows
 Activation = Callable[[jax.Array], jax.Array]
 
 
-def _traced_once(initialiser: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """An initialiser traced once a shape: Flax traces that of every parameter whenever a module is applied."""
-    return jax.jit(initialiser, static_argnums=(1, 2))
-
-
-lecun_normal = _traced_once(nn.initializers.lecun_normal())
-
-
-@lru_cache(maxsize=16)
-def normal(deviation: float) -> Callable[..., jax.Array]:
-    """Flax's initialiser of normal numbers."""
-    return _traced_once(nn.initializers.normal(deviation))
+lecun_normal = nn.initializers.lecun_normal()
+normal = nn.initializers.normal
 
 
 class Module(nn.Module):
@@ -56,21 +46,18 @@ class Module(nn.Module):
 class Dense(Module, nn.Dense):
     """Flax's dense layer."""
 
-    kernel_init: Any = lecun_normal
     promote_dtype: Any = promote_dtype
 
 
 class DenseGeneral(Module, nn.DenseGeneral):
     """Flax's dense layer along several axes."""
 
-    kernel_init: Any = lecun_normal
     promote_dtype: Any = promote_dtype
 
 
 class Conv(Module, nn.Conv):
     """Flax's convolution."""
 
-    kernel_init: Any = lecun_normal
     promote_dtype: Any = promote_dtype
 
 
@@ -297,7 +284,7 @@ class ReluMLP(nn.Module):
         return x
 
 
-class Upscale(nn.Module):
+class Upscale(Module):
     """A transposed convolution of kernel and stride 2: a cell becomes its four quarters, in nested order."""
 
     outputs: int

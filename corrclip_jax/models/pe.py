@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from corrclip_jax.config import PEConfig
-from corrclip_jax.models.layers import LayerNorm, PatchEmbed, normal
+from corrclip_jax.models.layers import LayerNorm, Module, PatchEmbed, normal
 from corrclip_jax.models.vit import (
     Block,
     by_image,
@@ -25,7 +25,7 @@ from corrclip_jax.ops.resize import Length, bilinear_rows
 _EPSILON = 1e-5
 
 
-class PE(nn.Module):
+class PE(Module):
     """The network: images to the last block's patches."""
 
     config: PEConfig

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from corrclip_jax.config import RadioConfig
-from corrclip_jax.models.layers import LayerNorm, PatchEmbed, add_bias, lecun_normal, normal
+from corrclip_jax.models.layers import LayerNorm, Module, PatchEmbed, add_bias, lecun_normal, normal
 from corrclip_jax.models.vit import (
     Block,
     by_image,
@@ -25,7 +25,7 @@ from corrclip_jax.models.vit import (
 from corrclip_jax.ops.resize import Length, bilinear_rows
 
 
-class FeatureNormalizer(nn.Module):
+class FeatureNormalizer(Module):
     """A published affine change of the features."""
 
     @nn.compact
@@ -37,7 +37,7 @@ class FeatureNormalizer(nn.Module):
         return add_bias(x.astype(jnp.float32), -mean) @ tx
 
 
-class Radio(nn.Module):
+class Radio(Module):
     """The network: images to the last block's patches."""
 
     config: RadioConfig

@@ -33,3 +33,12 @@ def quotient(number: Any, by: Any) -> Any:
     dtype = jnp.result_type(number, by)
     shape = jnp.broadcast_shapes(jnp.shape(number), jnp.shape(by))
     return jax.lax.div(*(jnp.broadcast_to(jnp.asarray(x, dtype), shape) for x in (number, by)))
+
+
+def quotient_up(number: Any, by: Any) -> Any:
+    """`number` / `by`, rounded up: how many parts of `by` hold `number` things.
+
+    >>> [quotient_up(number, 4) for number in (0, 1, 4, 5)]
+    [0, 1, 1, 2]
+    """
+    return quotient(number + (by - 1), by)

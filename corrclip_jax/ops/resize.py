@@ -281,7 +281,7 @@ def _ratio(size: Length, out: Length) -> Any:
 
 
 def _exponent(x: Axis1 | Length) -> Any:
-    """The largest e with 2 ** e <= x, for positive x."""
+    """The largest e with 2 ** e <= x, for x from 1 to 2 ** 24 - 1."""
     return 31 - jax.lax.clz(x) if isinstance(x, jax.Array) else np.frexp(np.float32(x))[1] - 1
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from corrclip_jax.config import RegionConfig
 from corrclip_jax.ops import resize
+from corrclip_jax.ops.integers import quotient_up
 from corrclip_jax.ops.masks import inside
 
 PIXELS_PER_CHUNK = 1 << 23  # what exists at once at the image's size: 32 MB of logits
@@ -134,7 +135,7 @@ def paint(
 
     # As many rounds as there are kept masks to paint: a loop whose length depends on the data, not its shapes.
     unsegmented = jnp.zeros((height, width), jnp.int32)
-    return jax.lax.fori_loop(0, -(-kept // chunk), paint_chunk, unsegmented)
+    return jax.lax.fori_loop(0, quotient_up(kept, chunk), paint_chunk, unsegmented)
 
 
 def _chunk(height: int, width: int, count: int) -> int:

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from corrclip_jax.config import Config, PanopticConfig
 from corrclip_jax.ops import resize
+from corrclip_jax.ops.integers import quotient_up
 from corrclip_jax.ops.loops import map_images
 from corrclip_jax.ops.masks import inside
 from corrclip_jax.ops.resize import Length
@@ -145,7 +146,7 @@ def compete(
     nobody = jnp.full((height, width), queries, jnp.int32)
     start = Contest(nobody, jnp.zeros((height, width), bool), jnp.zeros(queries, jnp.int32))
     # As many rounds as the candidates need: a loop whose length depends on the data, not its shapes.
-    rounds = -(-candidates.sum() // chunk)
+    rounds = quotient_up(candidates.sum(), chunk)
     return jax.lax.fori_loop(0, rounds, step, (jnp.full((height, width), -1.0), start))[1]
 
 

@@ -19,6 +19,7 @@ from corrclip_jax.models.eomt import EoMT
 from corrclip_jax.models.layers import IMAGENET_MEAN, IMAGENET_STD, normalise_channels, run
 from corrclip_jax.models.mask2former.model import Mask2Former
 from corrclip_jax.ops import resize
+from corrclip_jax.ops.integers import divide
 from corrclip_jax.ops.masks import inside
 from corrclip_jax.ops.resize import Length
 
@@ -109,8 +110,8 @@ def _traced_extent(
 ) -> tuple[Int[Array, ""], Int[Array, ""]]:
     """`eomt_resized_extent` in whole numbers, with the results of Python's floats."""
     shortest, longest = jnp.minimum(height, width), jnp.maximum(height, width)
-    low, rest = jnp.divmod(image_size * shortest, longest)
-    up = (2 * rest > longest) | ((2 * rest == longest) & (low % 2 == 1))
+    low, rest = divide(image_size * shortest, longest)
+    up = (2 * rest > longest) | ((2 * rest == longest) & (low & 1 == 1))
     short = low + up.astype(jnp.int32)
     long = jnp.where(short == shortest, longest, image_size - _falls_short(image_size * shortest, longest))
     long = jnp.where(shortest == longest, image_size, long)
@@ -134,12 +135,10 @@ def _falls_short(number: Int[Array, ""], divisor: Int[Array, ""]) -> Int[Array, 
     exponent = exponent - smaller.astype(jnp.int32)
 
     def digit(_: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        odd, rest = state
-        odd, rest = jnp.divmod(2 * rest, divisor)
-        return odd, rest
+        return divide(2 * state[1], divisor)
 
-    whole, rest = jnp.divmod(number, divisor)
+    whole, rest = divide(number, divisor)
     odd, rest = jax.lax.fori_loop(0, 52 - exponent, digit, (whole, rest))
-    down = (2 * rest < divisor) | ((2 * rest == divisor) & (odd % 2 == 0))
+    down = (2 * rest < divisor) | ((2 * rest == divisor) & (odd & 1 == 0))
     half_gap = low - exponent - 1 - (number == 1 << low).astype(jnp.int32)
     return (down & (rest > 1 << jnp.maximum(half_gap, 0))).astype(jnp.int32)

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from corrclip_jax.config import Config, RegionConfig
+from corrclip_jax.ops.integers import divide, quotient
 from corrclip_jax.ops.loops import map_images
 from corrclip_jax.ops.masks import inside
 from corrclip_jax.ops.resize import Length
@@ -193,7 +194,7 @@ class _PlacedMasks:
 
     def logits(self, index: Int[Array, ""]) -> Float[Array, "h w"]:
         """Logits of a mask at its crop's size; minus infinity outside of the crop."""
-        crop, mask = jnp.divmod(index, self.masks.iou.shape[1])
+        crop, mask = divide(index, self.masks.iou.shape[1])
         # Full precision: a GPU's TF32 would move the outlines.
         with jax.default_matmul_precision("highest"):
             full = self.rows[crop] @ self.masks.logits[crop, mask] @ self.columns[crop].T
@@ -214,7 +215,7 @@ class _PlacedMasks:
     def mask(self, index: Int[Array, ""], config: RegionConfig) -> Bool[Array, "H W"]:
         """A mask in the image."""
         height, width = self.image_shape
-        x0, y0, _, _ = self.boxes[index // self.masks.iou.shape[1]]
+        x0, y0, _, _ = self.boxes[quotient(index, self.masks.iou.shape[1])]
         # An array of the layer's shape may reach beyond the image where its crop does not.
         padded = jnp.zeros((height + self.shape[0], width + self.shape[1]), bool)
         mask = self.logits(index) > config.mask_threshold

@@ -98,8 +98,8 @@ def show(
     found: dict[str, list[Segmentation]] = {name: [] for name in ways}
     names = own if classes is None else classes
     with ThreadPoolExecutor(1) as pool:
-        # Compiled while the first way is, since most of a compilation keeps one core busy.
-        begun = pool.submit(ways["CorrCLIP"], drawn[0].image, names)
+        # First scenes that are labelled, and so compiled, beside another way: a compilation keeps one core busy.
+        begun = {"CorrCLIP": pool.submit(ways["CorrCLIP"], drawn[0].image, names)}
         for name, segmenter in ways.items():
             progress.phase(name, total=scenes)
             # Of one scene, both versions of the method get the same regions.
@@ -109,10 +109,9 @@ def show(
                 progress.show(f"scene {number}{note}")
                 if stop.is_set():
                     raise KeyboardInterrupt
-                if name == "CorrCLIP" and number == 1:
-                    found[name].append(begun.result())
-                else:
-                    found[name].append(segmenter(scene.image, names, regions=regions[number - 1]))
+                early = begun.pop(name, None)
+                one = early.result() if early else segmenter(scene.image, names, regions=regions[number - 1])
+                found[name].append(one)
                 progress.advance()
     truth = [order[scene.labels] for scene in drawn]
     return Gallery(found, truth if classes is None else None)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from corrclip_jax.config import CLIPConfig
 from corrclip_jax.models.clip.transformer import EPSILON, Transformer
-from corrclip_jax.models.layers import Dense, LayerNorm, PatchEmbed, interpolate_positions, normal
+from corrclip_jax.models.layers import Dense, LayerNorm, Module, PatchEmbed, interpolate_positions, normal
 
 
 class LastBlockInputs(NamedTuple):
@@ -31,7 +31,7 @@ class LastBlockInputs(NamedTuple):
     regions: Float[Array, "B R C"]
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(Module):
     """CLIP's image tower."""
 
     config: CLIPConfig
@@ -126,7 +126,7 @@ class VisionTransformer(nn.Module):
         return self.proj(total + semantic_weight * self.ln_post(semantic))
 
 
-class TextTransformer(nn.Module):
+class TextTransformer(Module):
     """CLIP's text tower."""
 
     config: CLIPConfig
@@ -155,7 +155,7 @@ class TextTransformer(nn.Module):
         return Dense(self.config.embed_dim, use_bias=False, dtype=self.dtype, name="text_projection")(end)
 
 
-class CLIP(nn.Module):
+class CLIP(Module):
     """Both towers. Embeddings are not normalised."""
 
     config: CLIPConfig

@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from corrclip_jax.config import Mask2FormerConfig
-from corrclip_jax.models.layers import MLP, Dense, LayerNorm, ReluMLP, add_bias, normal
+from corrclip_jax.models.layers import MLP, Dense, LayerNorm, Module, ReluMLP, add_bias, normal
 from corrclip_jax.models.mask2former.pixel_decoder import LEVELS
 from corrclip_jax.models.mask2former.positions import sine_positions
 from corrclip_jax.ops import resize
@@ -74,7 +74,7 @@ def attended(embeddings: Float[Array, "B Q M"], features: Float[Array, "B L M"])
     return inside | ~inside.any(axis=-1, keepdims=True)
 
 
-class TransformerModule(nn.Module):
+class TransformerModule(Module):
     """Learned queries, decoded through the three maps in turn, coarsest first.
 
     The official implementation computes every layer's masks at full size and resizes them for the next layer's

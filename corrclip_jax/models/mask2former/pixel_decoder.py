@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from corrclip_jax.config import Mask2FormerConfig
-from corrclip_jax.models.layers import MLP, Conv, LayerNorm, normal
+from corrclip_jax.models.layers import MLP, Conv, LayerNorm, Module, normal
 from corrclip_jax.models.mask2former.deformable import DeformableAttention, Sides
 from corrclip_jax.models.mask2former.positions import sine_positions
 from corrclip_jax.ops import resize
@@ -62,7 +62,7 @@ class EncoderLayer(nn.Module):
         return LayerNorm(epsilon=1e-5, dtype=self.dtype, name="final_layer_norm")(x)
 
 
-class PixelDecoder(nn.Module):
+class PixelDecoder(Module):
     """Deformable attention over the three coarser maps; the finest one is mixed in afterwards."""
 
     config: Mask2FormerConfig

@@ -15,6 +15,7 @@ from corrclip_jax.models.layers import (
     MLP,
     Dense,
     LayerNorm,
+    Module,
     PatchEmbed,
     gelu,
     normal,
@@ -48,7 +49,7 @@ def shifted_regions(height: int, width: int, window: int, shift: int) -> Int[np.
     return blocks.transpose(0, 2, 1, 3).reshape(-1, window * window)
 
 
-class WindowAttention(nn.Module):
+class WindowAttention(Module):
     """Self-attention within windows, with a learned bias for every offset between two tokens."""
 
     heads: int

@@ -17,6 +17,7 @@ from corrclip_jax.models.layers import (
     Conv,
     Dense,
     LayerNorm,
+    Module,
     gelu,
     normal,
     window_merge,
@@ -111,7 +112,7 @@ def _cut(x: Float[Array, "_ _ _ C"], now: int, wanted: int, side: int) -> Float[
     return window_partition(whole, wanted) if wanted else whole
 
 
-class Hiera(nn.Module):
+class Hiera(Module):
     """The trunk; it returns the map at the end of each stage, finest first.
 
     Blocks in a row whose windows fill the map stay in windows, so that none is cut and merged in between.

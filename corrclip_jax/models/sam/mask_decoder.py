@@ -11,14 +11,13 @@ After the transformer every cell is decoded on its own. The cells of the finer m
 
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from corrclip_jax.config import SAM1Config, SAM2Config
-from corrclip_jax.models.layers import Conv, LayerNorm, ReluMLP, Upscale, gelu, normal
+from corrclip_jax.models.layers import Conv, LayerNorm, Module, ReluMLP, Upscale, gelu, normal
 from corrclip_jax.models.sam.two_way_transformer import TwoWayTransformer
 
 MASK_TOKENS = 4  # one for an unambiguous mask, three for the alternatives
@@ -33,7 +32,7 @@ class ImageContext(NamedTuple):
     full: Float[Array, "4*L e"] | None = None
 
 
-class MaskDecoder(nn.Module):
+class MaskDecoder(Module):
     """Decodes one prompt; vmap over prompts.
 
     Attributes:

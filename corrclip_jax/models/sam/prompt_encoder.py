@@ -10,10 +10,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from corrclip_jax.config import SAM1Config, SAM2Config
-from corrclip_jax.models.layers import Conv, LayerNorm, gelu, normal
+from corrclip_jax.models.layers import Conv, LayerNorm, Module, gelu, normal
 
 
-class PositionEncoding(nn.Module):
+class PositionEncoding(Module):
     """Random Fourier features of positions in the unit square; always float32."""
 
     width: int
@@ -30,7 +30,7 @@ class PositionEncoding(nn.Module):
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
-class PromptEncoder(nn.Module):
+class PromptEncoder(Module):
     """Encodes the prompts of one mask.
 
     `pad_boxes` says whether a padding token follows a box, as it follows points: see `tokens`.

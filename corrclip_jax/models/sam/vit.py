@@ -14,6 +14,7 @@ from corrclip_jax.models.layers import (
     Conv,
     Dense,
     LayerNorm,
+    Module,
     PatchEmbed,
     gelu,
     normal,
@@ -29,7 +30,7 @@ def relative_table(positions: Float[Array, "distances D"], side: int) -> Float[A
     return positions[ticks[:, None] - ticks[None] + side - 1]
 
 
-class RelativeAttention(nn.Module):
+class RelativeAttention(Module):
     """Self-attention over a square grid, with relative positions that are the sum of a row's and a column's part.
 
     A query's bias for a key is q . R_h[row, key's row] + q . R_w[column, key's column]: products of what belongs
@@ -90,7 +91,7 @@ class Block(nn.Module):
         return x + MLP(hidden, gelu, ("lin1", "lin2"), self.dtype, name="mlp")(normed)
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(Module):
     """The ViT and its neck."""
 
     config: SAM1Config
