@@ -198,7 +198,7 @@ class VideoReader:
         import av
 
         self.close()
-        self._container = av.open(ffmpeg_name(self.path), metadata_errors="replace")
+        self._container = open_input(self.path)
         streams = [one for one in self._container.streams.video if not _is_cover(one)]
         if not streams:
             kinds = sorted({one.type for one in self._container.streams})
@@ -311,6 +311,15 @@ class VideoReader:
 def ffmpeg_name(path: Path) -> str:
     """The name of a file for FFmpeg, to which "12:30.mp4" would be an address of the protocol "12"."""
     return os.fspath(path.absolute())
+
+
+def open_input(path: Path) -> Any:
+    """PyAV's container of a file to read, whatever bytes its metadata hold."""
+    import av
+
+    # PyAV 18 refuses metadata that are not UTF-8 unless told otherwise; later versions have no such option.
+    options = {"metadata_errors": "replace"} if av.__version__.startswith("18.") else {}
+    return av.open(ffmpeg_name(path), **options)
 
 
 def _is_cover(stream: Any) -> bool:

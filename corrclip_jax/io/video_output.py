@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 
 from corrclip_jax.io.files import OutputError
-from corrclip_jax.io.video import Frame, VideoReader, ffmpeg_name
+from corrclip_jax.io.video import Frame, VideoReader, ffmpeg_name, open_input
 from corrclip_jax.viz.overlay import label_image
 
 _QUALITY = {"crf": "18", "preset": "veryfast"}
@@ -198,14 +198,12 @@ class _Audio(AbstractContextManager):
     """The audio of a video, copied packet by packet into another file as far as its pictures are."""
 
     def __init__(self, container: Any, video: VideoReader):
-        import av
-
         self._out, self._video, self._waiting = container, video, None
         self._begin = video.shift * video.format.time_base + video.origin
         self._streams: dict[int, Any] = {}
         self._in: Any = None
         if video.format.audio:
-            self._in = av.open(ffmpeg_name(video.path), metadata_errors="replace")
+            self._in = open_input(video.path)
             for stream in self._in.streams.audio:
                 if stream.codec_context:
                     self._streams[stream.index] = container.add_stream_from_template(stream)

@@ -206,6 +206,15 @@ def test_any_name_of_a_file_is_read_and_written(tmp_path, monkeypatch):
     assert overlay.audio
 
 
+def test_metadata_may_be_in_any_encoding(tmp_path):
+    path = write_video(tmp_path / "a.mp4", 2, audio="aac")
+    data = path.read_bytes()
+    assert b"Lavf" in data  # the name of the writing program
+    path.write_bytes(data.replace(b"Lavf", b"\xe9avf"))
+    overlay, _, _ = copied(path, tmp_path)
+    assert len(overlay.times) == 2
+
+
 def test_times_as_text():
     assert [parse_time(text) for text in ("90", "1:30", "0:01:30.5", ".5")] == [90, 90, 90.5, 0.5]
     assert clock(3690.5) == "1:01:30.50"
