@@ -18,6 +18,7 @@ from jaxtyping import Array
 from corrclip_jax.config import Config, families, networks_of, to_dict, with_fields
 from corrclip_jax.inference import exported_bank
 from corrclip_jax.inference.open_bank import BankLike, read_bank
+from corrclip_jax.inference.other_clips import OtherModel, load_text_towers, networks
 from corrclip_jax.io.files import atomic_folder
 from corrclip_jax.method.bank import Bank
 from corrclip_jax.method.segment import Result, SupportedResult, make_segment
@@ -32,6 +33,7 @@ DESCRIPTION = "export.json"
 PROGRAM = "program.bin"
 TEXT = "text.npz"
 FORMAT = 1
+_OTHER = "others."  # begins the names of the queries in further CLIPs
 _MEMORY = 8 << 30  # of an unknown device
 
 
@@ -71,11 +73,16 @@ class Exported(NamedTuple):
           ValueError: for arrays of another shape or type than the program's, or regions that it does not take.
         """
         inputs = self.description["inputs"]
-        text = self.text if text_emb is None else _own_queries(text_emb)
+        text = self.text if text_emb is None else as_text_embedding(text_emb)
         if text.features.shape != self.text.features.shape or text.num_classes > self.text.num_classes:
             raise ValueError(
                 f"text_emb must be of {self.text.features.shape[0]} queries, pad_queries(text_emb, "
                 f"{self.text.features.shape[0]}). Got {list(text.features.shape)}, {text.num_classes} classes."
+            )
+        if (got := _widths(text)) != (wanted := _widths(self.text)):
+            raise ValueError(
+                f"text_emb must hold queries in the further CLIPs {wanted or '{}'}, by name and width, as the "
+                f"program was exported. Got {got or '{}'}."
             )
         _check_array("images", images, inputs["images"]["shape"], "uint8")
         if (regions is None) == ("regions" in inputs):
@@ -84,10 +91,10 @@ class Exported(NamedTuple):
                 if regions is None
                 else "this program finds its regions itself. Export one with given_regions=True to give them."
             )
-        given: tuple[Array, ...] = ()
+        given: list[Any] = [text.others] if text.others else []
         if regions is not None:
             _check_array("regions", regions, inputs["regions"]["shape"], "an integer type")
-            given = (jnp.asarray(regions, jnp.int32),)
+            given.append(jnp.asarray(regions, jnp.int32))
         entries = [] if self.bank is None else jax.tree.leaves(self.bank)
         found = self.program(self.params, images, text.features, text.query_to_class, entries, *given)
         return _result(found)
@@ -108,6 +115,7 @@ def export(
     overwrite: bool = False,
     bank: BankLike | None = None,
     bank_inside: bool = False,
+    others: Mapping[str, OtherModel] | None = None,
 ) -> Path:
     """Write the program for images uint8 [batch, height, width, 3] with its weights, atomically.
 
@@ -119,7 +127,7 @@ def export(
       path: the folder to write.
       config: the model and the method.
       params: the tree of `load`.
-      text_emb: the classes, from `embed_text`.
+      text_emb: the classes, from `embed_text`, or from `Segmenter.embed` with `others`.
       height: of the images.
       width: of the images.
       batch: how many images the program takes.
@@ -128,8 +136,9 @@ def export(
       platforms: some of `PLATFORMS`.
       overwrite: write to a folder of other files, too. Those with other names than the program's are kept.
       bank: a bank of unlabelled images, for a model of CorrCLIPv2: its folder, or a bank in memory. The program
-        takes it as an input, for which `load_exported` reads it; of its values those of the model's own CLIP.
+        takes it as an input, for which `load_exported` reads it.
       bank_inside: write the bank into the program instead; for a bank of at most 1 GiB.
+      others: further CLIPs whose values of the bank are used, as for `Segmenter`.
 
     Returns:
       The folder.
@@ -149,11 +158,18 @@ def export(
         )
     if unknown := sorted(set(platforms) - set(PLATFORMS)) or not platforms:
         raise ValueError(f"platforms must be some of {', '.join(PLATFORMS)}. Got {unknown or 'none'}.")
-    text = _own_queries(text_emb)
+    text = as_text_embedding(text_emb)
+    clips = networks(load_text_towers(others))
+    if set(text.others) != set(clips) or (clips and bank is None):
+        raise ValueError(
+            "others must name the CLIPs in which text_emb has queries beside the model's own, those of a bank's "
+            f"values. Got others {', '.join(clips) or 'none'}, queries in {', '.join(text.others) or 'none'}, and "
+            f"{'no' if bank is None else 'a'} bank."
+        )
     # A network that finds regions is optional where regions are given.
     config = with_fields(config, **{name: None for name in families("regions") if name not in params})
     filled = with_memory_defaults(config, _MEMORY, queries=text.features.shape[0], width=width)
-    opened = None if bank is None else read_bank(bank, config, params)
+    opened = None if bank is None else read_bank(bank, config, params, clips)
     if opened is not None and bank_inside:
         opened = exported_bank.in_memory(opened)
     lowering = _Lowering((batch, height, width), given_regions, tuple(platforms), opened, bank_inside)
@@ -173,7 +189,7 @@ def export(
         },
         "classes": None if classes is None else [list(names) for names in classes],
         "queries": text.features.shape[0],
-        "bank": None if opened is None else exported_bank.about(bank, opened, bank_inside),
+        "bank": None if opened is None else exported_bank.about(bank, opened, clips, bank_inside),
         "versions": {
             **versions("python", "jax", "jaxlib", "flax", "numpy"),
             "calling_convention": program.calling_convention_version,
@@ -184,11 +200,13 @@ def export(
             write_network(folder, name, params[name])
         write_description(folder, config, {})
         (folder / PROGRAM).write_bytes(program.serialize())
+        queries: dict[str, Any] = {_OTHER + name: np.asarray(x) for name, x in text.others.items()}
         np.savez(
             folder / TEXT,
             features=np.asarray(text.features),
             query_to_class=np.asarray(text.query_to_class),
             num_classes=text.num_classes,
+            **queries,
         )
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", "utf-8")
     return path
@@ -236,6 +254,11 @@ def load_exported(path: str | Path, *, bank: BankLike | None = None) -> Exported
                 jnp.asarray(arrays["features"]),
                 jnp.asarray(arrays["query_to_class"]),
                 int(arrays["num_classes"]),
+                {
+                    name.removeprefix(_OTHER): jnp.asarray(queries)
+                    for name, queries in arrays.items()
+                    if name.startswith(_OTHER)
+                },
             )
     except Exception as error:  # flatbuffers and zip files fail in ways of their own
         raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}). Export it again.") from error
@@ -256,7 +279,7 @@ class _Lowering(NamedTuple):
 def _lower(
     config: Config, params: Mapping[str, Any], text: TextEmbedding, lowering: _Lowering
 ) -> jax.export.Exported:
-    segment, classes = make_segment(config), text.num_classes
+    segment = make_segment(config)
     leaves, structure = jax.tree.flatten(lowering.bank)
 
     def program(
@@ -265,11 +288,13 @@ def _lower(
         features: jax.Array,
         query_to_class: jax.Array,
         entries: list[jax.Array],
-        regions: jax.Array | None = None,
+        *given: Any,
     ) -> tuple[jax.Array, ...]:
         bank = jax.tree.unflatten(structure, leaves if lowering.bank_inside else entries)
-        text = TextEmbedding(features, query_to_class, classes)
-        return tuple(segment(params, images, text, regions=regions, bank=bank))
+        others = given[0] if text.others else {}
+        regions = given[-1] if lowering.given_regions else None
+        queries = TextEmbedding(features, query_to_class, text.num_classes, others)
+        return tuple(segment(params, images, queries, regions=regions, bank=bank))
 
     inputs = [
         {name: params[name] for name in networks_of(config)},
@@ -277,6 +302,7 @@ def _lower(
         text.features,
         text.query_to_class,
         [] if lowering.bank_inside else leaves,
+        *([text.others] if text.others else []),
         *([jax.ShapeDtypeStruct(lowering.shape, jnp.int32)] if lowering.given_regions else []),
     ]
     specs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs)
@@ -292,16 +318,9 @@ def _is_program(path: Path) -> bool:
         return False
 
 
-def _own_queries(text_emb: TextEmbedding | Array) -> TextEmbedding:
-    """The classes for a program, which has no input for queries in further CLIPs."""
-    text = as_text_embedding(text_emb)
-    if text.others:
-        raise ValueError(
-            "an exported program takes the queries of the model's own CLIP, and of a bank the values of that CLIP. "
-            f"Got queries in {', '.join(text.others)} as well: embed the names with embed_text(config, params, "
-            "classes), or use Segmenter(bank=, others=), which takes all values."
-        )
-    return text
+def _widths(text: TextEmbedding) -> dict[str, int]:
+    """Of the queries in further CLIPs, by name."""
+    return {name: queries.shape[1] for name, queries in text.others.items()}
 
 
 def _result(found: Sequence[Any]) -> Result | SupportedResult:

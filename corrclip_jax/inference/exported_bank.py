@@ -1,6 +1,7 @@
 """Bank of an exported program: inside of it, or an input that is read from the bank's folder."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from corrclip_jax.bank.folder import Network
 from corrclip_jax.config import Config
 from corrclip_jax.hub.embedded import bank_folder
 from corrclip_jax.inference.open_bank import BankLike, open_bank
@@ -31,10 +33,16 @@ def in_memory(bank: Bank) -> Bank:
     return jax.tree.map(jnp.asarray, jax.tree.map(np.asarray, bank))
 
 
-def about(given: BankLike | None, bank: Bank, inside: bool) -> dict[str, Any]:
-    """What the description says of a bank."""
+def about(given: BankLike | None, bank: Bank, others: Mapping[str, Network], inside: bool) -> dict[str, Any]:
+    """What the description says of a bank and of the CLIPs whose values are used beside the main one's."""
     folder = None if given is None or isinstance(given, Bank) else str(bank_folder(given).resolve())
-    return {"folder": folder, "inside": inside, "entries": len(bank.values["main"]), "arrays": _arrays(bank)}
+    return {
+        "folder": folder,
+        "inside": inside,
+        "entries": len(bank.values["main"]),
+        "others": {name: asdict(one) for name, one in others.items()},
+        "arrays": _arrays(bank),
+    }
 
 
 def _arrays(bank: Bank) -> dict[str, list[Any]]:
@@ -71,7 +79,8 @@ def opened(
     place = about["folder"] if given is None else given
     if place is None:
         raise ValueError(f"{path} was exported with a bank in memory: give load_exported(path, bank=) one.")
-    bank = open_bank(place, config, params)
+    others = {name: Network(**one) for name, one in about.get("others", {}).items()}
+    bank = open_bank(place, config, params, others)
     if (found := _arrays(bank)) != about["arrays"]:
         raise ValueError(
             f"{path} takes a bank of {about['entries']} entries, with the arrays {about['arrays']}. Got {found}. "

@@ -9,10 +9,9 @@ import jax
 from jax.sharding import Mesh
 
 from corrclip_jax.bank.errors import BankError
-from corrclip_jax.bank.folder import load_bank
+from corrclip_jax.bank.folder import Network, load_bank
 from corrclip_jax.config import Config
 from corrclip_jax.hub.embedded import bank_folder
-from corrclip_jax.inference.other_clips import Loaded, described
 from corrclip_jax.method.bank import Bank
 from corrclip_jax.method.bank_arrays import put_bank
 from corrclip_jax.method.checks import check_bank
@@ -25,7 +24,7 @@ def read_bank(
     bank: BankLike,
     config: Config,
     params: Mapping[str, Any],
-    others: Loaded | None = None,
+    others: Mapping[str, Network] | None = None,
     *,
     in_memory: bool = False,
 ) -> Bank:
@@ -43,7 +42,7 @@ def read_bank(
       BankError: for a bank that is damaged or empty, was made by other networks, or has no values of a CLIP.
       ValueError: for a model that does without a bank, and for a bank in memory of other widths.
     """
-    clips = {name: described(*one) for name, one in (others or {}).items()}
+    clips = others or {}
     if not isinstance(bank, Bank):
         bank = load_bank(bank_folder(bank), (config, params), others=clips, in_memory=in_memory)
     check_bank(config, bank)
@@ -59,7 +58,7 @@ def open_bank(
     bank: BankLike,
     config: Config,
     params: Mapping[str, Any],
-    others: Loaded | None = None,
+    others: Mapping[str, Network] | None = None,
     *,
     mesh: Mesh | None = None,
 ) -> Bank:

@@ -39,6 +39,11 @@ def described(config: Config, params: Mapping[str, Any]) -> Network:
     return Network(config.name, config.clip.embed_dim)
 
 
+def networks(others: Loaded) -> dict[str, Network]:
+    """CLIPs as a bank describes them, by the names of their values."""
+    return {name: described(*one) for name, one in others.items()}
+
+
 def embed_in_all(
     config: Config, params: Mapping[str, Any], others: Loaded, classes: Iterable[str | Iterable[str]]
 ) -> TextEmbedding:

@@ -216,36 +216,76 @@ def test_nothing_else_is_overwritten(tmp_path, params):
         )
 
 
-@pytest.mark.slow
-def test_a_bank_is_an_input_of_the_program_or_lies_inside(tmp_path):
+@pytest.fixture(scope="module")
+def model_with_bank():
+    """A small model of the second version, a bank with values of a second CLIP, and that CLIP."""
     config = small_v2(with_fields(small_config(), sam2=None, method={"resize_short": 112, "stride": 112}))
-    params, bank, (height, width) = small_params(config), small_bank(config), SIZE
-    made = {"height": height, "width": width, "given_regions": True, "bank": bank}
-    arguments = config, params, some_text()
-    export(tmp_path / "input", *arguments, **made)
-    export(tmp_path / "inside", *arguments, **made, bank_inside=True)
-    images, regions = pictures(), region_maps()
-    wanted = jax.jit(make_segment(config))(params, images, some_text(), regions=regions, bank=bank)
-    inside, outside = load_exported(tmp_path / "inside"), load_exported(tmp_path / "input", bank=bank)
-    assert outside.description["platforms"] == ["cpu", "cuda", "tpu"]
-    assert list(outside.description["results"])[3:] == ["neighbours", "similarities", "support", "own"]
-    for exported in (inside, outside):
-        got = exported(images, regions=regions)
-        np.testing.assert_array_equal(got.labels, wanted.labels)
-        np.testing.assert_array_equal(got.neighbours, wanted.neighbours)
+    second = with_fields(config, name="other", clip={"embed_dim": 6})
+    text_tower = {"clip": {"text": small_params(second)["clip"]["text"]}}
+    return config, small_params(config), small_bank(config, others=6), {"aux": (second, text_tower)}
+
+
+def exported_with(model, path, text, bank, **options):
+    config, params = model
+    return export(
+        path, config, params, text, height=SIZE[0], width=SIZE[1], given_regions=True, bank=bank, **options
+    )
+
+
+def check_exported(exported, wanted, **given):
+    got = exported(pictures(), regions=region_maps(), **given)
+    np.testing.assert_array_equal(got.labels, wanted.labels)
+    np.testing.assert_array_equal(got.neighbours, wanted.neighbours)
+    np.testing.assert_allclose(got.support, wanted.support, atol=1e-5)
     assert (np.asarray(wanted.neighbours) >= 0).any()
-    with pytest.raises(ValueError, match="was exported with a bank in memory"):
-        load_exported(tmp_path / "input")
+
+
+def in_memory(model, text, bank):
+    config, params = model
+    return jax.jit(make_segment(config))(params, pictures(), text, regions=region_maps(), bank=bank)
+
+
+@pytest.mark.slow
+def test_a_bank_lies_inside_the_program(tmp_path, model_with_bank):
+    *model, bank, _ = model_with_bank
+    main = replace(bank, values={"main": bank.values["main"]})
+    inside = load_exported(exported_with(model, tmp_path / "out", some_text(), bank, bank_inside=True))
+    assert inside.description["platforms"] == ["cpu", "cuda", "tpu"]
+    check_exported(inside, in_memory(model, some_text(), main))
     with pytest.raises(ValueError, match="takes no bank: it was exported with one inside"):
-        load_exported(tmp_path / "inside", bank=bank)
+        load_exported(tmp_path / "out", bank=bank)
+
+
+@pytest.mark.slow
+def test_a_bank_is_an_input_of_the_program_with_the_values_of_further_clips(tmp_path, model_with_bank):
+    *model, bank, others = model_with_bank
+    aux = np.random.default_rng(6).standard_normal((5, 6)).astype(np.float32)
+    text = replace(some_text(), others={"aux": jnp.asarray(aux)})
+    path = exported_with(model, tmp_path / "out", text, bank, others=others)
+    program = load_exported(path, bank=bank)
+    assert list(program.description["results"])[3:] == ["neighbours", "similarities", "support", "own"]
+    assert program.description["bank"]["others"] == {"aux": {"name": "other", "width": 6, "digest": None}}
+    check_exported(program, in_memory(model, text, bank))
+    turned = replace(text, others={"aux": jnp.asarray(-aux)})
+    other = in_memory(model, turned, bank)
+    assert (np.asarray(other.support) != np.asarray(in_memory(model, text, bank).support)).any()
+    check_exported(program, other, text_emb=turned)
+    with pytest.raises(ValueError, match=r"queries in the further CLIPs \{'aux': 6\}.* Got \{\}"):
+        program(pictures(), regions=region_maps(), text_emb=some_text())
+    with pytest.raises(ValueError, match="was exported with a bank in memory"):
+        load_exported(path)
     with pytest.raises(ValueError, match="takes a bank of 40 entries"):
-        load_exported(tmp_path / "input", bank=small_bank(config, 41))
+        load_exported(path, bank=small_bank(model[0], 41, others=6))
+    with pytest.raises(ValueError, match="no values of the CLIP 'aux'"):
+        load_exported(path, bank=small_bank(model[0]))
 
 
-def test_queries_in_further_clips_are_refused(tmp_path, params):
-    text = replace(some_text(), others={"dfn": np.ones((5, 2), np.float32)})
-    with pytest.raises(ValueError, match=r"Got queries in dfn as well: .*Segmenter\(bank=, others=\)"):
-        export(tmp_path / "out", small_config(), params, text, height=60, width=90)
+def test_further_clips_are_those_of_the_queries_and_of_a_bank(tmp_path, model_with_bank):
+    *model, bank, others = model_with_bank
+    text = replace(some_text(), others={"aux": np.ones((5, 6), np.float32)})
+    for queries, given, known in [(text, bank, None), (some_text(), bank, others), (text, None, others)]:
+        with pytest.raises(ValueError, match="others must name the CLIPs in which text_emb has queries"):
+            exported_with(model, tmp_path / "out", queries, given, others=known)
 
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path):
@@ -256,6 +296,7 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path):
 
     assert "Name the classes" in refused()
     assert "--bank-inside needs a bank" in refused("-c", "cat", "--bank-inside")
+    assert "give --bank as well" in refused("-c", "cat", "--also", "dfn=dfn-b16")
     assert "--bank must be the folder of a bank" in refused("-c", "cat", "--bank", tmp_path)
     assert "--size must be width x height" in refused("-c", "cat", "--size", "big")
     model = small_model(tmp_path, sam2=False)

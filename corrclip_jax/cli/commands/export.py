@@ -7,6 +7,7 @@ from rich.markup import escape
 
 from corrclip_jax.cli.shared.console import UsageError, messages, result_as_json
 from corrclip_jax.cli.shared.options import (
+    AlsoOption,
     BankOption,
     BatchOption,
     ClassesFileOption,
@@ -20,6 +21,7 @@ from corrclip_jax.cli.shared.options import (
     RegionSourceOption,
     SetOption,
     SizeOption,
+    by_name,
     chosen_bank,
     class_names,
     compute_type,
@@ -59,6 +61,7 @@ def export(
     ] = False,
     points: PointsOption = None,
     bank: BankOption = None,
+    also: AlsoOption = None,
     bank_inside: Annotated[
         bool,
         typer.Option(
@@ -71,9 +74,11 @@ def export(
     """Export a model. Users see `HELP`."""
     width, height = parse_size(size)
     names = class_names(classes, classes_file)
-    bank_place = chosen_bank(bank)
+    bank_place, others = chosen_bank(bank), by_name("--also", also)
     if bank_inside and bank_place is None:
         raise UsageError("--bank-inside needs a bank: name it with --bank.")
+    if others and bank_place is None:
+        raise UsageError("--also names further CLIPs of a bank: give --bank as well.")
     precision = compute_type(dtype, "the platforms of an exported program")
     from corrclip_jax.cli.shared.progress import Progress
 
@@ -81,9 +86,9 @@ def export(
         progress.phase("Starting")
         from corrclip_jax.hub.presets import load
         from corrclip_jax.inference.export import export as write
+        from corrclip_jax.inference.other_clips import embed_in_all, load_text_towers
         from corrclip_jax.regions.sources import network_to_load
         from corrclip_jax.text.embedding import pad_queries, query_bucket
-        from corrclip_jax.text.encode import embed_text
 
         progress.phase(f"Loading {model}")
         network = None if given_regions else network_to_load(regions)
@@ -94,7 +99,8 @@ def export(
             config = with_fields(config, regions={"points_per_side": points})
         config = with_assignments(config, assignments or ())
         progress.phase(f"Encoding {len(names)} class names")
-        text = embed_text(config, params, names)
+        clips = load_text_towers(others)
+        text = embed_in_all(config, params, clips, names)
         text = pad_queries(text, query_bucket(text.features.shape[0]))
         progress.phase("Lowering")
         write(
@@ -110,6 +116,7 @@ def export(
             overwrite=overwrite,
             bank=bank_place,
             bank_inside=bank_inside,
+            others=clips,
         )
     result_as_json({"program": str(out)})
     messages().print(f"Program for {batch} x {width} x {height} -> {escape(str(out))}", soft_wrap=True)
