@@ -13,8 +13,9 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-# Two workers share two cores, and each has the threads of XLA, torch and BLAS; processes that tests start inherit
-# these. Every program is kept on disk, for many tests and processes compile the same.
+# Workers share the cores, and each has the threads of XLA, torch and BLAS; processes that tests start inherit this.
+# Every program is kept on disk, for many tests and processes compile the same; where in the source its operations
+# come from takes time to write down, and nobody reads it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # where libtpu is installed, JAX looks for TPUs first
 os.environ |= {
     "OMP_NUM_THREADS": "1",
@@ -22,6 +23,7 @@ os.environ |= {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",
 }
 
 if importlib.metadata.version("jax").startswith("0.10."):
@@ -61,6 +63,12 @@ def pytest_configure(config):
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """One more than cores: tests of clusters, browsers and processes wait much of their time."""
+    return len(os.sched_getaffinity(0)) + 1 if sys.platform == "linux" else None
 
 
 def pytest_collection_finish():
