@@ -21,6 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from corrclip_jax.bench.flops import flops_of
 from corrclip_jax.bench.stages import draw_bank, draw_classes, settings_of, whole_program
 from corrclip_jax.config import Config, with_fields
+from corrclip_jax.models.layers import in_compute_type
 from corrclip_jax.params.structure import expected_params
 from corrclip_jax.runtime.environment import versions
 from corrclip_jax.runtime.extras import require
@@ -80,7 +81,7 @@ def compile_for(
     """Compile the whole program of a model for TPUs, on any Linux machine with the extra `tpu-aot`.
 
     Args:
-      config: the model; its parameters are only shapes.
+      config: the model; its parameters are only shapes, in the types that a `Segmenter` holds.
       kind: a name of `TARGETS`.
       height: of the images, in pixels.
       width: of the images, in pixels.
@@ -116,7 +117,8 @@ def compile_for(
     text = draw_classes(config, classes)
     bank = draw_bank(bank_entries, config) if bank_entries else None
     images = jax.ShapeDtypeStruct((batch, height, width, 3), jnp.uint8, sharding=divided)
-    params, text, bank = (_placed(tree, whole) for tree in (expected_params(config), text, bank))
+    held = jax.eval_shape(lambda params: in_compute_type(params, config.dtype), expected_params(config))
+    params, text, bank = (_placed(tree, whole) for tree in (held, text, bank))
     progress("Tracing")
     start = time.perf_counter()
     traced = jax.jit(program).trace(params, images, text, bank)

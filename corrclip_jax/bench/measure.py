@@ -21,6 +21,7 @@ from corrclip_jax.bench.stages import (
     whole_program,
 )
 from corrclip_jax.config import Config
+from corrclip_jax.models.layers import in_compute_type
 from corrclip_jax.runtime.environment import versions
 
 Report = dict[str, Any]
@@ -58,6 +59,7 @@ def measure(
       same for the whole program; the peak memory of the device and of this process, where known; device and
       versions.
     """
+    params = in_compute_type(params, config.dtype)
     images = draw_photos(batch, height, width)
     text = draw_classes(config, classes)
     bank = draw_bank(bank_entries, config) if bank_entries else None

@@ -27,6 +27,7 @@ from corrclip_jax.method.bank import Bank
 from corrclip_jax.method.bank_arrays import put_bank
 from corrclip_jax.method.checks import check_bank
 from corrclip_jax.method.segment import make_segment
+from corrclip_jax.models.layers import in_compute_type
 from corrclip_jax.regions.sources import SOURCES, can_find, find_regions
 from corrclip_jax.runtime import sharding
 from corrclip_jax.runtime.memory import exhausted
@@ -92,7 +93,7 @@ class Scorer:
     @cached_property
     def programs(self) -> Programs:
         """What has been compiled, with the seconds that took; puts the parameters on the devices."""
-        on_mesh = sharding.put_params(dict(self.params), self._mesh)
+        on_mesh = sharding.put_params(in_compute_type(self.params, self.config.dtype), self._mesh)
         return Programs(on_mesh, _LIMIT, devices=self._mesh.size, images_per_device=self._each)
 
     @property

@@ -31,6 +31,7 @@ from corrclip_jax.inference.segmentation import Segmentation
 from corrclip_jax.inference.settings import check_settings, with_settings
 from corrclip_jax.io.photos import PhotoError, read_photo
 from corrclip_jax.io.region_maps import RegionError
+from corrclip_jax.models.layers import in_compute_type
 from corrclip_jax.regions.sources import SOURCES, can_find, network_to_load
 from corrclip_jax.runtime.sharding import put_params
 from corrclip_jax.text.classes import normalise_classes
@@ -115,11 +116,8 @@ class Segmenter:
                 "that has, give region maps, or do without regions (regions='none')."
             )
         self.config: Config = config
-        self._params = (
-            jax.device_put(dict(params))
-            if mesh is None
-            else put_params(dict(params), mesh, shard=shard_params)
-        )
+        held = in_compute_type(params, config.dtype)
+        self._params = jax.device_put(held) if mesh is None else put_params(held, mesh, shard=shard_params)
         self._texts: OrderedDict[tuple, TextEmbedding] = OrderedDict()
         self._others = load_text_towers(others)
         if self._others and bank is None:

@@ -4,7 +4,7 @@ Shapes: B batch, T tokens, H heads, D head width (V that of the values), C width
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -227,6 +227,28 @@ def interpolate_positions(
     rows = resize.bicubic_matrix(native, height, (height + ROUNDING_GUARD) / native)
     columns = resize.bicubic_matrix(native, width, (width + ROUNDING_GUARD) / native)
     return resize.separable(grid, rows, columns).reshape(height * width, -1)
+
+
+def in_compute_type(params: Mapping[str, Any], dtype: DTypeLike) -> dict[str, Any]:
+    """A model's parameters with the kernels of layers in the compute type, in which they take half the memory.
+
+    The layers convert them themselves else, in every call, to the same numbers. DINO's last block adds two kernels
+    before it converts their sum, so its kernels stay.
+
+    Args:
+      params: the tree of `load`, by network.
+      dtype: `config.dtype`; float32 changes nothing.
+    """
+
+    def convert(path: tuple[Any, ...], x: Any) -> Any:
+        return x.astype(dtype) if path[-1].key == "kernel" else x
+
+    if jnp.dtype(dtype) == jnp.float32:
+        return dict(params)
+    return {
+        name: network if name == "dino" else jax.tree_util.tree_map_with_path(convert, network)
+        for name, network in params.items()
+    }
 
 
 def run(module: nn.Module, params: Any, *args: Any, **static: Any) -> Any:
