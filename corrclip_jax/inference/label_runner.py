@@ -58,7 +58,8 @@ class LabelRunner:
     """A model with its compiled programs, one for each bucket of sizes.
 
     The devices of a `mesh` share the images and the rows of the bank. Probabilities are given at `points` points
-    along the longer side of an image, or not at all.
+    along the longer side of an image, or not at all. With `headroom` programs serve later images that are somewhat
+    larger, too, which takes up to twice the memory where an image has very many windows.
     """
 
     def __init__(
@@ -69,13 +70,14 @@ class LabelRunner:
         bank: Bank | None = None,
         *,
         points: int | None,
+        headroom: bool = True,
     ):
         self.config = config
         self._points = points
         self._bank = {} if bank is None else {"bank": bank}
         self.programs = Programs(params, _LIMIT, devices=1 if mesh is None else mesh.size)
         self._mesh = mesh
-        self._buckets = GrowingBuckets(config.method, _MOST_BUCKETS)
+        self._buckets = GrowingBuckets(config.method, _MOST_BUCKETS, headroom=headroom)
         self._expected: dict[Bucket, int] = {}
 
     def expect(self, sizes: Sequence[Size]) -> None:

@@ -164,7 +164,7 @@ class Segmenter:
         by_shorter: bool,
         superpixel: int | None = None,
     ) -> "Segmenter":
-        """A copy that sees images of this height and width at `zoom` times their size.
+        """A copy that sees images of this height and width at `zoom` times their size; its programs are for these.
 
         Images of which only the longer side is the same are seen so, too; with `by_shorter`, those of which the
         shorter one is. Weights and text embeddings are shared, and the last copy is kept with its
@@ -178,7 +178,9 @@ class Segmenter:
         if (config, points) not in self._scaled:
             other = copy.copy(self)
             other.config, other._scaled = config, {}
-            other._runner = LabelRunner(config, self._params, self._mesh, self._bank, points=points)
+            other._runner = LabelRunner(
+                config, self._params, self._mesh, self._bank, points=points, headroom=False
+            )
             self._scaled.clear()  # one at a time: its programs take memory
             self._scaled[config, points] = other
         return self._scaled[config, points]
