@@ -65,12 +65,6 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers():
-    """One more than cores: tests of clusters, browsers and processes wait much of their time."""
-    return len(os.sched_getaffinity(0)) + 1 if sys.platform == "linux" else None
-
-
 def pytest_collection_finish():
     """What is imported by now stays: the garbage collector need not look through it again and again."""
     gc.collect()

@@ -29,7 +29,7 @@ from corrclip_jax.evaluation.resumable import MOST_SHOWN, STATE, Progress, Resum
 from corrclip_jax.evaluation.scorer import FROM_DATASET, Scorer
 from corrclip_jax.hub.presets import load_lazily
 from corrclip_jax.inference.open_bank import read_bank
-from corrclip_jax.inference.other_clips import load_text_towers, networks
+from corrclip_jax.inference.other_clips import described, load_text_towers
 from corrclip_jax.inference.settings import check_settings, with_settings
 from corrclip_jax.method.bank import Bank
 from corrclip_jax.params.model_folder import sources_of
@@ -156,7 +156,7 @@ def _scorer(options: EvaluateOptions, data: Dataset, config: Config, params: Map
     variants = [config.parts, *_ablation(options, config.parts).values()]
     source = source_family(str(options.regions)) if is_source(options.regions) else FROM_DATASET
     others = load_text_towers(options.others)
-    bank = None if options.bank is None else read_bank(options.bank, config, params, networks(others))
+    bank = None if options.bank is None else read_bank(options.bank, config, params, described(others))
     return Scorer(
         config,
         params,

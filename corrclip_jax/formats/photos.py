@@ -50,7 +50,7 @@ def _place(place: Path, photo: Path) -> str:
         if not photo.is_file():
             return "missing"
         if os.path.lexists(place):
-            same = place.exists() and (place.samefile(photo) or filecmp.cmp(place, photo))
+            same = place.exists() and (place.samefile(photo) or filecmp.cmp(place, photo, shallow=False))
             return "placed" if same else "another"
         place.parent.mkdir(parents=True, exist_ok=True)
         for link in (_hard_link, _symbolic_link):
@@ -58,8 +58,6 @@ def _place(place: Path, photo: Path) -> str:
                 link(photo, place)
                 return "placed"
         shutil.copyfile(photo, place)
-        with suppress(OSError):  # a later run knows it by its time, where the file system keeps that
-            shutil.copystat(photo, place)
     except OSError as error:
         raise OutputError(explained(place, error)) from error
     return "placed"

@@ -18,7 +18,7 @@ from jaxtyping import Array
 from corrclip_jax.config import Config, families, networks_of, to_dict, with_fields
 from corrclip_jax.inference import exported_bank
 from corrclip_jax.inference.open_bank import BankLike, read_bank
-from corrclip_jax.inference.other_clips import OtherModel, load_text_towers, networks
+from corrclip_jax.inference.other_clips import OtherModel, described, load_text_towers
 from corrclip_jax.io.files import atomic_folder
 from corrclip_jax.method.bank import Bank
 from corrclip_jax.method.segment import Result, SupportedResult, make_segment
@@ -159,7 +159,7 @@ def export(
     if unknown := sorted(set(platforms) - set(PLATFORMS)) or not platforms:
         raise ValueError(f"platforms must be some of {', '.join(PLATFORMS)}. Got {unknown or 'none'}.")
     text = as_text_embedding(text_emb)
-    clips = networks(load_text_towers(others))
+    clips = described(load_text_towers(others))
     if set(text.others) != set(clips) or (clips and bank is None):
         raise ValueError(
             "others must name the CLIPs in which text_emb has queries beside the model's own, those of a bank's "

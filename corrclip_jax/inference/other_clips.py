@@ -32,16 +32,14 @@ def load_text_towers(others: Mapping[str, OtherModel] | None) -> Loaded:
     }
 
 
-def described(config: Config, params: Mapping[str, Any]) -> Network:
-    """The CLIP as a bank describes it; of a text tower alone the digest of all weights is not known."""
-    if "visual" in params["clip"]:
-        return clip_of(config, params)
-    return Network(config.name, config.clip.embed_dim)
-
-
-def networks(others: Loaded) -> dict[str, Network]:
-    """CLIPs as a bank describes them, by the names of their values."""
-    return {name: described(*one) for name, one in others.items()}
+def described(others: Loaded) -> dict[str, Network]:
+    """CLIPs as a bank describes them; of a text tower alone the digest of all weights is not known."""
+    return {
+        name: clip_of(config, params)
+        if "visual" in params["clip"]
+        else Network(config.name, config.clip.embed_dim)
+        for name, (config, params) in others.items()
+    }
 
 
 def embed_in_all(

@@ -23,7 +23,7 @@ from corrclip_jax.inference import photo_reading
 from corrclip_jax.inference.frame_source import FrameSource
 from corrclip_jax.inference.label_runner import LabelRunner, OnStart, Outcome, Request
 from corrclip_jax.inference.open_bank import BankLike, open_bank
-from corrclip_jax.inference.other_clips import OtherModel, embed_in_all, load_text_towers, networks
+from corrclip_jax.inference.other_clips import OtherModel, described, embed_in_all, load_text_towers
 from corrclip_jax.inference.photo_regions import Regions
 from corrclip_jax.inference.region_runner import RegionRunner
 from corrclip_jax.inference.region_tracks import RegionTracks
@@ -122,7 +122,7 @@ class Segmenter:
         self._others = load_text_towers(others)
         if self._others and bank is None:
             raise ValueError("others are further CLIPs of a bank's values: give bank= as well.")
-        clips = networks(self._others)
+        clips = described(self._others)
         opened = None if bank is None else open_bank(bank, config, params, clips, mesh=mesh)
         self._mesh, self._bank = mesh, opened
         self._runner = LabelRunner(config, self._params, mesh, opened, points=probability_points)

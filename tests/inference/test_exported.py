@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from command_line import corrclip
-from small_models import small_bank, small_config, small_model, small_params, small_v2
+from small_models import jitted, small_bank, small_config, small_model, small_params, small_v2
 
 from corrclip_jax import embed_text, export, load, load_exported
 from corrclip_jax.config import from_dict, with_fields
@@ -242,7 +242,7 @@ def check_exported(exported, wanted, **given):
 
 def in_memory(model, text, bank):
     config, params = model
-    return jax.jit(make_segment(config))(params, pictures(), text, regions=region_maps(), bank=bank)
+    return jitted(config)(params, pictures(), text, regions=region_maps(), bank=bank)
 
 
 @pytest.mark.slow
@@ -265,10 +265,11 @@ def test_a_bank_is_an_input_of_the_program_with_the_values_of_further_clips(tmp_
     program = load_exported(path, bank=bank)
     assert list(program.description["results"])[3:] == ["neighbours", "similarities", "support", "own"]
     assert program.description["bank"]["others"] == {"aux": {"name": "other", "width": 6, "digest": None}}
-    check_exported(program, in_memory(model, text, bank))
+    wanted = in_memory(model, text, bank)
+    check_exported(program, wanted)
     turned = replace(text, others={"aux": jnp.asarray(-aux)})
     other = in_memory(model, turned, bank)
-    assert (np.asarray(other.support) != np.asarray(in_memory(model, text, bank).support)).any()
+    assert (np.asarray(other.support) != np.asarray(wanted.support)).any()
     check_exported(program, other, text_emb=turned)
     with pytest.raises(ValueError, match=r"queries in the further CLIPs \{'aux': 6\}.* Got \{\}"):
         program(pictures(), regions=region_maps(), text_emb=some_text())

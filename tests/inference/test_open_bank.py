@@ -13,7 +13,7 @@ from corrclip_jax.bank.folder import Description, Network, write_description
 from corrclip_jax.bank.rows import write_rows
 from corrclip_jax.config import with_fields
 from corrclip_jax.inference.open_bank import open_bank
-from corrclip_jax.inference.other_clips import embed_in_all, networks
+from corrclip_jax.inference.other_clips import described, embed_in_all
 from corrclip_jax.params.digests import network_digest
 from corrclip_jax.params.structure import init_params
 
@@ -55,7 +55,10 @@ def test_values_of_a_second_clip_are_read_for_its_text_tower(model, folder, tmp_
     config, params = model
     second = with_fields(config, name="other", clip={"embed_dim": 6})
     text = {"clip": {"text": init_params(second)["clip"]["text"]}}
-    assert set(open_bank(folder, config, params, networks({"aux": (second, text)})).values) == {"main", "aux"}
+    assert set(open_bank(folder, config, params, described({"aux": (second, text)})).values) == {
+        "main",
+        "aux",
+    }
     embedded = embed_in_all(config, params, {"aux": (second, text)}, ["cat", ["the", "of"]])
     assert (embedded.features.shape[1], embedded.others["aux"].shape) == (16, (3, 6))
     with pytest.raises(BankError, match="the model has elsewhere of width 6"):

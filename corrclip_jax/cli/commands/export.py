@@ -21,8 +21,7 @@ from corrclip_jax.cli.shared.options import (
     RegionSourceOption,
     SetOption,
     SizeOption,
-    by_name,
-    chosen_bank,
+    bank_and_others,
     class_names,
     compute_type,
     parse_size,
@@ -74,11 +73,9 @@ def export(
     """Export a model. Users see `HELP`."""
     width, height = parse_size(size)
     names = class_names(classes, classes_file)
-    bank_place, others = chosen_bank(bank), by_name("--also", also)
+    bank_place, others = bank_and_others(bank, also)
     if bank_inside and bank_place is None:
         raise UsageError("--bank-inside needs a bank: name it with --bank.")
-    if others and bank_place is None:
-        raise UsageError("--also names further CLIPs of a bank: give --bank as well.")
     precision = compute_type(dtype, "the platforms of an exported program")
     from corrclip_jax.cli.shared.progress import Progress
 

@@ -42,8 +42,7 @@ from corrclip_jax.cli.shared.options import (
     RegionsOption,
     RemakeOption,
     SetOption,
-    by_name,
-    chosen_bank,
+    bank_and_others,
     class_names,
     compute_type,
     is_source,
@@ -196,9 +195,7 @@ def segment(
         named = (classes, classes_file)
         segment_rasters.run(rasters, out, raster_options, named, chosen, bands, not_banked, overwrite)
         return
-    bank_place, others = chosen_bank(bank), by_name("--also", also)
-    if others and bank_place is None:
-        raise UsageError("--also names further CLIPs of a bank: give --bank as well.")
+    bank_place, others = bank_and_others(bank, also)
     names = class_names(classes, classes_file)
     if on_ray.writes_rows:
         chosen = (model, regions, options)

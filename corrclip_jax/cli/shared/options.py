@@ -320,6 +320,18 @@ def chosen_bank(bank: str | None) -> Path | None:
     return folder
 
 
+def bank_and_others(bank: str | None, also: list[str] | None) -> tuple[Path | None, dict[str, str]]:
+    """The folder of the bank that --bank names, and the further CLIPs of --also, by name.
+
+    Raises:
+      UsageError: if there is no bank, for --also without one or in another form.
+    """
+    place, others = chosen_bank(bank), by_name("--also", also)
+    if others and place is None:
+        raise UsageError("--also names further CLIPs of a bank: give --bank as well.")
+    return place, others
+
+
 def class_names(classes: str | None, classes_file: Path | None) -> list[list[str]]:
     """Class names with their synonyms, from --classes or --classes-file.
 
