@@ -128,10 +128,14 @@ def pytest_collection_modifyitems(items):
 def programs(request):
     """Compile without LLVM's passes, in half the time, but for modules that are marked as optimized.
 
+    Every program is traced, not read from an earlier trace: tests change constants that a trace depends on.
     Nothing may leave it to JAX to find a common type or rank, as its users may forbid it; the references of parity
     tests and the recipes of the embedded weights are written as in PyTorch. A worker that has grown large drops its
     compiled programs between modules; the disk has them.
     """
+    from corrclip_jax.runtime import kept_traces  # after jaxtyping's import hook
+
+    kept_traces.enabled = False
     optimized = request.node.get_closest_marker("optimized") is not None
     if jax.config.read("jax_disable_most_optimizations") is optimized:
         jax.clear_caches()

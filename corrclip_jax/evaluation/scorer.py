@@ -30,6 +30,7 @@ from corrclip_jax.method.segment import make_segment
 from corrclip_jax.models.layers import in_compute_type
 from corrclip_jax.regions.sources import SOURCES, can_find, find_regions
 from corrclip_jax.runtime import sharding
+from corrclip_jax.runtime.kept_traces import keepable
 from corrclip_jax.runtime.memory import exhausted
 from corrclip_jax.text.embedding import TextEmbedding
 
@@ -94,7 +95,10 @@ class Scorer:
     def programs(self) -> Programs:
         """What has been compiled, with the seconds that took; puts the parameters on the devices."""
         on_mesh = sharding.put_params(in_compute_type(self.params, self.config.dtype), self._mesh)
-        return Programs(on_mesh, _LIMIT, devices=self._mesh.size, images_per_device=self._each)
+        identity = "scores", self.config, self.variants, len(self.dataset.classes), self.regions
+        return Programs(
+            on_mesh, _LIMIT, identity=identity, devices=self._mesh.size, images_per_device=self._each
+        )
 
     @property
     def unreadable(self) -> dict[int, str]:
@@ -240,6 +244,7 @@ class Scorer:
         return sharding.sharded(function, self._mesh) if self._mesh.size > 1 else function
 
 
+@keepable
 class _Outcome(NamedTuple):
     """What one device counts of its images."""
 

@@ -72,7 +72,8 @@ class BankFeatures:
         clips = {name: tree["clip"] for name, (_, tree) in models.items()}
         if regions is None and (finder := self._network_of_regions(config, params)) is not None:
             networks[finder] = params[finder]
-        self._programs = Programs({**networks, **clips}, _LIMIT)
+        identity = "bank", config, self._clips, short
+        self._programs = Programs({**networks, **clips}, _LIMIT, identity=identity)
         self.backbone = backbone_of(config, params)
         self.clips: Mapping[str, Network] = {name: clip_of(*model) for name, model in models.items()}
         source = "files" if regions is not None else config.regions.source

@@ -75,7 +75,8 @@ class LabelRunner:
         self.config = config
         self._points = points
         self._bank = {} if bank is None else {"bank": bank}
-        self.programs = Programs(params, _LIMIT, devices=1 if mesh is None else mesh.size)
+        devices = 1 if mesh is None else mesh.size
+        self.programs = Programs(params, _LIMIT, identity=("labels", config, points), devices=devices)
         self._mesh = mesh
         self._buckets = GrowingBuckets(config.method, _MOST_BUCKETS, headroom=headroom)
         self._expected: dict[Bucket, int] = {}

@@ -2,7 +2,7 @@
 
 The engine under labels (`label_runner`), regions (`region_runner`) and scores (`evaluation.scorer`):
 
-    programs = Programs(params, BatchLimit(images=8, pixels=1 << 23))
+    programs = Programs(params, BatchLimit(images=8, pixels=1 << 23), identity=("labels", config))
     batches = plan_batches(sizes, buckets, config.method, programs.batch_size)
     for pieces in programs.run(batches, read, start):                 # read(index), start(batch, items)
         ...
@@ -20,6 +20,7 @@ import jax
 
 from corrclip_jax.inference.buckets import Batch, Bucket, Size
 from corrclip_jax.inference.stream import stream
+from corrclip_jax.runtime.kept_traces import compile_kept
 from corrclip_jax.runtime.memory import exhausted
 
 
@@ -56,19 +57,26 @@ class Programs:
     """The compiled programs of one tree of parameters, and the batch sizes that the memory allows."""
 
     def __init__(
-        self, params: Any, limit: BatchLimit, *, devices: int = 1, images_per_device: int | None = None
+        self,
+        params: Any,
+        limit: BatchLimit,
+        *,
+        identity: Any,
+        devices: int = 1,
+        images_per_device: int | None = None,
     ):
         """Keep the parameters; nothing is compiled yet.
 
         Args:
           params: the first argument of every program.
           limit: bounds a batch on accelerators; on CPUs, one image keeps all cores busy.
+          identity: what makes the functions, but for a call's key (see `compile_kept`).
           devices: how many devices share a batch.
           images_per_device: in place of what `limit` gives.
         """
         self._compiled_seconds = 0.0
         self._compiling_since: float | None = None
-        self._params, self._limit, self._devices = params, limit, devices
+        self._params, self._limit, self._devices, self._identity = params, limit, devices, identity
         self._images_per_device = images_per_device
         self._compiled: dict[tuple, Callable] = {}
         self._largest: dict[Bucket, int] = {}
@@ -103,8 +111,8 @@ class Programs:
         """Run the function that `make` returns on parameters and arrays; compiled at its first call.
 
         Args:
-          key: stands for the function. Arrays of other shapes compile it again.
-          make: called only to compile.
+          key: stands for the function, values as in `identity`. Arrays of other shapes compile it again.
+          make: called only to trace.
           arrays: trees of arrays.
           named: trees of arrays as keyword arguments.
 
@@ -117,12 +125,18 @@ class Programs:
                 jax.block_until_ready(self._last)  # so that what runs is timed without the compilation
             self._compiling_since = start = time.perf_counter()
             try:
-                self._compiled[full] = _compiled(make(), self._params, *arrays, **named)
+                self._compiled[full] = self._compile(key, make, *arrays, **named)
             finally:
                 self._compiling_since = None
                 self._compiled_seconds += time.perf_counter() - start
         self._last = self._compiled[full](self._params, *arrays, **named)
         return self._last
+
+    def _compile(self, key: Any, make: Callable[[], Callable], *arrays: Any, **named: Any) -> Callable:
+        """The function compiled for arrays like these; as it is where JAX must not compile (`jax_disable_jit`)."""
+        if jax.config.values["jax_disable_jit"]:
+            return make()
+        return compile_kept(make, (self._identity, key), self._params, *arrays, **named)
 
     def _clock(self) -> float:
         """Seconds, without those of compilation."""
@@ -203,13 +217,6 @@ def images_per_device(shape: Size, limit: BatchLimit) -> int:
     if jax.default_backend() == "cpu":
         return 1
     return max(1, min(limit.images, limit.pixels // (shape[0] * shape[1])))
-
-
-def _compiled(function: Callable, *arrays: Any, **named: Any) -> Callable:
-    """The function compiled for arrays like these; as it is where JAX must not compile (`jax_disable_jit`)."""
-    if jax.config.values["jax_disable_jit"]:
-        return function
-    return jax.jit(function).lower(*arrays, **named).compile()
 
 
 def _full_key(key: Any, arrays: tuple, named: dict[str, Any]) -> tuple:

@@ -40,7 +40,7 @@ class RegionRunner:
             )
         self.config = config
         network = {} if source.network is None else {source.network: params[source.network]}
-        self.programs = Programs(network, _LIMIT)
+        self.programs = Programs(network, _LIMIT, identity=("regions", config))
         self._buckets = GrowingBuckets(
             config.method, _MOST_BUCKETS, headroom=False
         )  # SLIC's time is its canvas

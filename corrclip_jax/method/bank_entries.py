@@ -22,6 +22,7 @@ from corrclip_jax.method.similarity import patch_features
 from corrclip_jax.method.sliding_windows import ImageWindows, sliding_windows
 from corrclip_jax.method.whole_image import WholeImages, region_means, whole_images
 from corrclip_jax.ops.integers import quotient_up
+from corrclip_jax.runtime.kept_traces import keepable
 from corrclip_jax.runtime.memory import device_bytes, rows_at_once
 
 
@@ -37,6 +38,7 @@ class RegionMasks(NamedTuple):
     masks: Bool[Array, "*B R H0 W0"] | None
 
 
+@keepable
 class BankEntries(NamedTuple):
     """Keys and values, row i those of region i + 1; float32."""
 

@@ -23,10 +23,12 @@ from corrclip_jax.method.sliding_windows import ImageWindows, SlidingWindows, sl
 from corrclip_jax.method.support import Support, SupportMap, region_support
 from corrclip_jax.method.whole_image import WholeImages, whole_images
 from corrclip_jax.regions.sources import find_regions
+from corrclip_jax.runtime.kept_traces import keepable
 from corrclip_jax.runtime.sharding import explicit_mesh, sharded
 from corrclip_jax.text.embedding import TextEmbedding, as_text_embedding
 
 
+@keepable
 class SupportedResult(NamedTuple):
     """A `Result`, and what a bank said about each region.
 
@@ -51,6 +53,7 @@ class SupportedResult(NamedTuple):
     own: Float[Array, "B R Q"]
 
 
+@keepable
 class Result(NamedTuple):
     """Labels of a batch of images.
 

@@ -184,7 +184,7 @@ def map_windows(
 
     def fill(buffer: Array, start: Any, end: Array, size: int) -> Array:
         def step(i: Any, buffer: Array) -> Array:
-            place = start + i * size
+            place = jax.lax.convert_element_type(start + i * size, jnp.int32)  # not weakly typed, as above
             return jax.lax.dynamic_update_slice_in_dim(buffer, chunk(place, size), place, axis=0)
 
         return jax.lax.fori_loop(0, quotient_up(end - start, size), step, buffer)

@@ -36,7 +36,7 @@ def doubled(programs: Programs, fitting: int, tried: list[int]):
 
 @pytest.mark.parametrize(("devices", "fitting", "sizes"), [(1, 8, {8}), (1, 3, {8, 4, 2}), (2, 2, {8, 4, 2})])
 def test_batches_are_halved_until_they_fit_and_results_stay_with_their_batch(devices, fitting, sizes):
-    programs = Programs(jnp.float32(2), BatchLimit(8, 1 << 20), devices=devices)
+    programs = Programs(jnp.float32(2), BatchLimit(8, 1 << 20), identity="test", devices=devices)
     batches = [Batch(BUCKET, tuple(range(first, first + 8)), 8) for first in (0, 8, 16)]
     batches.append(Batch(BUCKET, (24,), 8))
     tried: list[int] = []
@@ -54,7 +54,7 @@ def test_batches_are_halved_until_they_fit_and_results_stay_with_their_batch(dev
 
 
 def test_what_does_not_fit_alone_fails_alone():
-    programs = Programs(jnp.float32(2), BatchLimit(8, 1 << 20))
+    programs = Programs(jnp.float32(2), BatchLimit(8, 1 << 20), identity="test")
     other = Bucket(9, 9, 1)
     fits = doubled(programs, 8, [])
     never = doubled(programs, 0, [])
@@ -67,13 +67,13 @@ def test_what_does_not_fit_alone_fails_alone():
 
 
 def test_programs_run_where_jax_is_told_not_to_compile():
-    programs = Programs(jnp.float32(2), BatchLimit(8, 1 << 20))
+    programs = Programs(jnp.float32(2), BatchLimit(8, 1 << 20), identity="test")
     with jax.disable_jit():
         assert programs("double", lambda: lambda two, x: two * x, jnp.arange(3.0)).tolist() == [0, 2, 4]
 
 
 def test_a_program_is_compiled_once_a_key_and_shape():
-    programs = Programs(jnp.float32(2), BatchLimit(8, 1 << 20))
+    programs = Programs(jnp.float32(2), BatchLimit(8, 1 << 20), identity="test")
     made = []
 
     def make():
@@ -90,19 +90,19 @@ def test_a_program_is_compiled_once_a_key_and_shape():
 
 def test_the_batch_size_follows_limit_devices_and_count(monkeypatch):
     limit = BatchLimit(images=8, pixels=100)
-    assert Programs((), limit).batch_size(BUCKET, 100) == 1, "on CPUs"
+    assert Programs((), limit, identity="test").batch_size(BUCKET, 100) == 1, "on CPUs"
     monkeypatch.setattr(module.jax, "default_backend", lambda: "gpu")
-    assert Programs((), limit).batch_size(BUCKET, 100) == 5, "20 pixels each"
-    assert Programs((), limit).batch_size(Bucket(1, 1, 1), 100) == 8
-    assert Programs((), limit).batch_size(Bucket(1, 1, 1), 3) == 4
-    assert Programs((), limit).batch_size(Bucket(50, 50, 1), 3) == 1
-    assert Programs((), limit, devices=3).batch_size(BUCKET, 100) == 15
-    assert Programs((), limit, devices=3).batch_size(BUCKET, 4) == 6
-    assert Programs((), limit, images_per_device=2).batch_size(BUCKET, 100) == 2
+    assert Programs((), limit, identity="test").batch_size(BUCKET, 100) == 5, "20 pixels each"
+    assert Programs((), limit, identity="test").batch_size(Bucket(1, 1, 1), 100) == 8
+    assert Programs((), limit, identity="test").batch_size(Bucket(1, 1, 1), 3) == 4
+    assert Programs((), limit, identity="test").batch_size(Bucket(50, 50, 1), 3) == 1
+    assert Programs((), limit, identity="test", devices=3).batch_size(BUCKET, 100) == 15
+    assert Programs((), limit, identity="test", devices=3).batch_size(BUCKET, 4) == 6
+    assert Programs((), limit, identity="test", images_per_device=2).batch_size(BUCKET, 100) == 2
 
 
 def test_seconds_are_without_compilation_also_of_the_batch_that_ran_meanwhile():
-    programs = Programs(jnp.float32(2), BatchLimit(8, 1 << 20))
+    programs = Programs(jnp.float32(2), BatchLimit(8, 1 << 20), identity="test")
 
     def start(batch: Batch, items: list[float]):
         def make():
@@ -119,7 +119,7 @@ def test_seconds_are_without_compilation_also_of_the_batch_that_ran_meanwhile():
 
 
 def test_want_of_memory_on_the_host_is_that_of_a_batch():
-    programs = Programs(jnp.float32(2), BatchLimit(8, 1 << 20))
+    programs = Programs(jnp.float32(2), BatchLimit(8, 1 << 20), identity="test")
     fits = doubled(programs, 8, [])
 
     def start(batch: Batch, items: list[float]):
