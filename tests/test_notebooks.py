@@ -23,6 +23,8 @@ from corrclip_jax.params.model_folder import save
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 DEVICES = 2
+CHOSEN = """RUNS = [("vit-b", "none", None, None), ("v2-b", "none", None, "bank")]
+BENCHMARKS = ["voc21", "cityscapes"]"""
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -70,18 +72,19 @@ def write_v2(home):
     build_bank(photos, home / "bank", (model, params), regions=home)
 
 
-def choose(notebook):
-    """Choose runs and two benchmarks in `reproduce`, as its users do; the second benchmark is missing."""
-    settings = next(cell for cell in notebook.cells if cell.source.startswith("RUNS ="))
-    settings.source += '\nRUNS = [("vit-b", "none", None, None), ("v2-b", "none", None, "bank")]'
-    settings.source += '\nBENCHMARKS = ["voc21", "cityscapes"]'
+def choose(notebook, first, lines):
+    """Set values as users do, below the settings of the cell that begins with `first`."""
+    (cell,) = (cell for cell in notebook.cells if cell.source.startswith(first))
+    settings, gap, rest = cell.source.partition("\n\n")
+    cell.source = f"{settings}\n{lines}{gap}{rest}"
 
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
     """All notebooks after a run on the CPU, in kernels of their own, side by side: what they share is time.
 
-    Several devices are pretended, and no address can be reached: all go through a proxy that does not exist.
+    Several devices are pretended to the one that divides a batch, and no address can be reached: all go through a
+    proxy that does not exist.
     """
     home = tmp_path_factory.mktemp("notebooks")
     write_benchmark(home / "data")
@@ -92,7 +95,6 @@ def executed(tmp_path_factory):
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": with_devices(DEVICES),
         "CORRCLIP_HOME": str(home / "no weights"),
         "HF_HUB_OFFLINE": "1",
         "MPLCONFIGDIR": str(home),
@@ -102,8 +104,11 @@ def executed(tmp_path_factory):
     async def run(path):
         notebook, variables = nbformat.read(path, 4), environment
         if path.stem == "reproduce":
-            choose(notebook)
+            choose(notebook, "RUNS =", CHOSEN)  # the second benchmark is missing
             variables = environment | {"CORRCLIP_HOME": str(home / "weights")}
+        if path.stem == "segment_an_image":
+            choose(notebook, "PICTURES_PER_DEVICE =", "PICTURES_PER_DEVICE = 1")
+            variables = environment | {"XLA_FLAGS": with_devices(DEVICES)}
         client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(home)}})
         await client.async_execute(env=variables)
         return notebook

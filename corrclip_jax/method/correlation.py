@@ -16,8 +16,11 @@ def compact(ids: Int[Array, "*shape"], cap: int) -> Int[Array, "*shape"]:
 
     With more than `cap` distinct ids the largest ranks reach `cap` and beyond: callers rule that out or check.
     """
-    _, ranks = jnp.unique(ids, return_inverse=True, size=cap, fill_value=jnp.iinfo(ids.dtype).max)
-    return ranks.reshape(ids.shape).astype(jnp.int32)
+    flat = ids.reshape(-1)
+    order = jnp.argsort(flat)
+    ascending = flat[order]
+    ranks = jnp.cumsum(ascending[1:] != ascending[:-1], dtype=jnp.int32)
+    return jnp.zeros_like(flat, jnp.int32).at[order[1:]].set(ranks).reshape(ids.shape)
 
 
 def normalise(x: Float[Array, "*batch C"]) -> Float[Array, "*batch C"]:

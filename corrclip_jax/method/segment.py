@@ -128,12 +128,8 @@ def make_segment(
             if bank is not None and whole is not None and config.parts.support:
                 inside = windows.fill_outside(regions)
                 support = region_support(whole, inside, cap, bank, text, config.method, axes)
-            arrays = config, features, text, regions, cap, windows
-            result = label_images(*arrays, support)
-            if probability_points is None:
-                return result
-            points = min(probability_points, max(images.shape[1:3]))
-            return result, class_probabilities(*arrays, points, support)
+            points = None if probability_points is None else min(probability_points, max(images.shape[1:3]))
+            return label_images(config, features, text, regions, cap, windows, support, points)
 
     def segment(
         params: Any, images: Any, text_emb: Any, *, sizes: Any = None, regions: Any = None, bank: Any = None
@@ -188,15 +184,22 @@ def label_images(
     cap: int,
     windows: SlidingWindows,
     support: Support | None = None,
-) -> Result | SupportedResult:
-    """Features to labels at the images' own size, corrected by region; joined with the support of regions."""
+    points: int | None = None,
+) -> Any:
+    """Features to labels at the images' own size, corrected by region; joined with the support of regions.
+
+    Returns:
+      A `Result`, with support a `SupportedResult`; with `points` a pair of it and the `class_probabilities` of all
+      images, float16 [B, K, points, points].
+    """
 
     def one_image(
         image: ImageWindows, features: Array, regions: Array, support: Support | None
-    ) -> tuple[Result, Array | None]:
+    ) -> tuple[Result, Array | None, Array | None]:
         ids = compact(regions, cap)
         grid = image.logits(features, text.features)
-        fuse = None if support is None else SupportMap(support, ids, image.size, image.resized).fuse
+        fused = None if support is None else SupportMap(support, ids, image.size, image.resized)
+        fuse = None if fused is None else fused.fuse
         found, scores = labels.classify(grid, image.rows, image.columns, text, config.method, fuse)
         counted = jnp.where(image.inside, ids, cap)
         if config.parts.correction:
@@ -208,41 +211,35 @@ def label_images(
             jnp.where(valid, scores, 0.0 if jax.debug_nans.value else jnp.nan),
             jnp.where(image.inside, regions, -1),
         )
-        return result, own
+        chances = None if points is None else class_probabilities(config, image, grid, text, points, fused)
+        return result, own, chances
 
     result: Result
-    result, own = windows.map_images(one_image, features, windows.fill_outside(regions), support)
-    return result if support is None else SupportedResult(*result, *support.said(), own)
+    result, own, chances = windows.map_images(one_image, features, windows.fill_outside(regions), support)
+    joined = result if support is None else SupportedResult(*result, *support.said(), own)
+    return joined if points is None else (joined, chances)
 
 
 def class_probabilities(
     config: Config,
-    features: Float[Array, "B ny nx gh gw D"] | Float[Array, "B n gh gw D"],
+    image: ImageWindows,
+    grid: Float[Array, "*n cells_y Q cells_x"],
     text: TextEmbedding,
-    regions: Int[Array, "B H0 W0"],
-    cap: int,
-    windows: SlidingWindows,
     points: int,
-    support: Support | None = None,
-) -> Float16[Array, "B K {points} {points}"]:
-    """The probabilities of all classes, before the correction by region, at points that lie evenly over each image.
+    fused: SupportMap | None = None,
+) -> Float16[Array, "K {points} {points}"]:
+    """The probabilities of all classes, before the correction by region, at points that lie evenly over an image.
 
     An image has `points_per_side` of them, in the top left corner of its array; the values of a point are those of
     the pixel in the middle of its cell. What lies beyond is not to be used.
     """
+    counts = points_per_side(image.size, points)
+    rows, columns = (sample_pixels(image.size[axis], counts[axis], points) for axis in (0, 1))
+    fuse = None
+    if fused is not None:
 
-    def one_image(image: ImageWindows, features: Array, regions: Array, support: Any) -> Array:
-        counts = points_per_side(image.size, points)
-        rows, columns = (sample_pixels(image.size[axis], counts[axis], points) for axis in (0, 1))
-        fuse = None
-        if support is not None:
-            fused = SupportMap(support, compact(regions, cap), image.size, image.resized)
+        def fuse(logits: Array, numbers: Array) -> Array:
+            return fused.fuse(logits, rows[numbers], columns)
 
-            def fuse(logits: Array, numbers: Array) -> Array:
-                return fused.fuse(logits, rows[numbers], columns)
-
-        grid = image.logits(features, text.features)
-        sampled = (jnp.asarray(image.rows)[rows], jnp.asarray(image.columns)[columns])
-        return labels.probabilities(grid, *sampled, text, config.method, fuse)
-
-    return windows.map_images(one_image, features, windows.fill_outside(regions), support)
+    sampled = (jnp.asarray(image.rows)[rows], jnp.asarray(image.columns)[columns])
+    return labels.probabilities(grid, *sampled, text, config.method, fuse)

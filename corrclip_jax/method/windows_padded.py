@@ -25,13 +25,18 @@ _TWO_SIZES = 16  # windows of a whole chunk, from which on the rest of a batch g
 
 
 class PaddedAxis(NamedTuple):
-    """`windows.Axis` with values: one axis of one image, or of each of B images."""
+    """`windows.Axis` with values: one axis of one image, or of each of B images.
+
+    `shrinking` is length / resized, `growing` resized / length, as `resize.ratio` has them.
+    """
 
     length: Int[Array, "*B"]
     resized: Int[Array, "*B"]
     window: Int[Array, "*B"]
     windows: Int[Array, "*B"]
     before: Int[Array, "*B"]
+    shrinking: Float[Array, "*B"]
+    growing: Float[Array, "*B"]
 
     def start(self, index: Shaped[Array, "*B"] | np.ndarray, method: MethodConfig) -> Int[Array, "*B"]:
         """Where windows begin, in pixels of the resized image."""
@@ -83,25 +88,28 @@ def fits_padded(height: int, width: int, shape: tuple[int, ...], method: MethodC
 def plan_padded(sizes: Int[Array, "B 2"], shape: tuple[int, ...], method: MethodConfig) -> PaddedPlan:
     """The windows of images of traced `sizes` (height, width) padded to a shape; `fits` as `fits_padded` has it."""
     inside = ((sizes > 0) & (sizes <= jnp.array([shape]))).all(axis=-1)
-    height, width = jnp.where(inside[:, None], sizes, 1).astype(jnp.int32).T
-    y, x = (
-        _plan_axis(length, resized, method)
-        for length, resized in zip((height, width), _resized_sides(height, width, shape, method), strict=True)
-    )
+    lengths = jnp.where(inside[:, None], sizes, 1).astype(jnp.int32).T
+    resized = jnp.stack(_resized_sides(lengths[0], lengths[1], shape, method))
+    axes = _plan_axes(lengths, resized, method)
+    y, x = (jax.tree.map(lambda values, axis=axis: values[axis], axes) for axis in (0, 1))
     same_window = jnp.array(True)
     for axis, padded in zip((y, x), window_shape(shape, method), strict=True):
         same_window &= axis.window + windows.padding(axis.window, method) == padded
     return PaddedPlan(y, x, inside & same_window & (y.windows * x.windows <= most_windows(method)))
 
 
-def _plan_axis(length: Int[Array, " B"], resized: Int[Array, " B"], method: MethodConfig) -> PaddedAxis:
+def _plan_axes(lengths: Int[Array, "2 B"], resized: Int[Array, "2 B"], method: MethodConfig) -> PaddedAxis:
+    """Both axes, each value [2, B]."""
     window = jnp.minimum(method.window, resized)
+    shrinking, growing = resize.ratio(jnp.stack([lengths, resized]), jnp.stack([resized, lengths]))
     return PaddedAxis(
-        length,
+        lengths,
         resized,
         window,
         windows.window_count(resized, method),
         windows.padding(window, method) >> 1,
+        shrinking,
+        growing,
     )
 
 
@@ -227,7 +235,7 @@ def cut_window(
         placed.append((offset >= 0) & (offset < axis.window))
         pixel = axis.start(number, method) + jnp.clip(offset, 0, axis.window - 1)
         taps.append(resize.photo_taps(pixel, axis.length, axis.resized))
-        nearest.append(resize.nearest_at(pixel, axis.length, axis.resized))
+        nearest.append(resize.nearest_at(pixel, axis.length, axis.resized, axis.shrinking))
     within = placed[0][:, None] & placed[1][None]
     pixels = windows.normalise_pixels(resize.photo_at(image, *taps))
     ids = regions[nearest[0]][:, nearest[1]]
@@ -260,13 +268,11 @@ def _stitch_axis(
     index = np.arange(most)
     starts = axis.start(index, method)
 
-    def at(pixel: Int[Array, " extent"]) -> Float[Array, "extent n grid"]:
-        offset = pixel[:, None] - starts[None]
-        covers = (offset >= 0) & (offset < axis.window) & (index < axis.windows)[None]
-        covers = covers.astype(jnp.float32)
-        share = covers / jnp.maximum(covers.sum(axis=1, keepdims=True), 1)
-        return up[jnp.clip(offset + axis.before, 0, padded - 1)] * share[..., None]
-
-    low, high, weight = resize.linear_taps(np.arange(extent), axis.resized, axis.length)
+    low, high, weight = resize.linear_taps(np.arange(extent), axis.resized, axis.length, axis.growing)
+    offset = jnp.stack([low, high])[..., None] - starts[None, None]
+    covers = (offset >= 0) & (offset < axis.window) & (index < axis.windows)[None, None]
+    covers = covers.astype(jnp.float32)
+    share = covers / jnp.maximum(covers.sum(axis=-1, keepdims=True), 1)
+    at_low, at_high = up[jnp.clip(offset + axis.before, 0, padded - 1)] * share[..., None]
     weight = weight[:, None, None]
-    return at(low) * (1 - weight) + at(high) * weight
+    return at_low * (1 - weight) + at_high * weight

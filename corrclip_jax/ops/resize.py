@@ -36,10 +36,13 @@ def nearest_indices(size: int, out: int) -> Int[np.ndarray, " out"]:
     return nearest_at(np.arange(out, dtype=np.int32), size, out)
 
 
-def nearest_at(index: Axis1, size: Length, out: Length) -> Any:
-    """Source index of the samples `index` of an axis of `size` that is resized to `out`; all may be traced."""
-    xp = _module(index, size, out)
-    return xp.minimum(xp.floor(index.astype(np.float32) * _ratio(size, out)).astype(np.int32), size - 1)
+def nearest_at(index: Axis1, size: Length, out: Length, step: Any = None) -> Any:
+    """Source index of the samples `index` of an axis of `size` that is resized to `out`; all may be traced.
+
+    `step` is their `ratio`, where it is known.
+    """
+    xp, step = _module(index, size, out), ratio(size, out) if step is None else step
+    return xp.minimum(xp.floor(index.astype(np.float32) * step).astype(np.int32), size - 1)
 
 
 def nearest(x: Shaped[Array, "H W"], height: int, width: int) -> Shaped[Array, "h w"]:
@@ -115,7 +118,7 @@ def bicubic_rows(rows: int, size: int, out: Length, more: float = 0.0) -> Any:
     """
     xp = _module(out)
     half = np.float32(0.5)
-    step = np.float32(size) / (xp.asarray(out, np.float32) + np.float32(more)) if more else _ratio(size, out)
+    step = np.float32(size) / (xp.asarray(out, np.float32) + np.float32(more)) if more else ratio(size, out)
     position = step * (np.arange(rows, dtype=np.float32) + half) - half
     taps = xp.floor(position).astype(np.int32)[:, None] + np.arange(-1, 3, dtype=np.int32)[None]
     weights = _keys(abs(position[:, None] - taps.astype(np.float32)), xp=xp)
@@ -130,9 +133,9 @@ def bicubic_antialias_rows(rows: int, size: int, out: Length) -> Any:
     """
     xp = _module(out)
     index = xp.minimum(np.arange(rows), out - 1).astype(np.float32)
-    centre = (index + np.float32(0.5)) * _ratio(size, out)
+    centre = (index + np.float32(0.5)) * ratio(size, out)
     distance = abs(centre[:, None] - np.arange(size, dtype=np.float32)[None] - np.float32(0.5))
-    weights = _keys(distance / xp.maximum(_ratio(size, out), np.float32(1)), np.float32(-0.5), xp)
+    weights = _keys(distance / xp.maximum(ratio(size, out), np.float32(1)), np.float32(-0.5), xp)
     return weights / weights.sum(axis=1, keepdims=True)
 
 
@@ -214,15 +217,16 @@ def pillow(
         return jnp.floor(jnp.einsum("hH,...Hwc->...hwc", rows, pixels) + half)
 
 
-def linear_taps(index: Axis1, size: Length, out: Length) -> tuple[Any, Any, Any]:
+def linear_taps(index: Axis1, size: Length, out: Length, step: Any = None) -> tuple[Any, Any, Any]:
     """The two source indices of each sample and the second one's weight; all arguments may be traced.
 
-    Positions are float32, as torch's are: on long axes their rounding shows in the weights.
+    Positions are float32, as torch's are: on long axes their rounding shows in the weights. `step` is the `ratio`
+    of the sizes, where it is known.
     """
-    xp = _module(index, size, out)
+    xp, step = _module(index, size, out), ratio(size, out) if step is None else step
     half = np.float32(0.5)
     # The bound, which nothing reaches, keeps compilers from fusing product and difference into one rounding.
-    position = xp.minimum(_ratio(size, out) * (index.astype(np.float32) + half), np.float32(1 << 24))
+    position = xp.minimum(step * (index.astype(np.float32) + half), np.float32(1 << 24))
     position = xp.maximum(position - half, np.float32(0))
     low = xp.minimum(xp.floor(position).astype(np.int32), size - 1)
     return low, xp.minimum(low + 1, size - 1), position - low.astype(np.float32)
@@ -257,7 +261,7 @@ def _round_half_even(x: Any, bits: Any) -> Any:
     return (x + (1 << (bits - 1)) - 1 + ((x >> bits) & 1)) >> bits
 
 
-def _ratio(size: Length, out: Length) -> Any:
+def ratio(size: int | Int[Array, "*n"], out: int | Int[Array, "*n"]) -> Any:
     """size / out, correctly rounded to float32.
 
     Traced values (below 2 ** 22) go through long division: a GPU's quotient may be off by a last bit, and "nearest"
@@ -280,7 +284,7 @@ def _ratio(size: Length, out: Length) -> Any:
     return digits.astype(jnp.float32) * power
 
 
-def _exponent(x: Axis1 | Length) -> Any:
+def _exponent(x: Any) -> Any:
     """The largest e with 2 ** e <= x, for x from 1 to 2 ** 24 - 1."""
     return 31 - jax.lax.clz(x) if isinstance(x, jax.Array) else np.frexp(np.float32(x))[1] - 1
 
