@@ -147,6 +147,37 @@ def programs(request):
     drop_programs(MOST_RESIDENT)
 
 
+@pytest.fixture(scope="module")
+def programs_of_module():
+    """What `shared_programs` has compiled for tests of this module."""
+    found = {}
+    yield found
+    found.clear()
+
+
+@pytest.fixture
+def shared_programs(programs_of_module, monkeypatch):
+    """Compile a program once for all Segmenters, runners and commands of this module that ask for an equal one.
+
+    As from an earlier trace, which `programs` forbids: not for tests that change constants. Functions that are
+    replaced are noticed only where they are the ones that make a program.
+    """
+    from corrclip_jax.inference import programs as engine
+
+    real = engine.compile_kept
+
+    def compile_once(make, identity, *arrays, **named):
+        leaves, tree = jax.tree.flatten((arrays, named))
+        shapes = tuple((leaf.shape, leaf.dtype, getattr(leaf, "sharding", None)) for leaf in leaves)
+        function = getattr(make, "func", make)
+        key = getattr(function, "__code__", function), identity, tree, shapes
+        if key not in programs_of_module:
+            programs_of_module[key] = real(make, identity, *arrays, **named)
+        return programs_of_module[key]
+
+    monkeypatch.setattr(engine, "compile_kept", compile_once)
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_teardown():
     """Between the tests of a module, only a very large worker drops programs, which its next test may want."""

@@ -6,7 +6,6 @@ from functools import lru_cache
 from types import ModuleType
 
 import jax
-import jax.numpy as jnp
 from tests_shared import GOLDENS
 
 from corrclip_jax.config import CLIPConfig, CLIPTextConfig, CLIPVisionConfig, Config, DINOConfig
@@ -55,4 +54,4 @@ def golden_model(name: str) -> tuple[Config, dict]:
         )
         for family in ("clip", "dino")
     }
-    return config, jax.tree.map(jnp.asarray, params)
+    return config, jax.device_put(params)

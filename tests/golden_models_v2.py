@@ -7,7 +7,6 @@ from types import ModuleType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import pytest
 from tests_shared import GOLDENS_V2
 
@@ -48,7 +47,7 @@ def network(name: str) -> tuple[Any, dict]:
             sizes["image_size"] = sizes.pop("cpe_max_size")
         config = from_dict(FAMILIES[family].config, sizes)
     weights = seeded().state_dict(_models()["shapes"][name], f"corrclip2/{name}")
-    return config, jax.tree.map(jnp.asarray, convert_state_dict(family, weights, config))
+    return config, jax.device_put(convert_state_dict(family, weights, config))
 
 
 def backbone(family: str) -> tuple[Config, dict]:

@@ -23,10 +23,10 @@ def random_params(config: SAM2Config, seed: int = 0) -> dict:
         noise = rng.standard_normal(leaf.shape).astype(np.float32)
         match path[-1].key:
             case "scale":
-                return jnp.asarray(1 + 0.1 * noise)
+                return jax.device_put(1 + 0.1 * noise)
             case "kernel":
-                return jnp.asarray(noise / np.sqrt(np.prod(leaf.shape[:-1])))
+                return jax.device_put(noise / np.sqrt(np.prod(leaf.shape[:-1])))
             case _:
-                return jnp.asarray(0.1 * noise)
+                return jax.device_put(0.1 * noise)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)

@@ -1,7 +1,6 @@
 """The small models of `corrclip_jax.testing`, under the names that the tests use."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from corrclip_jax.config import Config, DINOv2Config, DINOv3Config, PEConfig, RadioConfig, with_fields
@@ -64,4 +63,4 @@ def small_bank(config: Config, entries: int = 40, others: int = 0) -> Bank:
     drawn = {name: rng.standard_normal((entries, width)) for name, width in values.items()}
     drawn = {name: x / np.linalg.norm(x, axis=1, keepdims=True) for name, x in drawn.items()}
     keys = rng.standard_normal((entries, config.radio.width))
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float16), Bank(keys, drawn))
+    return jax.device_put(jax.tree.map(lambda x: x.astype(np.float16), Bank(keys, drawn)))

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from corrclip_jax.config import (
@@ -287,7 +286,8 @@ def read_tree(path: Path, subtree: str | None = None) -> Params:
     Raises:
       ValueError: if they are damaged or missing.
     """
-    device = jnp.zeros(()).sharding  # the default one, however it was set; where there is none, JAX says why
+    # The default one, however it was set; where there is none, JAX says why.
+    device = jax.device_put(np.float32(0)).sharding
     try:
         return _read_network(path, device, subtree)
     except (jax.errors.JaxRuntimeError, MemoryError):

@@ -83,22 +83,21 @@ def _expected_shapes(config: Config) -> dict[str, tuple[int, ...]]:
 def init_params(config: Config, seed: int = 0) -> Params:
     """Random parameters, for benchmarks and tests: factors 1, biases 0, kernels scaled by their fan-in.
 
-    Drawn with NumPy, which takes a few seconds at full size where Flax's initialisers take minutes.
+    Drawn with NumPy, which takes a few seconds at full size where Flax's initialisers take minutes, and put on the
+    device, which compiles nothing: `jnp.full` and `jnp.asarray` compile a program for each shape.
     """
     rng = np.random.default_rng(seed)
 
     def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
         name, parent = (str(part.key) for part in (path[-1], path[-2]))
         if name in _CONSTANTS:
-            return jnp.asarray(
-                np.full(leaf.shape, _CONSTANTS[name], np.float32)
-            )  # `jnp.full` compiles by shape
+            return jax.device_put(np.full(leaf.shape, _CONSTANTS[name], np.float32))
         deviation = 0.02
         if name == "kernel":
             heads_apart = len(leaf.shape) == 3 and parent != "out"
             deviation = math.prod(leaf.shape[:1] if heads_apart else leaf.shape[:-1]) ** -0.5
         values = rng.random(leaf.shape, np.float32)  # uniform: several times faster than normal
-        return jnp.asarray((values - np.float32(0.5)) * np.float32(deviation * 12**0.5))
+        return jax.device_put((values - np.float32(0.5)) * np.float32(deviation * 12**0.5))
 
     return jax.tree_util.tree_map_with_path(draw, expected_params(config))
 

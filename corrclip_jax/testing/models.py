@@ -5,7 +5,6 @@ import gzip
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from corrclip_jax.config import (
@@ -87,8 +86,8 @@ def small_config(vocabulary: Path | str | None = None, *, sam2: bool = True) -> 
 
 @functools.lru_cache(maxsize=8)
 def small_params(config: Config, seed: int = 0) -> Params:
-    """Random parameters of a configuration as JAX arrays, drawn once a process."""
-    return jax.tree.map(jnp.asarray, init_params(config, seed))
+    """Random parameters of a configuration, drawn once a process."""
+    return init_params(config, seed)
 
 
 def small_text(config: Config, owners: tuple[int, ...] = (0, 0, 1, 2, 3, 4), seed: int = 5) -> TextEmbedding:
@@ -96,7 +95,8 @@ def small_text(config: Config, owners: tuple[int, ...] = (0, 0, 1, 2, 3, 4), see
     shape = (len(owners), config.clip.embed_dim)
     features = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
     features /= np.linalg.norm(features, axis=1, keepdims=True)
-    return TextEmbedding(jnp.asarray(features), jnp.array(owners, jnp.int32), max(owners) + 1)
+    features, owner = jax.device_put((features, np.array(owners, np.int32)))
+    return TextEmbedding(features, owner, max(owners) + 1)
 
 
 def small_model(folder: Path, *, sam2: bool = True, seed: int = 0) -> Path:

@@ -52,7 +52,8 @@ def embed_text(
     # One name at a time bounds the memory, however many classes there are.
     features = np.stack([_mean_direction(encode(prompts(name))) for synonyms in names for name in synonyms])
     query_to_class = np.repeat(np.arange(len(names)), [len(synonyms) for synonyms in names])
-    return TextEmbedding(jnp.asarray(features), jnp.asarray(query_to_class, jnp.int32), len(names))
+    vectors, owner = jax.device_put((features, query_to_class.astype(np.int32)))
+    return TextEmbedding(vectors, owner, len(names))
 
 
 def _warn_of_cut_names(names: Sequence[Sequence[str]], tokenizer: Tokenizer, context_length: int) -> None:
@@ -84,7 +85,7 @@ def encode_prompts(
         raise ValueError(f"texts must be a list of one text or more. Got {texts!r}.")
     encode = _encoder(config, params, tokenizer)
     batches = [encode(texts[start : start + _BATCH]) for start in range(0, len(texts), _BATCH)]
-    return jnp.asarray(np.concatenate(batches))
+    return jax.device_put(np.concatenate(batches))
 
 
 def _encoder(

@@ -31,6 +31,12 @@ def invoke(monkeypatch):
     return run
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Without SAM 2."""
+    return small_model(tmp_path_factory.mktemp("model"), sam2=False)
+
+
 def write_own(folder: Path, count: int = 3) -> list[object]:
     """Photos of noise with label files, numbers from one, and region maps; the options that name them."""
     for index in range(count):
@@ -79,8 +85,10 @@ def test_scenes_are_scored_and_reported(invoke, tmp_path):
     assert content["sources"]["clip"]["files"][0]["sha256"] == "00ff"
 
 
-def test_own_data_with_region_files_is_scored_as_its_predictions_say(invoke, tmp_path):
-    options = [*write_own(tmp_path), "-m", small_model(tmp_path, sam2=False), "-o", tmp_path / "scores"]
+def test_own_data_with_region_files_is_scored_as_its_predictions_say(
+    invoke, model, shared_programs, tmp_path
+):
+    options = [*write_own(tmp_path), "-m", model, "-o", tmp_path / "scores"]
     found = invoke(*options, "--predictions")
     assert found.exit_code == 0, found.output
     content = json.loads((tmp_path / "scores" / "report.json").read_text("utf-8"))
@@ -108,12 +116,10 @@ def test_own_data_with_region_files_is_scored_as_its_predictions_say(invoke, tmp
     assert changed.exit_code == 2
     assert "model.method.background_threshold: was 0.0, is 0.5" in changed.stderr
     assert "regions" not in changed.stderr.split("other settings")[1].split("Use those")[0]
-    anew = invoke(*options, "--background-threshold", 0.5, "--restart")
-    assert anew.exit_code == 0, anew.output
 
 
-def test_unreadable_images_are_named_and_left_out_and_tried_again(invoke, tmp_path):
-    options = [*write_own(tmp_path), "-m", small_model(tmp_path, sam2=False), "-o", tmp_path / "scores"]
+def test_unreadable_images_are_named_and_left_out_and_tried_again(invoke, model, shared_programs, tmp_path):
+    options = [*write_own(tmp_path), "-m", model, "-o", tmp_path / "scores"]
     good = (tmp_path / "photos" / "p1.png").read_bytes()
     (tmp_path / "photos" / "p1.png").write_bytes(good[:200])
     Image.new("L", (48, 40), 99).save(tmp_path / "truth" / "p2.png")
@@ -134,7 +140,7 @@ def test_unreadable_images_are_named_and_left_out_and_tried_again(invoke, tmp_pa
     assert content["confusion"]["pixels"] == recount(tmp_path).tolist()
 
 
-def test_the_ablation_is_printed_and_written(invoke, tmp_path, monkeypatch):
+def test_the_ablation_is_printed_and_written(invoke, model, tmp_path, monkeypatch):
     # A dozen programs take minutes to compile: in the method's place, a pixel's class is one of its colours.
     def make_segment(config, mesh=None):
         channel = sum(dataclasses.astuple(config.parts)) % 3
@@ -143,7 +149,7 @@ def test_the_ablation_is_printed_and_written(invoke, tmp_path, monkeypatch):
         )
 
     monkeypatch.setattr(scorer, "make_segment", make_segment)
-    options = [*write_own(tmp_path, 1), "-m", small_model(tmp_path, sam2=False), "-o", tmp_path / "scores"]
+    options = [*write_own(tmp_path, 1), "-m", model, "-o", tmp_path / "scores"]
     found = invoke(*options, "--ablation")
     assert found.exit_code == 0, found.output
     content = json.loads((tmp_path / "scores" / "report.json").read_text("utf-8"))
@@ -191,8 +197,7 @@ def write_masks(folder: Path, values: tuple[int, ...]) -> list[object]:
     return [folder / "images", "--labels", folder / "labels", "-c", "grass, sky", "--regions", "none"]
 
 
-def test_masks_of_0_and_255_are_explained(invoke, networkless, tmp_path):
-    model = small_model(tmp_path, sam2=False)
+def test_masks_of_0_and_255_are_explained(invoke, model, networkless, tmp_path):
     found = invoke(*write_masks(tmp_path / "a", (255, 255)), "-m", model, "-o", tmp_path / "out")
     assert found.exit_code == 0
     for words in ("33.3 % of the pixels are left out (255)", "No image holds: sky", "masks of 0 and 255"):
@@ -200,8 +205,8 @@ def test_masks_of_0_and_255_are_explained(invoke, networkless, tmp_path):
         assert words in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_any_field_of_the_configuration_can_be_set(invoke, networkless, tmp_path):
-    options = [*write_masks(tmp_path, (1,)), "-m", small_model(tmp_path, sam2=False), "-o", tmp_path / "out"]
+def test_any_field_of_the_configuration_can_be_set(invoke, model, networkless, tmp_path):
+    options = [*write_masks(tmp_path, (1,)), "-m", model, "-o", tmp_path / "out"]
     found = invoke(*options, "--set", "method.spatial_weight=0.5", "--set", "parts.scope=off")
     assert found.exit_code == 0, found.output
     settings = json.loads((tmp_path / "out" / "report.json").read_text())["settings"]
@@ -209,21 +214,21 @@ def test_any_field_of_the_configuration_can_be_set(invoke, networkless, tmp_path
     assert [variant["scope"] for variant in settings["variants"]] == [False]
     other = invoke(*options)
     assert "model.method.spatial_weight: was 0.5, is 1.0" in other.stderr
+    anew = invoke(*options, "--restart")
+    assert anew.exit_code == 0, anew.output
 
 
-def test_no_scored_pixel_is_an_error_and_no_score(invoke, networkless, tmp_path):
+def test_no_scored_pixel_is_an_error_and_no_score(invoke, model, networkless, tmp_path):
     options = write_masks(tmp_path, (0,))
-    model = small_model(tmp_path, sam2=False)
     found = invoke(*options, "--ignored", 0, "-m", model, "-o", tmp_path / "out")
     assert found.exit_code == 1
     assert "All pixels are left out (0)" in found.stdout
     assert "mIoU -" in found.stdout
 
 
-def test_data_sets_of_one_name_have_folders_of_their_own(invoke, networkless, tmp_path, monkeypatch):
+def test_data_sets_of_one_name_have_folders_of_their_own(invoke, model, networkless, tmp_path, monkeypatch):
     """Both folders of photos are called "images", and so are their files."""
     monkeypatch.chdir(tmp_path)
-    model = small_model(tmp_path, sam2=False)
     options = {name: write_masks(tmp_path / name, (value,)) for name, value in (("first", 0), ("second", 1))}
     for name in options:
         found = invoke(*options[name], "-m", model)
@@ -236,14 +241,8 @@ def test_data_sets_of_one_name_have_folders_of_their_own(invoke, networkless, tm
     assert "1 of them counted before" in again.stdout
 
 
-def test_corrected_labels_are_named_and_how_to_go_on(invoke, networkless, tmp_path):
-    options = [
-        *write_masks(tmp_path, (0, 1)),
-        "-m",
-        small_model(tmp_path, sam2=False),
-        "-o",
-        tmp_path / "out",
-    ]
+def test_corrected_labels_are_named_and_how_to_go_on(invoke, model, networkless, tmp_path):
+    options = [*write_masks(tmp_path, (0, 1)), "-m", model, "-o", tmp_path / "out"]
     assert invoke(*options).exit_code == 0
     Image.new("L", (32, 24), 1).save(tmp_path / "labels" / "0.png")
     changed = invoke(*options)

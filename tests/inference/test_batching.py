@@ -43,8 +43,8 @@ def photos_of_the_web(longest, common, count):
     return sizes
 
 
-VOC = photos_of_the_web(500, [375, 375, 375, 333, 332, 334], 1449)
-COCO = photos_of_the_web(640, [480, 480, 480, 427, 426, 425], 3000)
+VOC = photos_of_the_web(500, [375, 375, 375, 333, 332, 334], 400)
+COCO = photos_of_the_web(640, [480, 480, 480, 427, 426, 425], 600)
 
 
 @pytest.mark.parametrize(("resize_short", "window"), SETTINGS)
@@ -92,9 +92,9 @@ def test_photos_of_one_size_are_one_bucket_of_that_size():
     assert plan_buckets([(375, 500)] * 9, METHOD) == (Bucket(375, 500, 2),)
 
 
-@pytest.mark.parametrize("most", [1, 2, 3, 10])
-def test_any_sizes_fit_some_bucket(most):
-    sizes = [tuple(size) for size in np.random.default_rng(1).integers(1, 1500, (700, 2)).tolist()]
+@pytest.mark.parametrize(("most", "count"), [(1, 150), (2, 150), (3, 150), (10, 700)])
+def test_any_sizes_fit_some_bucket(most, count):
+    sizes = [tuple(size) for size in np.random.default_rng(1).integers(1, 1500, (count, 2)).tolist()]
     buckets = plan_buckets(sizes, METHOD, most)
     assert all(cheapest_bucket(size, buckets, METHOD) is not None for size in sizes)
     shapes = {window_shape(size, METHOD) for size in sizes}

@@ -49,6 +49,7 @@ def test_the_values_of_the_models_own_clip_are_read(model, folder):
     assert set(opened.values) == {"main"}
     np.testing.assert_array_equal(opened.keys, wanted.keys)
     np.testing.assert_array_equal(opened.values["main"], wanted.values["main"])
+    assert set(open_bank(wanted, config, params).values) == {"main"}
 
 
 def test_values_of_a_second_clip_are_read_for_its_text_tower(model, folder, tmp_path):

@@ -71,10 +71,11 @@ def test_nothing_found():
     assert nothing.picture().size == (360, 240)
 
 
-def test_photos_of_all_sizes_are_what_they_are_alone():
-    photos = [picture(seed, size) for seed, size in enumerate([(60, 90), (90, 60), (40, 70), (60, 90)])]
+def test_photos_of_all_sizes_are_what_they_are_alone(shared_programs):
+    photos = [picture(0)[:59], picture(1, (90, 60)), picture(2)]
     finder = RegionRunner(SLIC, {})
     together = dict(finder.stream(photos))
+    assert finder.programs.count == 2
     for place, photo in enumerate(photos):
         ((_, alone),) = RegionRunner(SLIC, {}).stream([photo])
         assert together[place].photo is photo
@@ -82,7 +83,7 @@ def test_photos_of_all_sizes_are_what_they_are_alone():
         assert 1 < len(alone) <= 16
 
 
-def test_a_stream_goes_on_after_photos_that_fail(tmp_path):
+def test_a_stream_goes_on_after_photos_that_fail(shared_programs, tmp_path):
     Image.fromarray(picture(0)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no")
     found = dict(
@@ -111,10 +112,10 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved(monkeypatch):
         assert np.array_equal(found[index].map, alone[index].map)
 
 
-def test_photos_of_ever_new_sizes_one_by_one_share_programs():
+def test_photos_of_ever_new_sizes_one_by_one_share_programs(shared_programs):
     runner = RegionRunner(SLIC, {})
     photos = [
-        picture(seed, size) for seed, size in enumerate([(60, 90), (80, 70), (50, 120), (110, 60), (90, 90)])
+        picture(seed, size) for seed, size in enumerate([(60, 90), (80, 70), (50, 120), (110, 60), (90, 60)])
     ]
     one_by_one = [dict(runner.stream([photo]))[0] for photo in photos]
     assert runner.programs.count == 2
@@ -148,7 +149,7 @@ def test_a_source_without_its_network():
 
 
 @pytest.fixture
-def photos(tmp_path):
+def photos(tmp_path, shared_programs):
     folder = tmp_path / "photos"
     folder.mkdir()
     for seed, name in enumerate(("a.jpg", "b.png")):
@@ -164,13 +165,13 @@ def run(*arguments):
 def test_files_are_made_once_and_bad_photos_named(photos, tmp_path, format, suffix):
     out = tmp_path / "maps"
     (photos / "bad.jpg").write_bytes(b"no photo")
-    command = ["--images", photos, "--out", out, "--source", "slic", "--segments", 8, "--format", format]
+    command = ["--images", photos, "--out", out, "--source", "slic", "--segments", 16, "--format", format]
     result = run(*command)
     assert result.exit_code == 1
     assert "bad.jpg is not an image" in result.stderr
     assert "2 of 3 photos" in result.stderr
     assert sorted(path.name for path in out.iterdir()) == [JOURNAL, f"a{suffix}", f"b{suffix}"]
-    assert 1 < read_regions(out / f"a{suffix}", 60, 90).max() <= 8
+    assert 3 < read_regions(out / f"a{suffix}", 60, 90).max() <= 16
     write_regions(out / f"a{suffix}", np.full((60, 90), 3))
     (photos / "bad.jpg").unlink()
     again = run(*command, "--sheet")
@@ -188,7 +189,7 @@ def test_files_are_made_once_and_bad_photos_named(photos, tmp_path, format, suff
 
 
 def test_what_would_do_harm_is_refused(photos, tmp_path):
-    command = ["--images", photos, "--source", "slic"]
+    command = ["--images", photos, "--source", "slic", "--segments", 16]
     same = run(*command, "--out", photos, "--format", "png")
     assert (same.exit_code, "would replace a photo" in same.stderr) == (2, True)
     Image.fromarray(picture()).save(photos / "a.bmp")
@@ -225,6 +226,7 @@ def test_maps_of_another_source_are_made_again_and_foreign_ones_kept(photos, tmp
 
 def test_maps_of_photos_with_long_names_are_found_again(photos, tmp_path):
     (photos / "a.jpg").rename(photos / f"{'x' * 251}.jpg")
-    result = run("--images", photos, "--out", tmp_path / "maps", "--source", "slic", "--format", "rle")
+    source = ("--source", "slic", "--segments", 16, "--format", "rle")
+    result = run("--images", photos, "--out", tmp_path / "maps", *source)
     assert result.exit_code == 0, result.output
     assert region_file(tmp_path / "maps", photos / f"{'x' * 251}.jpg").is_file()

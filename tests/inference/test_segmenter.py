@@ -1,22 +1,19 @@
 """Segmenter: what people have goes in, labels of the photos' own size come out, in few compilations."""
 
-from functools import partial
-
 import jax
 import numpy as np
 import pytest
 from PIL import Image
-from small_models import small_config, small_model
+from small_models import region_program, small_config, small_model
 
-from corrclip_jax.config import with_fields
-from corrclip_jax.hub.presets import load
 from corrclip_jax.inference import label_runner, programs
 from corrclip_jax.inference import segmenter as module
+from corrclip_jax.inference.label_runner import LabelRunner
 from corrclip_jax.inference.segmenter import Segmenter
 from corrclip_jax.io.photos import PhotoError
 from corrclip_jax.io.region_maps import RegionError, write_regions
 from corrclip_jax.params.structure import init_params
-from corrclip_jax.regions.sources import find_regions
+from corrclip_jax.regions.sources import SOURCES
 
 CLASSES = ["cat", ["sky", "cloud"], "grass"]
 SIZE = (60, 90)
@@ -66,18 +63,25 @@ def test_probabilities_of_all_classes_at_points_of_the_photo(segmenter):
     assert largest.probability > largest.runner_up_probability > 0
 
 
-def test_without_probabilities_labels_are_the_same(segmenter, folder):
-    without = Segmenter(folder, regions="none", probability_points=None)(picture(size=(60, 130)), CLASSES)
-    assert without.probabilities is None and without.segments[0].probability is None
-    assert np.array_equal(without.labels, segmenter(picture(size=(60, 130)), CLASSES).labels)
+def test_without_probabilities_labels_are_the_same_and_unsure_ones_become_class_0(segmenter):
+    """One segmenter is without probabilities and with a background threshold."""
+    classes = ["background", "cat", "dog"]
+    sure = segmenter(picture(), classes)
+    threshold = float(np.median(sure.scores))
+    settings = {"probability_points": None, "background_threshold": threshold}
+    unsure = Segmenter((segmenter.config, segmenter._params), **settings)(picture(), classes)
+    assert unsure.probabilities is None and unsure.segments[0].probability is None
+    clear = np.abs(sure.scores - threshold) > 1e-6
+    wanted = np.where(sure.scores < threshold, 0, sure.labels)
+    assert np.array_equal(unsure.labels[clear], wanted[clear])
+    assert clear.mean() > 0.9 and (wanted != sure.labels).any() and wanted.any()
 
 
 def test_a_mesh_in_the_context_changes_nothing(segmenter, folder):
     mesh = jax.make_mesh((1,), ("photos",), axis_types=(jax.sharding.AxisType.Explicit,))
-    photo = picture(size=(60, 130))
     with jax.set_mesh(mesh):
-        result = Segmenter(folder, regions="none")(photo, CLASSES)
-    assert np.array_equal(result.labels, segmenter(photo, CLASSES).labels)
+        result = Segmenter(folder, regions="none")(picture(), CLASSES)
+    assert np.array_equal(result.labels, segmenter(picture(), CLASSES).labels)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (100, 4000)])
@@ -88,7 +92,7 @@ def test_extreme_sizes(segmenter, size):
 
 
 def test_a_list_of_mixed_sizes_keeps_its_order(segmenter):
-    photos = [picture(1), picture(2, (80, 60)), picture(3), picture(4)]
+    photos = [picture(1), picture(2, (50, 60)), picture(3), picture(4)]
     maps = [region_map(1), None, region_map(3), None]
     together = segmenter(photos, CLASSES, regions=maps)
     for photo, regions, result in zip(photos, maps, together, strict=True):
@@ -98,30 +102,47 @@ def test_a_list_of_mixed_sizes_keeps_its_order(segmenter):
     assert segmenter([], CLASSES) == []
 
 
-def test_photos_go_together_and_the_last_batch_is_filled_up(segmenter, monkeypatch):
+def test_batches_and_caps_on_regions_do_not_change_results(segmenter, monkeypatch):
+    """Photos go together, the last batch is filled up, and more regions than theirs are allowed."""
     photos, maps = [picture(seed) for seed in range(3)], [region_map(seed) for seed in range(3)]
     alone = segmenter(photos, CLASSES, regions=maps)
     monkeypatch.setattr(programs, "images_per_device", lambda shape, limit: 2)
-    together = segmenter(photos, CLASSES, regions=maps)
+    with monkeypatch.context() as patch:
+        patch.setattr(label_runner, "region_cap", lambda count, config: config.method.max_regions)
+        together = segmenter(photos, CLASSES, regions=maps)
     for one, other in zip(alone, together, strict=True):
         assert np.array_equal(one.labels, other.labels)
         np.testing.assert_allclose(one.scores, other.scores, rtol=1e-4)
     assert [result.compiled for result in together] == [True, True, False]
+    most = np.minimum(np.arange(60 * 90).reshape(SIZE) // 83, 64)
+    assert len(np.unique(most)) == 1 + segmenter.config.method.max_regions
+    largest, other = segmenter(photos[:2], CLASSES, regions=[most, maps[1]])
+    assert largest.labels.min() >= 0 and not largest.compiled
+    assert np.array_equal(other.labels, alone[1].labels)
 
 
-def test_mixed_sizes_compile_few_programs(folder):
-    rng = np.random.default_rng(0)
-    sizes = [(60, 90), *((int(h), int(w)) for h, w in rng.integers(45, 75, (5, 2)))]
+def test_mixed_sizes_compile_few_programs(segmenter):
+    sizes = [(90, 60), (60, 90), (89, 60), (60, 88), (90, 59), (59, 90)]
     photos = [picture(seed, (100, 100))[:h, :w] for seed, (h, w) in enumerate(sizes)]
-    segmenter = Segmenter(folder, regions="none")
+    segmenter(picture(), CLASSES)
+    before = segmenter._runner.programs.count
     results = segmenter(photos, CLASSES)
     assert [result.labels.shape for result in results] == sizes
     compiled = segmenter._runner.programs.count
-    assert compiled == sum(result.compiled for result in results) <= 4
+    assert compiled - before == sum(result.compiled for result in results) == 1
     for photo, result in zip(photos[:3], results, strict=False):
         assert np.array_equal(segmenter(photo, CLASSES).labels, result.labels)
     segmenter(photos[::-1], CLASSES)
     assert segmenter._runner.programs.count == compiled
+
+
+def test_photos_of_very_many_sizes_have_few_programs(segmenter):
+    """As planned; none is compiled."""
+    sizes = [(int(h), int(w)) for h, w in np.random.default_rng(0).integers(45, 200, (50, 2))]
+    runner = LabelRunner(segmenter.config, segmenter._params, points=None)
+    batches = runner._plan(sizes, [False] * len(sizes), False)
+    assert sorted(index for batch in batches for index in batch.indices) == list(range(len(sizes)))
+    assert 1 < len({batch.bucket for batch in batches}) <= 4
 
 
 def test_a_stream_goes_on_after_photos_that_fail(segmenter, tmp_path):
@@ -166,26 +187,25 @@ def test_frames_fill_up_batches_so_that_all_share_a_program(segmenter, monkeypat
     assert [batch.batch_size for batch in runner._plan([SIZE], [False], False)] == [1]
 
 
-def test_a_batch_that_does_not_fit_the_memory_is_halved(folder, monkeypatch):
-    segmenter = Segmenter(folder, regions="none")
-    monkeypatch.setattr(programs, "images_per_device", lambda shape, limit: 4)
-    real = label_runner.LabelRunner._program
+def test_a_batch_that_does_not_fit_the_memory_is_halved(segmenter, monkeypatch):
+    photos = [picture(seed) for seed in range(3)]
+    alone = segmenter(photos, CLASSES)
+    lengths = []
 
     def program(self, *arguments):
-        made = real(self, *arguments)
+        def too_large(params, images, *others, **options):
+            lengths.append(len(images))
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
-        def limited(params, images, *others, **options):
-            if len(images) > 1:
-                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
-            return made(params, images, *others, **options)
+        return too_large
 
-        return limited
-
-    monkeypatch.setattr(label_runner.LabelRunner, "_program", program)
-    photos = [picture(seed) for seed in range(3)]
-    for photo, result in zip(photos, segmenter(photos, CLASSES), strict=True):
+    monkeypatch.setattr(LabelRunner, "_program", program)  # but for those that are compiled, of one photo
+    monkeypatch.setattr(segmenter._runner.programs, "_largest", {})
+    monkeypatch.setattr(programs, "images_per_device", lambda shape, limit: 4)
+    for photo, result, expected in zip(photos, segmenter(photos, CLASSES), alone, strict=True):
         assert np.array_equal(result.photo, photo)
-        assert result.labels.min() >= 0
+        assert np.array_equal(result.labels, expected.labels)
+    assert lengths[0] == 4 and set(lengths) == {4, 2}
 
 
 def test_given_regions_are_used_and_vote(segmenter, tmp_path):
@@ -197,15 +217,6 @@ def test_given_regions_are_used_and_vote(segmenter, tmp_path):
     write_regions(tmp_path / "a.npz", regions)
     for path in (tmp_path / "a.npz", str(tmp_path / "a.npz")):
         assert np.array_equal(segmenter(picture(), CLASSES, regions=path).labels, result.labels)
-
-
-def test_the_cap_on_regions_does_not_change_results(segmenter, monkeypatch):
-    small = segmenter(picture(), CLASSES, regions=region_map())
-    monkeypatch.setattr(label_runner, "region_cap", lambda count, config: config.method.max_regions)
-    large = segmenter(picture(), CLASSES, regions=region_map())
-    assert large.compiled
-    assert np.array_equal(small.labels, large.labels)
-    np.testing.assert_allclose(small.scores, large.scores, rtol=1e-4)
 
 
 def test_another_vocabulary_does_not_compile_again(segmenter):
@@ -228,11 +239,6 @@ def test_embeddings_are_kept(segmenter, monkeypatch):
     assert segmenter.embed(["one", ["two", "three"]]) is not first
 
 
-def test_the_background_threshold_gives_class_0(segmenter, folder):
-    unsure = Segmenter((segmenter.config, segmenter._params), background_threshold=1.0)
-    assert unsure(picture(), ["background", "cat", "dog"]).shares == {"background": 1.0}
-
-
 @pytest.mark.parametrize(
     ("regions", "words"),
     [
@@ -250,14 +256,6 @@ def test_the_background_threshold_gives_class_0(segmenter, folder):
 def test_region_maps_that_do_not_fit(segmenter, regions, words):
     with pytest.raises(RegionError, match=words):
         segmenter(picture(), CLASSES, regions=regions)
-
-
-def test_the_largest_number_of_regions(segmenter):
-    regions = np.arange(60 * 90).reshape(SIZE) // 83
-    assert regions.max() == 65
-    regions = np.minimum(regions, 64)
-    result = segmenter(picture(), CLASSES, regions=regions)
-    assert result.labels.min() >= 0
 
 
 def test_as_many_region_maps_as_photos(segmenter):
@@ -311,19 +309,12 @@ def test_a_model_without_sam():
 
 
 @pytest.mark.slow
-def test_regions_are_found_with_sam(folder):
-    result = Segmenter(folder)(picture(), CLASSES)
-    assert 0 <= result.regions.min() <= result.regions.max() <= 4
-
-
-def test_crops_of_photos_on_one_canvas_are_those_of_each_alone(folder):
-    """SAM's crops lie elsewhere in every photo; one program serves all the same."""
-    config, params = load(folder)
-    settings = {"crop_layers": 1, "points_per_side": 2, "iou_threshold": 0.0, "stability_threshold": 0.0}
-    config = with_fields(config, regions=settings)
-    photos = [picture(0), picture(1, (90, 60))]
-    segmenter = Segmenter((config, params))
-    find = partial(jax.jit(partial(find_regions, config)), params)
-    for photo, found in zip(photos, segmenter(photos, CLASSES), strict=True):
-        assert np.mean(found.regions == find(photo[None])[0][0]) > 0.999
-        assert len(np.unique(found.regions)) > 1
+def test_regions_are_found_with_sam_in_crops_of_the_photo_on_its_canvas(folder):
+    """The canvas is larger, so SAM's crops lie elsewhere on it; regions are those of the photo alone."""
+    settings = ("crop_layers=1", "iou_threshold=0.0", "stability_threshold=0.0")
+    segmenter = Segmenter(folder, assignments=[f"regions.{one}" for one in settings])
+    result = segmenter(picture(), CLASSES)
+    assert segmenter._runner._plan([SIZE], [False], False)[0].bucket.shape == (60, 96)
+    alone = region_program(segmenter.config)(segmenter._params, picture()[None], None)[0]
+    assert np.mean(result.regions == alone) > 0.999
+    assert 1 < len(np.unique(result.regions)) <= SOURCES["sam2"].cap(segmenter.config)

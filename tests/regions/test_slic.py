@@ -1,6 +1,6 @@
 """SLIC: against NumPy by the book and scikit-image's, and what holds of every result."""
 
-from functools import partial
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,16 @@ from corrclip_jax.regions.components import components
 from corrclip_jax.regions.slic import _plan, cielab, superpixels
 
 
+@functools.cache
+def program(config):
+    return jax.jit(functools.partial(superpixels, config))
+
+
 def run(images, sizes=None, **settings):
-    config = SLICConfig(**settings)
-    return np.asarray(jax.jit(partial(superpixels, config))(jnp.asarray(images), sizes))
+    return np.asarray(program(SLICConfig(**settings))(images, sizes))
+
+
+connected = jax.jit(components, static_argnums=1)
 
 
 def textured(height, width, seed=0):
@@ -27,6 +34,42 @@ def textured(height, width, seed=0):
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 200, (-(-height // 12), -(-width // 15), 3)).repeat(12, 0).repeat(15, 1)
     return (coarse[:height, :width] + rng.integers(0, 56, (height, width, 3))).astype(np.uint8)
+
+
+def three_colours():
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:20, :37], image[20:, :37], image[20:, 37:] = (200, 30, 30), (30, 200, 30), (30, 30, 200)
+    return image
+
+
+CANVAS = (97, 96)
+IMAGES = {
+    "wide": textured(60, 90),
+    "tall": textured(97, 31, 1),
+    "row": textured(1, 40, 2),
+    "column": textured(40, 1, 3),
+    "noise": np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8),
+    "flat": np.full((40, 60, 3), 77, np.uint8),
+    "three colours": three_colours(),
+    "canvas": textured(*CANVAS, 4),
+}
+
+
+def run_on_canvas(names, **settings):
+    """The maps [H, W] of these images side by side in a padded batch, on a canvas of noise; one program each."""
+    canvas = np.random.default_rng(1).integers(0, 256, (len(names), *CANVAS, 3), dtype=np.uint8)
+    for slot, name in zip(canvas, names, strict=True):
+        height, width = IMAGES[name].shape[:2]
+        slot[:height, :width] = IMAGES[name]
+    sizes = [IMAGES[name].shape[:2] for name in names]
+    return dict(zip(names, run(canvas, np.int32(sizes), **settings), strict=True))
+
+
+@functools.cache
+def superpixels_of_all(**settings):
+    """The superpixels of each of `IMAGES`, without the canvas."""
+    found = run_on_canvas(IMAGES, **settings)
+    return {name: maps[tuple(map(slice, IMAGES[name].shape[:2]))] for name, maps in found.items()}
 
 
 def by_the_book(image, segments, compactness, iterations):
@@ -54,7 +97,7 @@ def by_the_book(image, segments, compactness, iterations):
 
 def test_colours_are_cielab():
     image = np.random.default_rng(0).integers(0, 256, (9, 500, 3), dtype=np.uint8)
-    np.testing.assert_allclose(cielab(jnp.asarray(image)), rgb2lab(image), atol=2e-4)
+    np.testing.assert_allclose(jax.jit(cielab)(image), rgb2lab(image), atol=2e-4)
 
 
 def test_the_clusters_are_those_of_the_method_by_the_book(monkeypatch):
@@ -68,60 +111,45 @@ def test_the_clusters_are_those_of_the_method_by_the_book(monkeypatch):
     assert (got == wanted).mean() > 0.999
 
 
-@pytest.mark.parametrize(("size", "segments"), [((60, 90), 64), ((97, 31), 5), ((1, 40), 7), ((40, 1), 64)])
-def test_every_superpixel_is_one_piece_and_ids_have_no_gap(size, segments):
-    found = run(textured(*size)[None], segments=segments)[0]
+@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("settings", [{"segments": 24}, {"segments": 7, "compactness": 0.1}], ids=str)
+def test_every_superpixel_is_one_piece_and_ids_have_no_gap(name, settings):
+    """Of narrow images, too; noise falls into so many small pieces that one may be left."""
+    found = superpixels_of_all(**settings)[name]
     count = found.max()
-    assert 1 < count <= segments
+    assert (name != "noise") < count <= settings["segments"]
     assert np.array_equal(np.unique(found), np.arange(1, count + 1))
     assert pieces_of(found, connectivity=1).max() == count
 
 
-def test_noise_is_merged_all_the_same():
-    noise = np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8)
-    found = run(noise[None], segments=25, compactness=0.1)[0]
-    assert found.min() == 1
-    assert pieces_of(found, connectivity=1).max() == found.max()
-
-
 def test_one_superpixel_and_the_most_there_can_be():
-    image = textured(8, 16)
-    assert (run(image[None], segments=1) == 1).all()
-    assert np.array_equal(run(image[None], segments=128)[0], np.arange(1, 129).reshape(8, 16))
-    assert (run(image[:1, :1][None], segments=128) == 1).all()
+    canvas = textured(8, 16)[None].repeat(2, 0)
+    assert (run(canvas[:1], segments=1) == 1).all()
+    most, pixel = run(canvas, np.int32([(8, 16), (1, 1)]), segments=128)
+    assert np.array_equal(most, np.arange(1, 129).reshape(8, 16))
+    assert pixel[0, 0] == pixel.sum() == 1
 
 
 def test_a_flat_picture_keeps_the_grid():
-    found = run(np.full((1, 40, 60, 3), 77, np.uint8), segments=24)[0]
+    found = superpixels_of_all(segments=24)["flat"]
     assert np.array_equal(found, np.arange(1, 25).reshape(4, 6).repeat(10, 0).repeat(10, 1))
 
 
 def test_sharp_edges_are_followed():
-    image = np.zeros((48, 64, 3), np.uint8)
-    image[:20, :37], image[20:, :37], image[20:, 37:] = (200, 30, 30), (30, 200, 30), (30, 30, 200)
-    found = run(image[None], segments=20)[0]
-    colours = image.astype(int) @ [1, 256, 65536]
+    found = superpixels_of_all(segments=24)["three colours"]
+    colours = three_colours().astype(int) @ [1, 256, 65536]
     assert all(len(np.unique(colours[found == id])) == 1 for id in np.unique(found))
 
 
-def test_a_batch_equals_single_images_and_runs_repeat():
-    images = np.stack([textured(60, 90, seed) for seed in range(3)])
-    together = run(images, segments=32)
-    assert np.array_equal(together, run(images, segments=32))
-    for image, found in zip(images, together, strict=True):
-        assert np.array_equal(run(image[None], segments=32)[0], found)
-
-
 def test_a_canvas_changes_nothing_and_stays_outside():
-    sizes = [(60, 90), (41, 77), (90, 30)]
-    canvas = np.random.default_rng(1).integers(0, 256, (3, 90, 96, 3), dtype=np.uint8)
-    for index, (height, width) in enumerate(sizes):
-        canvas[index, :height, :width] = textured(height, width, index)
-    padded = run(canvas, jnp.array(sizes), segments=32)
-    for index, (height, width) in enumerate(sizes):
-        alone = run(canvas[index : index + 1, :height, :width], segments=32)[0]
-        assert (padded[index, :height, :width] == alone).mean() > 0.999
-        assert padded[index].sum() == padded[index, :height, :width].sum()
+    again = run_on_canvas(IMAGES, segments=24)
+    for name, found in run_on_canvas(IMAGES, segments=24).items():
+        assert np.array_equal(found, again[name]), "runs repeat"
+        height, width = IMAGES[name].shape[:2]
+        assert found.sum() == found[:height, :width].sum()
+        if name in ("tall", "row", "canvas"):
+            alone = run(IMAGES[name][None], segments=24)[0]
+            assert (found[:height, :width] == alone).mean() > 0.999
 
 
 def test_parts_on_one_grid_of_cells_have_the_superpixels_of_the_whole_away_from_their_borders():
@@ -129,7 +157,7 @@ def test_parts_on_one_grid_of_cells_have_the_superpixels_of_the_whole_away_from_
     side, canvas = 12, np.zeros((3, *scene.shape), np.uint8)
     for index, left in enumerate((0, 8 * side, 8 * side + 6)):
         canvas[index, :, : 240 - left] = scene[:, left:]
-    sizes = jnp.array([[72, 240], [72, 240 - 96], [72, 240 - 102]], jnp.int32)
+    sizes = np.int32([(72, 240), (72, 240 - 96), (72, 240 - 102)])
     whole, part, shifted = run(canvas, sizes, segments=120, side=side)
 
     def agreement(part, left):
@@ -139,14 +167,15 @@ def test_parts_on_one_grid_of_cells_have_the_superpixels_of_the_whole_away_from_
 
     assert agreement(part, 96) >= 0.97
     assert agreement(shifted, 102) < 0.9
-    grids = [_plan(sizes[0], scene.shape[:2], 120, least) for least in (6, side, 30)]
+    plan = jax.jit(_plan, static_argnums=(1, 2, 3))
+    grids = [plan(sizes[0], scene.shape[:2], 120, least) for least in (6, side, 30)]
     assert [int(grid.sy) for grid in grids] == [12, 12, 30], "cells of 6 pixels would be more than 120"
 
 
 def test_connected_pieces():
-    labels = np.random.default_rng(0).integers(0, 2, (40, 60))
-    labels[5, :], labels[5:, 59] = 7, 7
-    got = np.asarray(jax.jit(components, static_argnums=1)(jnp.asarray(labels) + 1, 4))
+    labels = np.random.default_rng(0).integers(0, 2, (41, 41), dtype=np.int32)
+    labels[5, :], labels[5:, 40] = 7, 7
+    got = np.asarray(connected(labels + 1, 4))
     wanted = pieces_of(labels, connectivity=1, background=-1)
     first = {piece: np.flatnonzero(wanted.ravel() == piece)[0] for piece in np.unique(wanted)}
     assert np.array_equal(got, np.vectorize(first.get)(wanted))
@@ -154,7 +183,7 @@ def test_connected_pieces():
 
 def test_a_spiral_is_one_piece():
     side = 41
-    labels = np.zeros((side, side), int)
+    labels = np.zeros((side, side), np.int32)
     y, x, dy, dx = 0, 0, 0, 1
     labels[0, 0] = 1
     for length in (k for n in range(side - 1, 0, -2) for k in (n, n)):
@@ -162,7 +191,7 @@ def test_a_spiral_is_one_piece():
             y, x = y + dy, x + dx
             labels[np.clip(y, 0, side - 1), np.clip(x, 0, side - 1)] = 1
         dy, dx = dx, -dy
-    got = np.asarray(components(jnp.asarray(labels) + 1, 4))
+    got = np.asarray(connected(labels + 1, 4))
     assert len(np.unique(got[labels == 1])) == pieces_of(labels, connectivity=1).max()
 
 
@@ -183,10 +212,13 @@ def quality(found, truth):
 
 
 def test_quality_is_that_of_scikit_image():
-    ours, theirs = [], []
-    for index in range(8):
-        scene = val_scene(index)
-        ours.append(quality(run(scene.image[None], segments=64)[0], scene.instances))
+    ours, theirs, scenes = [], [], [val_scene(index) for index in range(8)]
+    sizes = np.int32([scene.image.shape[:2] for scene in scenes])
+    canvas = np.zeros((8, *sizes.max(axis=0), 3), np.uint8)
+    for slot, scene, (height, width) in zip(canvas, scenes, sizes, strict=True):
+        slot[:height, :width] = scene.image
+    for scene, found, (height, width) in zip(scenes, run(canvas, sizes, segments=64), sizes, strict=True):
+        ours.append(quality(found[:height, :width], scene.instances))
         theirs.append(quality(slic(scene.image, n_segments=64, start_label=1), scene.instances))
     (recall, error), (their_recall, their_error) = np.mean(ours, 0), np.mean(theirs, 0)
     assert recall > their_recall - 0.01
