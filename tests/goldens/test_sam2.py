@@ -48,23 +48,35 @@ def assert_close(name, got, wanted, tolerance):
 
 def test_encoder_maps(golden, features):
     def stored(x, step):
-        return np.asarray(x[0]).transpose(2, 0, 1)[::4, ::step, ::step]
+        return np.asarray(x)[0].transpose(2, 0, 1)[::4, ::step, ::step]
 
     assert_close("embed", stored(features.embed, 4), golden["embed"], MAPS)
     assert_close("high0", stored(features.high0, 16), golden["hr0"], MAPS)
     assert_close("high1", stored(features.high1, 8), golden["hr1"], MAPS)
 
 
-@pytest.mark.parametrize(("suffix", "multimask"), [("", False), ("3", True)], ids=["one-mask", "three-masks"])
-def test_masks_of_a_grid_of_points(golden, model, features, suffix, multimask):
+@pytest.fixture(scope="module")
+def masks(golden, model, features):
+    """Mask logits and predicted IoUs of one mask and of three, by one program: they share the decoder."""
     module, params = model
     height, width = golden["image"].shape[:2]
     points = golden["points"] / (width, height) * module.config.image_size
-    logits, iou = jax.jit(partial(module.apply, multimask=multimask, method="decode"))(
-        {"params": params},
+
+    @jax.jit
+    def decode(params, *inputs):
+        run = partial(module.apply, {"params": params}, *inputs, method="decode")
+        return {"": run(multimask=False), "3": run(multimask=True)}
+
+    return decode(
+        params,
         jax.tree.map(lambda x: x[0], features),
         jnp.asarray(points, jnp.float32)[:, None],
         jnp.ones((len(points), 1), jnp.int32),
     )
+
+
+@pytest.mark.parametrize("suffix", ["", "3"], ids=["one-mask", "three-masks"])
+def test_masks_of_a_grid_of_points(golden, masks, suffix):
+    logits, iou = (np.asarray(x) for x in masks[suffix])
     assert_close("logits", logits[:, :, ::8, ::8], golden["low" + suffix], MASKS)
     assert np.abs(iou - golden["iou" + suffix]).max() < 1e-3

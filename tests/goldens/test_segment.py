@@ -1,7 +1,5 @@
 """Whole runs of the authors' program: every stage from the first window's features to the labels."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,70 +50,74 @@ def error(ours, wanted):
     return np.abs(np.asarray(ours) - wanted).max() / np.abs(wanted).max()
 
 
-def test_photo_resize_equals_opencv_bit_for_bit(run):
-    golden, _, _ = run
-    wanted = golden["resized"]
-    np.testing.assert_array_equal(resize.photo(jnp.asarray(golden["image"]), *wanted.shape[:2]), wanted)
+THRESHOLDS = {"labels": 0.0, "labels_thr03": 0.3}
 
 
-def test_first_window(run):
+@pytest.fixture(scope="module")
+def stages(run):
+    """All stages of a run by one program: the resized photo, the first window, logits, labels."""
     golden, config, params = run
-    plan = windows.plan_windows(*golden["image"].shape[:2], config.method)
-    pixels = windows.cut_image(jnp.asarray(golden["image"]), plan)[:1]
-    regions = windows.cut_regions(jnp.asarray(golden["regions"], jnp.int32), plan)[:1]
+    layout = sliding_windows(golden["image"].shape[:2], None, config)
+    plan, text = layout.plan, text_of(golden)
+
+    @jax.jit
+    def compute(params, image, regions):
+        resized = resize.photo(image[0], *golden["resized"].shape[:2])
+        first = windows.cut_image(image[0], plan)[:1], windows.cut_regions(regions[0], plan)[:1]
+        window = window_step(config, params, *first, cap=CAP)
+        features = image_features(config, params, image, regions, CAP, layout)
+        rows, columns = (
+            windows.stitch_matrix(axis, size)[::6]
+            for axis, size in zip((plan.y, plan.x), features.shape[3:5], strict=True)
+        )
+        logits = labels.upsample(labels.logit_grid(features[0], text.features), rows, columns)
+        found = {
+            name: label_images(
+                with_fields(config, method={"background_threshold": threshold}),
+                features, text, regions, CAP, layout,
+            ).labels
+            for name, threshold in THRESHOLDS.items()
+        }  # fmt: skip
+        return resized, (first, window), logits, found
+
+    image, regions = golden["image"][None], golden["regions"].astype(np.int32)[None]
+    return golden, config, jax.tree.map(np.asarray, compute(params, image, regions))
+
+
+def test_photo_resize_equals_opencv_bit_for_bit(stages):
+    golden, _, (resized, *_) = stages
+    np.testing.assert_array_equal(resized, golden["resized"])
+
+
+def test_first_window(stages):
+    golden, config, (_, ((pixels, regions), window), *_) = stages
     program_ids = np.where(regions[0] == windows.PADDING_REGION, 10000, regions[0])
     np.testing.assert_array_equal(program_ids, golden["window_regions"])
     assert similarity_grid(config, pixels.shape[1:3]) == tuple(golden["window_grid"])
 
-    stages = jax.jit(partial(window_step, config, cap=64))(params, pixels, regions)
-    cells = stages.features.shape[1]
-    dino = np.asarray(stages.similarity_features[0].reshape(cells, -1))
+    cells = window.features.shape[1]
+    dino = window.similarity_features[0].reshape(cells, -1)
     kept = slice(None, None, 5) if cells > 400 else slice(None)
     assert error(dino[kept], golden["window_dino_features"]) < TOLERANCE
-    ties = near_ties(dino @ dino.T, stages.regions[0].flatten())[kept]
+    ties = near_ties(dino @ dino.T, window.regions[0].flatten())[kept]
     assert ties.mean() < 0.05
-    features, wanted = np.asarray(stages.features[0, kept]), golden["window_features"]
+    features, wanted = window.features[0, kept], golden["window_features"]
     assert error(features[~ties], wanted[~ties]) < TOLERANCE
     assert error(features, wanted) < AT_TIES
 
 
-@pytest.fixture(scope="module")
-def features(run):
-    """Unit-length features of all windows, [1, ny, nx, gh, gw, D]."""
-    golden, config, params = run
-    layout = sliding_windows(golden["image"].shape[:2], None, config)
-    find = jax.jit(lambda params, *args: image_features(config, params, *args, CAP, layout))
-    return find(params, jnp.asarray(golden["image"])[None], jnp.asarray(golden["regions"], jnp.int32)[None])
-
-
-def test_logits(run, features):
-    golden, config, _ = run
-    plan = windows.plan_windows(*golden["image"].shape[:2], config.method)
-
-    @jax.jit
-    def logits(features):
-        grid = labels.logit_grid(features, jnp.asarray(golden["queries"]))
-        rows, columns = (
-            windows.stitch_matrix(axis, size)[::6]
-            for axis, size in zip((plan.y, plan.x), features.shape[2:4], strict=True)
-        )
-        return labels.upsample(grid, rows, columns).transpose(1, 0, 2)
-
-    ours = logits(features[0])
+def test_logits(stages):
+    golden, _, (_, _, logits, _) = stages
     wanted = golden["logits"]
-    errors = np.abs(np.asarray(ours) - wanted) / np.abs(wanted).max()
+    errors = np.abs(logits.transpose(1, 0, 2) - wanted) / np.abs(wanted).max()
     assert np.quantile(errors, 0.98) < TOLERANCE
     assert errors.max() < AT_TIES
 
 
-@pytest.mark.parametrize(("threshold", "name"), [(0.0, "labels"), (0.3, "labels_thr03")])
-def test_labels(run, features, threshold, name):
-    golden, config, _ = run
-    config = with_fields(config, method={"background_threshold": threshold})
-    layout = sliding_windows(golden["image"].shape[:2], None, config)
-    label = jax.jit(lambda *args: label_images(config, *args, CAP, layout))
-    result = label(features, text_of(golden), jnp.asarray(golden["regions"], jnp.int32)[None])
-    assert (np.asarray(result.labels[0]) == golden[name]).mean() >= 0.999
+@pytest.mark.parametrize("name", THRESHOLDS)
+def test_labels(stages, name):
+    golden, _, (*_, found) = stages
+    assert (found[name][0] == golden[name]).mean() >= 0.999
 
 
 def test_the_whole_function():

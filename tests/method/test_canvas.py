@@ -14,6 +14,11 @@ SMALL = MethodConfig(resize_short=150, window=112, stride=48, resize_long=900)
 ODD_SIZES = [(645, 480), (480, 645), (644, 480), (1285, 1120), (1290, 960), (2048, 336), (2047, 336), (1, 1)]
 
 
+cut_image, cut_regions = (
+    jax.jit(function, static_argnums=1) for function in (windows.cut_image, windows.cut_regions)
+)
+
+
 def wanted_plan(height, width, method):
     plan = windows.plan_windows(height, width, method)
     return [
@@ -26,18 +31,20 @@ def wanted_plan(height, width, method):
 def test_plans_equal_those_of_each_photo_alone(method):
     rng = np.random.default_rng(0)
     sizes = np.concatenate([rng.integers(1, 2200, (3000, 2)), ODD_SIZES])
-    plan = jax.jit(lambda sizes: windows_padded.plan_padded(sizes, (2200, 2200), method))(jnp.asarray(sizes))
-    last = [axis.start(axis.windows - 1, method) for axis in (plan.y, plan.x)]
-    ours = np.stack(
-        [
-            np.stack([axis.resized, axis.window, axis.windows, axis.before, start], axis=-1)
-            for axis, start in zip((plan.y, plan.x), last, strict=True)
-        ],
-        axis=1,
-    )
+
+    @jax.jit
+    def plan(sizes):
+        plan = windows_padded.plan_padded(sizes, (2200, 2200), method)
+        axes = [
+            [axis.resized, axis.window, axis.windows, axis.before, axis.start(axis.windows - 1, method)]
+            for axis in (plan.y, plan.x)
+        ]
+        return jnp.array(axes).transpose(2, 0, 1), plan.fits
+
+    ours, found_fits = plan(sizes)
     np.testing.assert_array_equal(ours, [wanted_plan(*size, method) for size in sizes.tolist()])
     fits = [windows_padded.fits_padded(*size, (2200, 2200), method) for size in sizes.tolist()]
-    np.testing.assert_array_equal(plan.fits, fits)
+    np.testing.assert_array_equal(found_fits, fits)
     assert 0 < np.mean(fits) < 1
 
 
@@ -76,14 +83,14 @@ def test_windows_and_stitching_equal_those_of_the_photo_alone(method, side, size
         return cut, windows_padded.stitch_matrices(one, side, grid, method)
 
     data = jnp.asarray(image), jnp.asarray(regions)
-    found, (rows, columns) = cut(jnp.asarray(sizes))
+    found, (rows, columns) = jax.tree.map(np.asarray, cut(sizes))
     height, width = size
     for index, (h, w) in enumerate(sizes):
         plan = windows.plan_windows(int(h), int(w), method)
-        pixels = windows.cut_image(data[0][index, :h, :w], plan)
-        ids = windows.cut_regions(data[1][index, :h, :w], plan)
+        pixels = cut_image(image[index, :h, :w], plan)
+        ids = cut_regions(regions[index, :h, :w], plan)
         np.testing.assert_array_equal(found[index, : len(pixels), ..., :3], pixels)
-        np.testing.assert_array_equal(found[index, : len(pixels), ..., 3], ids.astype(np.float32))
+        np.testing.assert_array_equal(found[index, : len(pixels), ..., 3], np.asarray(ids, np.float32))
 
     plan = windows.plan_windows(height, width, method)
     gh, gw = plan.y.padded // patch, plan.x.padded // patch
@@ -116,19 +123,20 @@ def test_no_more_windows_are_computed_than_fill_the_last_chunk(sizes, chunk, cal
         jax.debug.callback(lambda: calls.append(len(pixels)))
         return pixels[:, :, 0, 0]
 
-    plan = windows_padded.plan_padded(jnp.array(sizes), (90, 120), method)
-    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (6, 90, 120, 3), dtype=np.uint8))
-    out = jax.jit(lambda *args: windows_padded.map_windows(count, *args, plan, method, chunk))(
-        images, images[..., 0].astype(int)
-    )
+    images = np.random.default_rng(0).integers(0, 256, (6, 90, 120, 3), dtype=np.uint8)
+
+    @jax.jit
+    def run(images, regions, sizes):
+        plan = windows_padded.plan_padded(sizes, (90, 120), method)
+        return windows_padded.map_windows(count, images, regions, plan, method, chunk), plan.windows
+
+    out, found = map(np.asarray, run(images, images[..., 0].astype(np.int32), np.array(sizes)))
     jax.effects_barrier()
     assert calls == calls_wanted
     needed = {(90, 120): 6, (90, 90): 4, (0, 0): 0}
-    assert plan.windows.tolist() == [needed[size] for size in sizes]
+    assert found.tolist() == [needed[size] for size in sizes]
     assert sum(calls_wanted) - sum(needed[size] for size in sizes) < min(calls_wanted)
     for index, (height, width) in enumerate(sizes):
         if height:
-            alone = windows.cut_image(
-                images[index, :height, :width], windows.plan_windows(height, width, method)
-            )
+            alone = cut_image(images[index, :height, :width], windows.plan_windows(height, width, method))
             np.testing.assert_array_equal(out[index, : len(alone)], alone[:, :, 0, 0])

@@ -5,18 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from corrclip_jax.method.correlation import (
-    attention_weights,
-    compact,
-    connected_components,
-    merge_regions,
-    normalise,
-    scope_mask,
-)
+from corrclip_jax.method import correlation
+
+# Each a program of its shapes; op by op they would be dozens.
+attention_weights = jax.jit(correlation.attention_weights, static_argnums=2)
+connected_components, scope_mask = map(jax.jit, (correlation.connected_components, correlation.scope_mask))
+compact = jax.jit(correlation.compact, static_argnums=1)
+merge_regions = jax.jit(correlation.merge_regions, static_argnums=(2, 3))
 
 
 def unit(x):
-    return np.asarray(normalise(jnp.asarray(x, jnp.float32)))
+    return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
 
 
 def test_compact_ranks_any_ids():

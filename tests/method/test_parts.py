@@ -1,7 +1,6 @@
 """The parts of the method that the configuration switches: each alone, and all of them off, which is plain CLIP."""
 
 import dataclasses
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +31,12 @@ def pair(tmp_path_factory) -> Pair:
     return make_pair(CLIPSize(layers=5), DINOSize(layers=2), tmp_path_factory.mktemp("pair"))
 
 
+window_program = jax.jit(window_step, static_argnums=(0, 4))
+
+
 def stages(pair: Pair, config: Config) -> WindowStages:
-    step = partial(jax.jit(window_step, static_argnums=(0, 4)), config, pair.params)
-    return jax.tree.map(lambda x: np.asarray(x[0]), step(jnp.asarray(PIXELS[None]), as_ids(REGIONS), CAP))
+    found = window_program(config, pair.params, jnp.asarray(PIXELS[None]), as_ids(REGIONS), CAP)
+    return jax.tree.map(lambda x: np.asarray(x)[0], found)
 
 
 def as_ids(regions: np.ndarray) -> jax.Array:

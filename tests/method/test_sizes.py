@@ -1,25 +1,27 @@
 """`segment(sizes=)`: photos on a canvas get the results that they get alone."""
 
-from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_models import jitted, small_config, small_params
+from jax import Array
+from small_models import jitted, region_program, small_config, small_params
 
 from corrclip_jax.config import with_fields
 from corrclip_jax.datasets.scenes.generate import val_scene
 from corrclip_jax.hub.presets import load
 from corrclip_jax.method import labels, windows, windows_padded
-from corrclip_jax.method.segment import image_features, make_segment
+from corrclip_jax.method.segment import Result, image_features, label_images, make_segment
 from corrclip_jax.method.sliding_windows import sliding_windows
-from corrclip_jax.regions.sources import find_regions
 from corrclip_jax.text.embedding import TextEmbedding
 
 CONFIG = small_config()
+CHUNKED = with_fields(CONFIG, method={"windows_per_chunk": 4})
 CANVAS = (96, 130)
-SIZES = [(96, 130), (60, 130), (96, 41), (33, 47)]
+CAP = 9  # ids of a photo
+SIZES = [(96, 130), (60, 117), (85, 41)]  # of the canvas, a wide one, a tall one: a program each
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +49,34 @@ def photos():
     return images, regions
 
 
+class Stages(NamedTuple):
+    """Features of windows [n, gh, gw, D], logits [H, Q, W], and the result for the photo."""
+
+    features: Array
+    logits: Array
+    result: Result
+
+
 @pytest.fixture(scope="module")
 def alone(params, text, photos):
-    """Each photo's results without a canvas."""
-    segment = jitted(CONFIG)
+    """Each photo's stages without a canvas."""
+
+    @jax.jit
+    def compute(params, image, regions):
+        layout = sliding_windows(image.shape[:2], None, CONFIG)
+        features = image_features(CONFIG, params, image[None], regions[None], CAP, layout)
+        plan = windows.plan_windows(*image.shape[:2], CONFIG.method)
+        matrices = (
+            windows.stitch_matrix(*a) for a in zip((plan.y, plan.x), features.shape[3:5], strict=True)
+        )
+        logits = labels.upsample(labels.logit_grid(features[0], text.features), *matrices)
+        result = label_images(CONFIG, features, text, regions[None], CAP, layout)
+        return Stages(
+            features[0].reshape(-1, *features.shape[3:]), logits, jax.tree.map(lambda x: x[0], result)
+        )
+
     return [
-        segment(params, image[None], text, regions=regions[None])
+        jax.tree.map(np.asarray, compute(params, image, regions))
         for image, regions in zip(*photos, strict=True)
     ]
 
@@ -69,36 +93,35 @@ def error(ours, wanted):
 
 
 @pytest.mark.parametrize("fill", [0, 255])
-@pytest.mark.parametrize("chunk", [1, 4])
-def test_labels_equal_those_of_each_photo_alone(params, text, photos, alone, fill, chunk):
-    config = with_fields(CONFIG, method={"windows_per_chunk": chunk})
-    segment = jitted(config)
+def test_labels_equal_those_of_each_photo_alone(params, text, photos, alone, fill):
     images, regions = photos
-    result = segment(
+    result = jitted(CHUNKED)(
         params,
         on_canvas(images, fill),
         text,
         sizes=jnp.array(SIZES),
         regions=on_canvas(regions, -7 if fill else 1),
     )
-    for index, ((height, width), wanted) in enumerate(zip(SIZES, alone, strict=True)):
-        assert (np.asarray(result.labels[index, :height, :width]) == wanted.labels[0]).mean() > 0.999
-        np.testing.assert_allclose(result.scores[index, :height, :width], wanted.scores[0], rtol=1e-4)
+    result = jax.tree.map(np.asarray, result)
+    for index, ((height, width), (*_, wanted)) in enumerate(zip(SIZES, alone, strict=True)):
+        assert (result.labels[index, :height, :width] == wanted.labels).mean() > 0.999
+        np.testing.assert_allclose(result.scores[index, :height, :width], wanted.scores, rtol=1e-4)
         np.testing.assert_array_equal(result.regions[index, :height, :width], regions[index])
         outside = np.ones(CANVAS, bool)
         outside[:height, :width] = False
-        assert (np.asarray(result.labels[index])[outside] == -1).all()
-        assert (np.asarray(result.regions[index])[outside] == -1).all()
-        assert np.isnan(np.asarray(result.scores[index])[outside]).all()
+        assert (result.labels[index][outside] == -1).all()
+        assert (result.regions[index][outside] == -1).all()
+        assert np.isnan(result.scores[index][outside]).all()
 
 
-def test_features_and_logits_equal_those_of_each_photo_alone(params, text, photos):
+def test_features_and_logits_equal_those_of_each_photo_alone(params, text, photos, alone):
+    """Here window by window, in the test of labels several at a time."""
     images, regions = photos
 
     @jax.jit
     def on_a_canvas(params, images, regions, sizes):
         layout = sliding_windows(CANVAS, sizes, CONFIG)
-        features = image_features(CONFIG, params, images, regions, 9, layout)
+        features = image_features(CONFIG, params, images, regions, CAP, layout)
         plan = windows_padded.plan_padded(sizes, CANVAS, CONFIG.method)
 
         def logits(args):
@@ -106,65 +129,60 @@ def test_features_and_logits_equal_those_of_each_photo_alone(params, text, photo
             matrices = windows_padded.stitch_matrices(plan, CANVAS, features.shape[1:3], CONFIG.method)
             return labels.upsample(labels.window_logits(features, text.features), *matrices)
 
-        return features, jax.lax.map(logits, (features, plan))
+        result = label_images(CONFIG, features, text, regions, CAP, layout)
+        return features, jax.lax.map(logits, (features, plan)), result.labels
 
-    @jax.jit
-    def alone(params, image, regions):
-        layout = sliding_windows(image.shape[:2], None, CONFIG)
-        features = image_features(CONFIG, params, image[None], regions[None], 9, layout)[0]
-        plan = windows.plan_windows(*image.shape[:2], CONFIG.method)
-        matrices = (
-            windows.stitch_matrix(*a) for a in zip((plan.y, plan.x), features.shape[2:4], strict=True)
-        )
-        return features, labels.upsample(labels.logit_grid(features, text.features), *matrices)
-
-    features, logits = on_a_canvas(params, on_canvas(images, 9), on_canvas(regions, 0), jnp.array(SIZES))
-    for index, (height, width) in list(enumerate(SIZES))[1:3]:  # a program each: one wide, one tall
-        wanted_features, wanted_logits = alone(params, images[index], regions[index])
-        count = wanted_features.shape[0] * wanted_features.shape[1]
-        wanted_features = wanted_features.reshape(count, *wanted_features.shape[2:])
-        assert error(features[index, :count], wanted_features) < 1e-5
-        assert error(logits[index, :height, :, :width], wanted_logits) < 1e-5
+    found = on_a_canvas(params, on_canvas(images, 9), on_canvas(regions, 0), jnp.array(SIZES))
+    features, logits, classes = map(np.asarray, found)
+    for index, ((height, width), wanted) in enumerate(zip(SIZES, alone, strict=True)):
+        assert error(features[index, : len(wanted.features)], wanted.features) < 1e-5
+        assert error(logits[index, :height, :, :width], wanted.logits) < 1e-5
+        assert (classes[index, :height, :width] == wanted.result.labels).mean() > 0.999
 
 
 @pytest.mark.slow
 def test_regions_are_found_as_in_each_photo_alone():
     config, params = load("tiny")
-    images = [val_scene(index).image for index in (0, 1, 3)]
+    config = with_fields(config, regions={"points_per_side": 8})
+    images = [val_scene(index).image for index in (0, 1)]
     sizes = [image.shape[:2] for image in images]
-    assert len(set(sizes)) == 3
-    find = jax.jit(partial(find_regions, config))
-    found, _ = find(params, on_canvas(images, 200, (216, 224)), jnp.array(sizes))
-    assert found.max() > 3
+    assert len(set(sizes)) == 2
+    find = region_program(config)
+    found = np.asarray(find(params, on_canvas(images, 200, (216, 224)), jnp.array(sizes)))
     for index, (height, width) in enumerate(sizes):
-        if index < 2:  # a program each: one wide, one tall
-            wanted = np.asarray(find(params, images[index][None], None)[0][0])
-            assert (np.asarray(found[index, :height, :width]) == wanted).mean() > 0.999
-        assert not np.asarray(found[index, height:]).any()
-        assert not np.asarray(found[index, :, width:]).any()
+        assert found[index].max() > 2
+        assert not found[index, height:].any()
+        assert not found[index, :, width:].any()
+    height, width = sizes[1]
+    assert height != width
+    wanted = np.asarray(find(params, images[1][None], None)[0])
+    assert (found[1, :height, :width] == wanted).mean() > 0.999
 
 
 def test_one_program_serves_all_sizes(params, text, photos):
-    images, _ = photos
-    segment = jax.jit(make_segment(with_fields(CONFIG, regions={"source": "none"})))
+    images, regions = photos
+    segment, counts = jitted(CHUNKED), []
     for index, size in enumerate(SIZES):
-        result = segment(params, on_canvas(images[index : index + 1], 0), text, sizes=jnp.array([size]))
-        assert (np.asarray(result.labels) >= 0).sum() == size[0] * size[1]
-    assert segment._cache_size() == 1
+        turned = images[index:] + images[:index], regions[index:] + regions[:index]
+        sizes = jnp.array(SIZES[index:] + SIZES[:index])
+        arrays = on_canvas(turned[0], 0), text
+        result = segment(params, *arrays, sizes=sizes, regions=on_canvas(turned[1], 1))
+        assert (np.asarray(result.labels[0]) >= 0).sum() == size[0] * size[1]
+        counts.append(segment._cache_size())
+    assert len(set(counts)) == 1
 
 
 def test_a_batch_may_be_filled_up_with_nothing(params, text, photos):
     images, regions = photos
-    segment = jitted(CONFIG)
-    result = segment(
+    result = jitted(CHUNKED)(
         params,
-        on_canvas(images[:1] * 2, 0),
+        on_canvas(images[:1] * 3, 0),
         text,
-        sizes=jnp.array([SIZES[0], (0, 0)]),
-        regions=on_canvas(regions[:1] * 2, 0),
+        sizes=jnp.array([SIZES[0], (0, 0), (0, 0)]),
+        regions=on_canvas(regions[:1] * 3, 0),
     )
     assert (np.asarray(result.labels[0]) >= 0).all()
-    assert (np.asarray(result.labels[1]) == -1).all()
+    assert (np.asarray(result.labels[1:]) == -1).all()
 
 
 def test_jax_finds_no_nan_when_it_looks_for_them(params, text, photos):
@@ -174,9 +192,10 @@ def test_jax_finds_no_nan_when_it_looks_for_them(params, text, photos):
         result = jax.jit(make_segment(config))(
             params, on_canvas(images[1:2], 0), text, sizes=jnp.array(SIZES[1:2])
         )
-    height, _ = SIZES[1]
-    assert (np.asarray(result.scores[0, :height]) > 0).all()
+    height, width = SIZES[1]
+    assert (np.asarray(result.scores[0, :height, :width]) > 0).all()
     assert not np.asarray(result.scores[0, height:]).any()
+    assert not np.asarray(result.scores[0, :, width:]).any()
 
 
 @pytest.mark.parametrize(
@@ -185,10 +204,10 @@ def test_jax_finds_no_nan_when_it_looks_for_them(params, text, photos):
 )
 def test_photos_that_do_not_fit_are_an_error_or_marked_under_jit(params, text, photos, change, size):
     images, regions = photos
-    config = with_fields(CONFIG, method=change)
-    arguments = (params, on_canvas(images[:2], 0), text)
-    given = {"regions": on_canvas(regions[:2], 0)}
-    sizes = np.array([(60, 60), size])
+    config = with_fields(CHUNKED, method=change)
+    arguments = (params, on_canvas(images[:1] * 3, 0), text)
+    given = {"regions": on_canvas(regions[:1] * 3, 0)}
+    sizes = jnp.array([(60, 60), size, (0, 0)])
     with pytest.raises(
         ValueError, match=f"image 1 of {size[0]} x {size[1]} does not fit into images of 96 x 130"
     ):

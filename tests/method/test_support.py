@@ -1,6 +1,7 @@
 """CorrCLIPv2: features of whole images, regions looked up in a bank, on small random models."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from corrclip_jax.text.embedding import pad_queries
 
 CONFIG = with_fields(small_v2(small_config(sam2=False)), method={"max_regions": 8})
 # The second photo is resized to less than the batch's shape, and its region 3 is lost on the way.
-SIZES = [(120, 150), (113, 260)]
+SIZES = np.array([(120, 150), (113, 260)])
 SHAPE = (130, 270)
 
 
@@ -54,7 +55,7 @@ def segment():
 def test_photos_of_different_sizes_share_a_program(photos, segment):
     images, regions = photos
     params = small_params(CONFIG)
-    together = segment(params, images, text(), sizes=np.array(SIZES), regions=regions, bank=bank())
+    together = segment(params, images, text(), sizes=SIZES, regions=regions, bank=bank())
     for index, (height, width) in enumerate(SIZES):
         own = images[index, :height, :width][None], regions[index, :height, :width][None]
         alone = segment(params, own[0], text(), regions=own[1], bank=bank())
@@ -70,22 +71,20 @@ def test_photos_of_different_sizes_share_a_program(photos, segment):
 
 def test_without_neighbours_a_pixel_keeps_its_own_logits(photos, segment):
     images, regions = photos
-    params = small_params(CONFIG)
-    own = segment(params, images, text(), regions=regions)
-    empty = segment(params, images, text(), regions=regions, bank=bank(keys=jnp.zeros((40, 32), jnp.float16)))
+    run = partial(segment, small_params(CONFIG), images, sizes=SIZES, regions=regions)
+    own = run(text())
+    empty = run(text(), bank=bank(keys=jnp.zeros((40, 32), jnp.float16)))
     assert (np.asarray(empty.neighbours) == -1).all()
     np.testing.assert_array_equal(empty.labels, own.labels)
     np.testing.assert_allclose(empty.scores, own.scores, rtol=1e-5)
-    full = segment(params, images, text(), regions=regions, bank=bank())
+    full = run(text(), bank=bank())
     assert (np.asarray(full.labels) != np.asarray(own.labels)).any()
 
 
 def test_padding_queries_change_nothing(photos, segment):
     images, regions = photos
-    params = small_params(CONFIG)
-    plain = segment(params, images, text(), regions=regions, bank=bank())
-    padded = segment(params, images, pad_queries(text(), 8), regions=regions, bank=bank())
-    np.testing.assert_array_equal(padded.labels, plain.labels)
+    run = partial(segment, small_params(CONFIG), images, sizes=SIZES, regions=regions, bank=bank())
+    np.testing.assert_array_equal(run(pad_queries(text(), 8)).labels, run(text()).labels)
 
 
 def test_a_limit_on_the_backbones_input():
@@ -96,7 +95,7 @@ def test_a_limit_on_the_backbones_input():
     assert padded_grid(limited, (120, 152)) == (4, 4)
     traced = jax.jit(lambda size: jnp.stack(feature_grid(limited, size)))
     for size in ((120, 152), (33, 40), (64, 64), (65, 64), (7, 900)):
-        assert tuple(traced(jnp.array(size)).tolist()) == feature_grid(limited, size)
+        assert tuple(traced(np.array(size, np.int32)).tolist()) == feature_grid(limited, size)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from recipe_path import recipe
+from sam2_models import random_params
 
 from corrclip_jax.config import CLIPConfig, CLIPTextConfig, CLIPVisionConfig, DINOConfig, SAM2Config
 from corrclip_jax.datasets.scenes.words import BACKGROUNDS, SHAPES
@@ -38,6 +40,7 @@ SMALL_SAM2 = SAM2Config(
     embed_dim=16,
     decoder_heads=2,
     decoder_mlp_width=16,
+    decoder_layers=1,
 )
 
 
@@ -53,36 +56,48 @@ def teacher_run(pool, tmp_path_factory):
     return folder
 
 
-def clip_parts(pool, config, teacher_run, crop_steps):
-    train_clip, loop = recipe("train_clip"), recipe("loop")
-    optimiser = loop.muon(3e-3, STEPS, 0.1)
+# Optimisers take longer to compile than what they are for, as they treat every array apart: so the teacher learns
+# by AdamW, DINO by Muon and the others by plain descent.
+
+
+@pytest.fixture(scope="module")
+def clip_parts(pool, clip_config, teacher_run):
+    """State and update of CLIP, and how its batches are made."""
+    train_clip = recipe("train_clip")
+    optimiser = optax.sgd(3e-3)
     images = recipe("pool").load_halved(pool, "crops").images
-    state = train_clip.initial_state(config, optimiser, 0, images)
+    state = jax.jit(lambda: train_clip.initial_state(clip_config, optimiser, 0, images))()
     teaching = train_clip.Teaching.of(teacher_run, images)
-    maker = recipe("clip_batches").BatchMaker(pool, config, 6, 3, crop_steps, 0)
-    return state, train_clip.make_update(config, teaching, optimiser), maker
-
-
-def dino_parts(pool):
-    train_dino, loop = recipe("train_dino"), recipe("loop")
-    optimiser = loop.adamw(3e-3, STEPS, 0.1)
-    state = train_dino.initial_state(SMALL_DINO, optimiser, 0)
-    return state, train_dino.make_update(SMALL_DINO, optimiser, STEPS), train_dino.BatchMaker(pool, 4, 2, 0)
-
-
-def sam2_parts(pool):
-    train_sam2, loop = recipe("train_sam2"), recipe("loop")
-    optimiser = loop.adamw(3e-3, STEPS, 0.1)
-    state = train_sam2.initial_state(SMALL_SAM2, optimiser, 0)
+    update = jax.jit(train_clip.make_update(clip_config, teaching, optimiser))
     return (
         state,
-        train_sam2.make_update(SMALL_SAM2, optimiser),
-        train_sam2.BatchMaker(pool, SMALL_SAM2, 2, 4, 0),
+        update,
+        lambda crop_steps: recipe("clip_batches").BatchMaker(pool, clip_config, 6, 3, crop_steps, 0),
     )
 
 
+@pytest.fixture(scope="module")
+def dino_parts(pool):
+    train_dino = recipe("train_dino")
+    optimiser = recipe("loop").muon(3e-3, STEPS, 0.1)
+    state = jax.jit(lambda: train_dino.initial_state(SMALL_DINO, optimiser, 0))()
+    update = jax.jit(train_dino.make_update(SMALL_DINO, optimiser, STEPS))
+    return state, update, train_dino.BatchMaker(pool, 4, 2, 0)
+
+
+def sam2_parts(pool, monkeypatch):
+    """Of SAM 2, with weights that NumPy draws: JAX's draws would compile for longer than all else."""
+    train_sam2 = recipe("train_sam2")
+    optimiser = optax.sgd(1e-2)
+    drawn = {"params": random_params(SMALL_SAM2)}
+    monkeypatch.setattr(train_sam2.SAM2, "init", lambda model, *arguments: drawn)
+    state = jax.jit(lambda: train_sam2.initial_state(SMALL_SAM2, optimiser, 0))()
+    update = jax.jit(train_sam2.make_update(SMALL_SAM2, optimiser))
+    return state, update, train_sam2.BatchMaker(pool, SMALL_SAM2, 2, 4, 0)
+
+
 def losses_on_one_batch(state, update, maker):
-    update, batch, losses = jax.jit(update), maker(0), []
+    batch, losses = maker(0), []
     for _ in range(STEPS):
         state, metrics = update(state, batch)
         losses.append(float(metrics["loss"]))
@@ -91,18 +106,28 @@ def losses_on_one_batch(state, update, maker):
 
 
 @pytest.mark.slow
-def test_clip_learns(pool, clip_config, teacher_run):
-    losses = losses_on_one_batch(*clip_parts(pool, clip_config, teacher_run, 1))
+def test_clip_learns(clip_parts):
+    state, update, maker = clip_parts
+    losses = losses_on_one_batch(state, update, maker(1))
     assert min(losses[-3:]) < 0.9 * losses[0]
 
 
-def test_clip_learns_of_windows_what_it_learns_of_crops(pool, clip_config, teacher_run):
+def test_clip_learns_of_windows_what_it_learns_of_crops(clip_parts):
     """The two kinds of batches differ in their shapes alone."""
-    state, update, maker = clip_parts(pool, clip_config, teacher_run, 0)
-    after, metrics = jax.eval_shape(update, state, maker(0))
+    state, update, maker = clip_parts
+    after, metrics = jax.eval_shape(update, state, maker(0)(0))
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
-    of_crops, _, crops = clip_parts(pool, clip_config, teacher_run, 1)
-    assert metrics.keys() == jax.eval_shape(update, of_crops, crops(0))[1].keys()
+    assert metrics.keys() == jax.eval_shape(update, state, maker(1)(0))[1].keys()
+
+
+def test_clip_is_trained_by_muon():
+    """It knows every array of the recipe: a step changes each by one of its shape."""
+    config, optimiser = recipe("tiny").CONFIG.clip, recipe("loop").muon(3e-3, STEPS, 0.1)
+    params = expected_network(config), {"heads": [jax.ShapeDtypeStruct((3, 5), np.float32)]}
+    changes, _ = jax.eval_shape(
+        lambda trained: optimiser.update(trained, optimiser.init(trained), trained), params
+    )
+    assert jax.tree.map(jnp.shape, changes) == jax.tree.map(jnp.shape, params)
 
 
 def test_the_teacher_learns_and_what_it_teaches_is_of_unit_variance(pool, teacher_run):
@@ -139,27 +164,32 @@ def test_clip_begins_as_a_convolutional_network(clip_config):
         assert np.array_equal((query @ key.T).argmax(1)[where], where + 14 * down + right)
 
 
-def test_the_training_tower_is_the_package_s(pool, clip_config, teacher_run):
+def test_the_training_tower_is_the_package_s(clip_config, clip_parts):
     train_clip = recipe("train_clip")
-    state, _, maker = clip_parts(pool, clip_config, teacher_run, 0)
-    batch = jax.tree.map(jnp.asarray, maker(0))
-    images = jnp.asarray((batch.images - CLIP_MEAN) / CLIP_STD, jnp.float32)
-    seen = train_clip.look(clip_config, state.params, images, batch.corners, batch.parts)
-    inputs = CLIP(clip_config).apply(
-        {"params": state.params},
-        images,
-        batch.parts,
-        spatial_layers=train_clip.SPATIAL_LAYERS,
-        method="last_block_inputs",
-    )
-    share = batch.parts / batch.parts.sum((2, 3), keepdims=True)
-    main, spatial = (jnp.einsum("brhw,bhwc->brc", share, values) for values in (inputs.main, inputs.spatial))
-    wanted = CLIP(clip_config).apply(
-        {"params": state.params}, main, spatial, inputs.regions, 1.0, 0.5, method="read_out"
-    )
-    np.testing.assert_allclose(
-        seen.parts["sum"], normalise(wanted).reshape(-1, clip_config.embed_dim), atol=1e-5
-    )
+    state, _, maker = clip_parts
+
+    @jax.jit
+    def both(params, batch):
+        images = jnp.asarray((batch.images - CLIP_MEAN) / CLIP_STD, jnp.float32)
+        seen = train_clip.look(clip_config, params, images, batch.corners, batch.parts)
+        inputs = CLIP(clip_config).apply(
+            {"params": params},
+            images,
+            batch.parts,
+            spatial_layers=train_clip.SPATIAL_LAYERS,
+            method="last_block_inputs",
+        )
+        share = batch.parts / batch.parts.sum((2, 3), keepdims=True)
+        main, spatial = (
+            jnp.einsum("brhw,bhwc->brc", share, values) for values in (inputs.main, inputs.spatial)
+        )
+        wanted = CLIP(clip_config).apply(
+            {"params": params}, main, spatial, inputs.regions, 1.0, 0.5, method="read_out"
+        )
+        return seen.parts["sum"], normalise(wanted).reshape(-1, clip_config.embed_dim)
+
+    found, wanted = both(state.params, maker(0)(0))
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def test_texture_fades_to_the_mean_colour_of_an_instance():
@@ -172,14 +202,14 @@ def test_texture_fades_to_the_mean_colour_of_an_instance():
 
 
 @pytest.mark.slow
-def test_dino_learns(pool):
-    losses = losses_on_one_batch(*dino_parts(pool))
+def test_dino_learns(dino_parts):
+    losses = losses_on_one_batch(*dino_parts)
     assert min(losses[-3:]) < 0.98 * losses[0]
 
 
 @pytest.mark.slow
-def test_sam2_learns(pool):
-    losses = losses_on_one_batch(*sam2_parts(pool))
+def test_sam2_learns(pool, monkeypatch):
+    losses = losses_on_one_batch(*sam2_parts(pool, monkeypatch))
     assert min(losses[-3:]) < 0.9 * losses[0]
 
 
@@ -245,7 +275,7 @@ def test_a_batch_of_captions_fits_its_parts(pool, clip_config, crop_steps):
 
 
 def test_a_caption_that_is_true_elsewhere_is_not_held_against_it():
-    contrast = recipe("train_clip").contrast
+    contrast = jax.jit(recipe("train_clip").contrast)
     features = np.array([[1.0, 0], [0, 1], [1, 0]], np.float32)
     own = np.eye(3, dtype=bool)
     twins = own | np.array([[0, 0, 1], [0, 0, 0], [1, 0, 0]], bool)
@@ -266,30 +296,41 @@ def test_views_of_a_scene_match_where_they_show_the_same_spot():
     assert np.array_equal(shifted[:, 1:], np.arange(100).reshape(10, 10)[:, :9])
 
 
-def test_landed_dino_is_the_package_s_tower_with_centred_features(pool):
+def test_landed_dino_is_the_package_s_tower_with_centred_features(pool, dino_parts):
     train_dino = recipe("train_dino")
-    state, _, _ = dino_parts(pool)
+    state, _, _ = dino_parts
     images = recipe("pool").load_halved(pool, "scenes").images[:, :56, :56]
-    params = train_dino.landed(SMALL_DINO, state.teacher, images)
+
+    @jax.jit
+    def land(teacher):
+        params = train_dino.landed(SMALL_DINO, teacher, images)
+        features = DINO(SMALL_DINO).apply({"params": params}, train_dino.normalise_views(images[:, None]))
+        return params, features, normalise(features)
+
+    params, features, unit = land(state.teacher)
     shapes = jax.tree.map(np.shape, params)
     assert shapes == jax.tree.map(lambda leaf: leaf.shape, expected_network(SMALL_DINO))
-    features = DINO(SMALL_DINO).apply({"params": params}, train_dino.normalise_views(images[:, None]))
-    assert np.abs(features.mean((0, 1, 2))).max() < 1e-5
-    assert np.isfinite(normalise(features)).all()
+    assert np.abs(np.asarray(features).mean((0, 1, 2))).max() < 1e-5
+    assert np.isfinite(unit).all()
 
 
-def test_the_full_dino_reads_what_the_package_reads(pool):
+def test_the_full_dino_reads_what_the_package_reads(dino_parts):
     train_dino = recipe("train_dino")
-    state, _, maker = dino_parts(pool)
-    images = train_dino.normalise_views(maker(0).large)
-    full = train_dino.FullDINO(SMALL_DINO).apply({"params": state.params}, images)["features"]
-    last = state.params["blocks_1"]
-    params = {name: tree for name, tree in state.params.items() if "head" not in name and name != "norm"}
-    params["blocks_1"] = {
-        "norm1": last["norm1"],
-        "attn": {name: last["attn"][name] for name in ("query", "key")},
-    }
-    read = DINO(SMALL_DINO).apply({"params": params}, images)
+    state, _, maker = dino_parts
+
+    @jax.jit
+    def both(params, views):
+        images = train_dino.normalise_views(views)
+        full = train_dino.FullDINO(SMALL_DINO).apply({"params": params}, images)["features"]
+        last = params["blocks_1"]
+        kept = {name: tree for name, tree in params.items() if "head" not in name and name != "norm"}
+        kept["blocks_1"] = {
+            "norm1": last["norm1"],
+            "attn": {name: last["attn"][name] for name in ("query", "key")},
+        }
+        return full, DINO(SMALL_DINO).apply({"params": kept}, images)
+
+    full, read = both(state.params, maker(0).large)
     np.testing.assert_allclose(full.reshape(read.shape), read, atol=1e-5)
 
 

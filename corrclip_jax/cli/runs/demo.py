@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
@@ -38,6 +38,7 @@ _ORDER = (
     "brick", "sky", "grass", "sand", "flower", "water", "heart", "wood", "star", "road", "snow", "arrow", "ring",
     "cross", "moon", "triangle", "circle", "square",
 )  # fmt: skip
+_confusion = jax.jit(metrics.confusion, static_argnums=2)
 _SHEET_WIDTH = 240
 _OPACITY = 0.65
 
@@ -151,9 +152,9 @@ class Gallery:
         titles, key = self._titles(everything), self._key(everything)
         images.append(contact_sheet(rows, titles, key, width=_SHEET_WIDTH))
         names = file_names(len(self.results))
-        with OwnFiles(out).writing(names, {}, overwrite=overwrite) as partials:
-            for image, partial in zip(images, partials, strict=True):
-                image.save(partial)
+        with OwnFiles(out).writing(names, {}, overwrite=overwrite) as partials, ThreadPoolExecutor() as pool:
+            for _ in pool.map(Image.Image.save, images, partials):  # of which the first error is raised
+                pass
         return [out / name for name in [names[-1], *names[:-1]]]
 
     def table(self) -> Table:
@@ -190,7 +191,7 @@ class Gallery:
         matrix = np.zeros((classes, classes + 1), np.int64)
         for index in scenes:
             labels, truth = self.ways[way][index].labels, self.truth[index]
-            matrix += np.asarray(metrics.confusion(jnp.asarray(labels), jnp.asarray(truth), classes))
+            matrix += np.asarray(_confusion(labels, truth, classes))
         return matrix
 
     def _row(self, index: int) -> list[Image.Image]:
