@@ -95,7 +95,7 @@ def _program(
 
 def main() -> None:
     """Run the program; the entry point of the script `corrclip`."""
-    # Traces are hundreds of thousands of objects that stay: looking through them all again and again for cycles would
-    # take a fifth of the time.
+    # Traces are hundreds of thousands of objects that stay. To look through them all again and again for cycles
+    # would take a fifth of the time.
     gc.set_threshold(50_000, 20, 100)
     app()

@@ -11,7 +11,6 @@ from small_models import small_config, small_model, small_params, small_v2
 
 from corrclip_jax.bench import measure as measuring
 from corrclip_jax.bench.clock import matmul_rate
-from corrclip_jax.bench.measure import measure
 from corrclip_jax.bench.stages import draw_bank, draw_photos, draw_text, split_stages
 from corrclip_jax.cli.commands import bench
 from corrclip_jax.config import with_fields
@@ -87,10 +86,16 @@ def test_window_stages_stand_for_all_windows_of_the_batch(params, chunk, times):
 
 
 @pytest.mark.slow
-def test_the_report_is_json_and_complete(params):
-    config = with_fields(small_config(), regions={"source": "none"})
-    report = measure(config, params, height=60, width=90, batch=2, classes=5, repeat=1)
-    report = json.loads(json.dumps(report))
+def test_the_command_prints_a_table_and_writes_a_report_that_is_complete(tmp_path):
+    out = tmp_path / "reports" / "small.json"
+    settings = ("--size", "90x60", "--batch", 2, "--classes", 5, "--chunk", 2, "--repeat", 1)
+    result = run("-m", small_model(tmp_path), "--regions", "none", *settings, "--json", out)
+    assert result.exit_code == 0, result.output
+    for words in ("DINO", "correlation", "CLIP", "labels", "whole program", "images a second"):
+        assert words in result.stdout
+    report = json.loads(out.read_text())
+    assert (report["settings"]["height"], report["settings"]["width"]) == (60, 90)
+    assert report["settings"]["windows_per_chunk"] == 2
     assert [row["name"] for row in report["stages"]] == ["DINO", "correlation", "CLIP", "labels"]
     assert sum(row["share"] for row in report["stages"]) == pytest.approx(1)
     for row in (*report["stages"], report["program"]):
@@ -112,21 +117,6 @@ def test_the_report_is_json_and_complete(params):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_rate_of_products(dtype):
     assert 1e6 < matmul_rate(dtype, side=64, repeat=1) < 1e17
-
-
-@pytest.mark.slow
-def test_the_command_prints_a_table_and_writes_json(tmp_path):
-    model = small_model(tmp_path)
-    out = tmp_path / "reports" / "small.json"
-    result = run(
-        "-m", model, "--size", "90x60", "--regions", "none", "--repeat", 1, "--chunk", 2, "--json", out
-    )
-    assert result.exit_code == 0, result.output
-    for words in ("DINO", "correlation", "CLIP", "labels", "whole program", "images a second"):
-        assert words in result.stdout
-    report = json.loads(out.read_text())
-    assert (report["settings"]["height"], report["settings"]["width"]) == (60, 90)
-    assert report["settings"]["windows_per_chunk"] == 2
 
 
 def test_random_weights_need_no_download(tmp_path, monkeypatch):
