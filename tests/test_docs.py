@@ -152,7 +152,7 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture
-def desk(tmp_path, home, monkeypatch):
+def desk(tmp_path, home, monkeypatch, shared_programs):
     """The working folder of a page: a photo, a folder of photos, a file of class names."""
     (tmp_path / "photos").mkdir()
     for index, path in enumerate(["photo.jpg", "photos/a.jpg", "photos/b.jpg"]):

@@ -21,7 +21,10 @@ from corrclip_jax.conversion.published import preset_models, published_models, r
 from corrclip_jax.conversion.rules import ConversionError
 from corrclip_jax.hub import download
 from corrclip_jax.hub.download import DownloadError, fetch, find_offer, readable, vocabulary_here
-from corrclip_jax.hub.presets import PRESETS, load, prepare
+from corrclip_jax.hub.presets import PRESETS, load, load_lazily, prepare
+from corrclip_jax.params.model_folder import read_tree
+from corrclip_jax.params.structure import expected_network
+from corrclip_jax.params.trees import shapes_by_path
 
 DINO = published_models()["dino/vitb8"]
 
@@ -41,34 +44,47 @@ def refusal(published=DINO) -> str:
 # --- presets and sources ---
 
 
+def assert_trees_load(config, trees):
+    """The trees are there, whole, and of the networks of the configuration."""
+    for name, tree in trees.items():
+        expected = shapes_by_path(expected_network(getattr(config, name)))
+        assert shapes_by_path(read_tree(tree)) == expected
+
+
 def test_every_preset_loads_without_torch_and_shares_its_parts(hub, small_presets, without_torch):
+    """A part that presets share is read with the first of them."""
+    read = set()
     for name in PRESETS:
-        config, params = load(name)
+        config, params = load_lazily(name)
         assert (config.name, set(params)) == (name, set(preset_models(name)))
         assert config == with_fields(PRESETS[name], vocabulary=config.vocabulary)
+        assert_trees_load(config, {part: tree for part, tree in params.trees.items() if tree not in read})
+        read |= set(params.trees.values())
     fetched = hub.downloads()
     assert set(fetched.values()) == {1}
     wanted = {one.key for name in PRESETS for one in preset_models(name).values()}
-    assert len(fetched) == len(wanted)
+    assert len(fetched) == len(wanted) == len(read)
     assert all(name.endswith(".safetensors") for name in fetched)
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        ("sam2.1-t", "sam1-b", "eomt-s", "mask2former-t"),
-        pytest.param(tuple(region_models()), marks=pytest.mark.slow),
-    ],
-    ids=["of each family", "all"],
-)
-def test_sources_of_regions_load_with_a_preset(hub, small_presets, without_torch, names):
-    for name in names:
-        one = region_models()[name]
+def test_sources_of_regions_load_with_a_preset(hub, small_presets, without_torch):
+    for name in ("sam2.1-t", "sam1-b", "eomt-s", "mask2former-t"):
+        family = region_models()[name].family
+        config, params = load("vit-b", region_network=name)
+        assert config.regions.source == family
+        assert set(params) == {"clip", "dino", family}
+    assert set(hub.downloads().values()) == {1}
+
+
+@pytest.mark.slow
+def test_every_network_of_regions_is_made_part_of_a_preset_and_loads(hub, small_presets, without_torch):
+    for name, one in region_models().items():
         if one.repository in PICKLES_ONLY:
             continue
-        config, params = load("vit-b", region_network=name)
+        config, params = load_lazily("vit-b", region_network=name)
         assert config.regions.source == one.family
-        assert set(params) == {"clip", "dino", one.family} if name != "sam2" else {"clip", "dino", "sam2"}
+        assert set(params) == {"clip", "dino", one.family}
+        assert_trees_load(config, {one.family: params.trees[one.family]})
     assert set(hub.downloads().values()) == {1}
 
 

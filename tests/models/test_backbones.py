@@ -3,7 +3,6 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_models import small_config
@@ -30,12 +29,11 @@ def test_features_in_a_padded_batch_equal_those_alone(name):
     params = init_params(config)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-    together = jax.jit(partial(dense_features, config, at_once=2))(
-        params, jnp.asarray(images), jnp.array(SIZES)
-    )
+    find = jax.jit(partial(dense_features, config), static_argnames="at_once")
+    together = find(params, images, np.array(SIZES), at_once=2)
     assert together.shape[1:3] == padded_grid(config, (64, 64))
     for index, (height, width) in enumerate(SIZES):
-        alone = dense_features(config, params, jnp.asarray(images[index : index + 1, :height, :width]))[0]
+        alone = find(params, images[index : index + 1, :height, :width])[0]
         rows, columns = feature_grid(config, (height, width))
         assert alone.shape[:2] == (rows, columns)
         error = np.abs(together[index, :rows, :columns] - alone).max() / np.abs(alone).max()

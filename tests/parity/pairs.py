@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import reference
 from safetensors.numpy import load_file
@@ -116,7 +115,7 @@ def make_pair(clip_size: CLIPSize, dino_size: DINOSize, folder: Path, **config) 
 
 def converted(family: str, folder: Path, config: CLIPConfig | DINOConfig) -> dict[str, Any]:
     state = load_file(folder / family / "model.safetensors")
-    return jax.tree.map(jnp.asarray, convert_state_dict(family, state, config))
+    return jax.device_put(convert_state_dict(family, state, config))
 
 
 def relative_error(ours, torch_value) -> float:

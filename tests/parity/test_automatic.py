@@ -88,10 +88,19 @@ def synthetic(crops: int, points: int, masks: int, seed: int) -> tuple[np.ndarra
     return logits.astype(np.float32), rng.uniform(0.84, 1.0, shape[:3]).astype(np.float32)
 
 
-@pytest.mark.parametrize("multimask", [False, True], ids=["one-mask", "three-masks"])
-@pytest.mark.parametrize("crop_layers_", [0, 1, 2])
-@pytest.mark.parametrize(("height", "width"), [(96, 150), (180, 97)])
-def test_the_masks_are_the_pipelines(multimask, crop_layers_, height, width):
+# Every layout of crops with one mask a point and with three, and with a wide and a tall photo.
+LAYOUTS = {
+    "wide-one-mask": (96, 150, 0, False),
+    "tall-three-masks": (180, 97, 0, True),
+    "wide-crops-three-masks": (96, 150, 1, True),
+    "tall-crops-one-mask": (180, 97, 1, False),
+    "wide-two-layers-one-mask": (96, 150, 2, False),
+    "tall-two-layers-three-masks": (180, 97, 2, True),
+}
+
+
+@pytest.mark.parametrize(("height", "width", "crop_layers_", "multimask"), LAYOUTS.values(), ids=LAYOUTS)
+def test_the_masks_are_the_pipelines(height, width, crop_layers_, multimask):
     settings = with_fields(SETTINGS, multimask=multimask, crop_layers=crop_layers_)
     photo = np.zeros((height, width, 3), np.uint8)
     layers = crop_layers(height, width, settings)
@@ -147,7 +156,7 @@ def whole():
     config = CONFIGS["windows"]
     model = random_torch_model(config)
     state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    params = jax.tree.map(jnp.asarray, convert_state_dict("sam1", state, config))
+    params = jax.device_put(convert_state_dict("sam1", state, config))
     regions = with_fields(
         SETTINGS,
         iou_threshold=-10.0,
@@ -196,42 +205,57 @@ def test_a_model_from_photo_to_regions(whole):
     assert (np.asarray(regions[0]) == painted).mean() > 0.999
 
 
-def test_the_source_is_this_program_within_its_cap(whole):
+# Of one size without a canvas, and of two sizes.
+PHOTOS = np.stack([astronaut()[:90:2, :160:2], astronaut()[200:290:2, 100:260:2]])
+MIXED = [PHOTOS[0], astronaut()[200:312:2, 100:202:2]]
+
+
+@pytest.fixture(scope="module")
+def one_layer(whole):
+    """Of `PHOTOS`, looked at as a whole: the masks, the source's regions and scores, and those of two regions."""
     _, config, params = whole
-    photos = jnp.asarray(np.stack([astronaut()[:96:2, :160:2], astronaut()[200:296:2, 100:260:2]]))
-    wanted, facts, iou = jax.jit(partial(automatic_masks, config))(params, photos)
-    assert int(facts.keep.sum(axis=1).min()) > 2
-    maps, scores = jax.jit(partial(score_regions, config))({"sam1": params}, photos)
+    config = with_fields(config, regions={"crop_layers": 0})
+    few = with_fields(config, method={"max_regions": 2})
+
+    @jax.jit
+    def run(params, photos):
+        scored = score_regions(config, {"sam1": params}, photos)
+        return automatic_masks(config, params, photos), scored, find_regions(few, {"sam1": params}, photos)
+
+    return config, params, jax.tree.map(np.asarray, run(params, PHOTOS))
+
+
+def test_the_source_is_this_program_within_its_cap(one_layer):
+    config, params, ((wanted, facts, iou), (maps, scores), (regions, cap)) = one_layer
+    assert facts.keep.sum(axis=1).min() > 2
     np.testing.assert_array_equal(maps, wanted)
     best = int(np.argmax(np.where(facts.keep[0], iou[0], -np.inf)))
     np.testing.assert_allclose(scores["predicted_iou"][0, facts.rank[0, best]], iou[0, best], rtol=1e-5)
     assert scores["stability_score"].shape == (2, count_masks(config.regions) + 1)
-    few = with_fields(config, method={"max_regions": 2})
-    regions, cap = jax.jit(partial(find_regions, few))({"sam1": params}, photos)
-    assert (cap, int(regions.max())) == (3, 2)
+    assert (cap, regions.max()) == (3, 2)
     with pytest.raises(ValueError, match=r"config\.sam1 is None"):
-        find_regions(with_fields(config, sam1=None), {"sam1": params}, photos)
+        find_regions(with_fields(config, sam1=None), {"sam1": params}, jax.device_put(PHOTOS))
 
 
 @pytest.mark.parametrize(
     ("settings", "compared"), [({}, 0), ({"min_area": 2, "multimask": False}, 1)], ids=["", "small masks"]
 )
-def test_photos_on_one_canvas_have_the_regions_they_have_alone(whole, settings, compared):
-    """Alone, one photo is looked at for each of the settings: each size is another program."""
-    _, config, params = whole
-    config = with_fields(config, regions={"crop_layers": 0} | settings)
-    photos = [astronaut()[:90:2, :160:2], astronaut()[200:312:2, 100:202:2]]
+def test_photos_on_one_canvas_have_the_regions_they_have_without_it(one_layer, settings, compared):
+    """Without it, one photo is looked at for each of the settings: each size is another program."""
+    config, params, (_, (without, _), _) = one_layer
+    config = with_fields(config, regions=settings)
     canvas = np.full((3, 60, 80, 3), 77, np.uint8)
-    for slot, photo in zip(canvas, photos, strict=False):
+    for slot, photo in zip(canvas, MIXED, strict=False):
         slot[: photo.shape[0], : photo.shape[1]] = photo
-    sizes = jnp.array([photo.shape[:2] for photo in photos] + [(0, 0)])
+    sizes = np.array([photo.shape[:2] for photo in MIXED] + [(0, 0)])
     find = partial(jax.jit(partial(find_regions, config)), {"sam1": params})
     together = np.array(find(canvas, sizes)[0])
-    for place, (regions, photo) in enumerate(zip(together, photos, strict=False)):
+    for place, (regions, photo) in enumerate(zip(together, MIXED, strict=False)):
         height, width = photo.shape[:2]
         assert len(np.unique(regions[:height, :width])) > 3
         if place == compared:
-            assert (regions[:height, :width] == find(photo[None], None)[0][0]).mean() > 0.99
+            wanted = find(photo[None], None)[0][0] if settings else without[0]
+            assert (regions[:height, :width] == wanted).mean() > 0.99
         regions[:height, :width] = 0
         assert not regions.any()
     assert not together[2].any()

@@ -91,7 +91,7 @@ def pair(request, tmp_path_factory):
     assert detect(in_memory) is not None
     assert detect(in_memory)[0] == family
     jax.tree.map(np.testing.assert_array_equal, params, convert_state_dict(family, in_memory, config))
-    return family, model, config, jax.tree.map(jnp.asarray, params)
+    return family, model, config, jax.device_put(params)
 
 
 @pytest.mark.parametrize("grid", GRIDS)

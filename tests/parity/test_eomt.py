@@ -96,7 +96,7 @@ def pair(request, tmp_path_factory):
     found = find(folder, "eomt")
     config = config_from_shapes(found.checkpoint.shapes, found.layout, published_beside(found))
     assert config == CONFIGS[size]
-    return model, config, jax.tree.map(jnp.asarray, convert_state_dict("eomt", found.checkpoint, config))
+    return model, config, jax.device_put(convert_state_dict("eomt", found.checkpoint, config))
 
 
 def test_every_stage(pair):

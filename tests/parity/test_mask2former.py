@@ -123,7 +123,7 @@ def pair(request, tmp_path_factory):
     state = load_file(folder / "model.safetensors")
     published = json.loads((folder / "config.json").read_text())
     config = config_from_shapes({name: x.shape for name, x in state.items()}, "transformers", published)
-    params = jax.tree.map(jnp.asarray, convert_state_dict("mask2former", state, config))
+    params = jax.device_put(convert_state_dict("mask2former", state, config))
     return Pair(images, wanted, masks[:-1], config, params)
 
 
@@ -281,7 +281,7 @@ def tiny():
         noise = rng.standard_normal(leaf.shape).astype(np.float32)
         return 1 + 0.1 * noise if noise.ndim == 1 else noise * np.prod(leaf.shape[:-1]) ** -0.5
 
-    params = {"params": jax.tree.map(jnp.asarray, jax.tree.map(random, expected_network(TINY)))}
+    params = {"params": jax.device_put(jax.tree.map(random, expected_network(TINY)))}
     images = jnp.asarray(rng.standard_normal((2, 50, 70, 3)), jnp.float32)
     return params, images, jax.jit(Mask2Former(TINY).apply)(params, images)
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -90,7 +89,7 @@ def pair(request, tmp_path_factory):
     state = load_file(folder / "model.safetensors")
     published = json.loads((folder / "config.json").read_text())
     config = config_from_shapes({name: x.shape for name, x in state.items()}, "transformers", published)
-    return model, config, jax.tree.map(jnp.asarray, convert_state_dict("sam1", state, config))
+    return model, config, jax.device_put(convert_state_dict("sam1", state, config))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -125,10 +124,10 @@ def test_the_published_sizes_are_known_by_their_shapes(width, layers, heads, glo
 def test_relative_positions_are_the_published_sum():
     side, heads, width = 5, 3, 6
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.standard_normal((2, side, side, heads * width)), jnp.float32)
+    x = rng.standard_normal((2, side, side, heads * width)).astype(np.float32)
     module = RelativeAttention(heads * width, heads)
-    params = module.init(jax.random.key(0), x)["params"]
-    params = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), jnp.float32), params)
+    params = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
+    params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), params)
     q, k, v = (
         (x @ params[name]["kernel"] + params[name]["bias"]).reshape(2, side * side, heads, width)
         for name in ("query", "key", "value")
@@ -136,11 +135,13 @@ def test_relative_positions_are_the_published_sum():
     y, x_ = np.divmod(np.arange(side * side), side)
     vertical = params["rel_pos_h"][y[:, None] - y + side - 1]
     horizontal = params["rel_pos_w"][x_[:, None] - x_ + side - 1]
-    logits = jnp.einsum("nqhd,nkhd->nhqk", q, k) * width**-0.5
-    logits += jnp.einsum("nqhd,qkd->nhqk", q, vertical) + jnp.einsum("nqhd,qkd->nhqk", q, horizontal)
-    mixed = jnp.einsum("nhqk,nkhd->nqhd", jax.nn.softmax(logits), v).reshape(x.shape)
+    logits = np.einsum("nqhd,nkhd->nhqk", q, k) * width**-0.5
+    logits += np.einsum("nqhd,qkd->nhqk", q, vertical) + np.einsum("nqhd,qkd->nhqk", q, horizontal)
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    mixed = np.einsum("nhqk,nkhd->nqhd", weights, v).reshape(x.shape)
     wanted = mixed @ params["proj"]["kernel"] + params["proj"]["bias"]
-    assert_close("attention", module.apply({"params": params}, x), wanted, 1e-5)
+    assert_close("attention", jax.jit(module.apply)({"params": params}, x), wanted, 1e-5)
 
 
 def test_the_encoders_map(pair):
@@ -153,16 +154,26 @@ def test_the_encoders_map(pair):
     assert_close("map", got, wanted.permute(0, 2, 3, 1))
 
 
+# Points a prompt, whether a box, whether a mask, whether three masks are made.
+PROMPT_KINDS = {
+    "point": (1, False, False, False),
+    "point-three-masks": (1, False, False, True),
+    "four-points": (4, False, False, False),
+    "box": (0, True, False, False),
+    "points-box-mask-three-masks": (3, True, True, True),
+    "point-mask": (1, False, True, False),
+}
+# The decoder of every configuration with the least and the most, one of them with every kind of prompt.
+DECODINGS = [
+    pytest.param(name, *kind, id=f"{name}-{prompt}")
+    for name in CONFIGS
+    for prompt, kind in PROMPT_KINDS.items()
+    if name == "windows" or prompt in ("point", "points-box-mask-three-masks")
+]
+
+
 @pytest.mark.parametrize(
-    ("points", "with_boxes", "with_mask", "multimask"),
-    [
-        pytest.param(1, False, False, False, id="point"),
-        pytest.param(1, False, False, True, id="point-three-masks"),
-        pytest.param(4, False, False, False, id="four-points"),
-        pytest.param(0, True, False, False, id="box"),
-        pytest.param(3, True, True, True, id="points-box-mask-three-masks"),
-        pytest.param(1, False, True, False, id="point-mask"),
-    ],
+    ("pair", "points", "with_boxes", "with_mask", "multimask"), DECODINGS, indirect=["pair"]
 )
 def test_decoding(pair, points, with_boxes, with_mask, multimask):
     model, config, params = pair
@@ -190,11 +201,11 @@ def test_decoding(pair, points, with_boxes, with_mask, multimask):
         )
     logits, iou = jax.jit(partial(SAM1(config).apply, multimask=multimask, method="decode"))(
         {"params": params},
-        jnp.asarray(features[1]),
-        jnp.asarray(where),
-        jnp.asarray(labels),
-        boxes=None if boxes is None else jnp.asarray(boxes),
-        masks=None if mask is None else jnp.broadcast_to(jnp.asarray(mask), (PROMPTS, side, side)),
+        features[1],
+        where,
+        labels,
+        boxes=boxes,
+        masks=None if mask is None else np.broadcast_to(mask, (PROMPTS, side, side)),
     )
     assert_close("logits", logits, wanted.pred_masks[0])
     assert_close("iou", iou, wanted.iou_scores[0])
@@ -255,7 +266,7 @@ def test_preprocessing_is_pillows_resize_and_padding(height, width):
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     processor = SamImageProcessorPil(size={"longest_edge": 64}, pad_size={"height": 64, "width": 64})
     wanted = processor(images=image, return_tensors="np")
-    got = np.asarray(preprocess(jnp.asarray(image[None]), 64))
+    got = np.asarray(jax.jit(preprocess, static_argnums=1)(image[None], 64))
     levels = np.abs(got - wanted["pixel_values"].transpose(0, 2, 3, 1)) * 58
     assert levels.max() < 1.1  # one grey level, and that only where Pillow's fixed point lies between two
     assert (levels > 0.01).mean() < 0.01
@@ -265,11 +276,18 @@ def test_preprocessing_is_pillows_resize_and_padding(height, width):
 def test_the_published_widths_on_a_photo():
     model = random_torch_model(VIT_B_SHALLOW)
     state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    params = {"params": jax.tree.map(jnp.asarray, convert_state_dict("sam1", state, VIT_B_SHALLOW))}
-    image = preprocess(jnp.asarray(astronaut()[None]), VIT_B_SHALLOW.image_size)
-    features = jax.jit(partial(SAM1(VIT_B_SHALLOW).apply, method="encode"))(params, image)
+    params = {"params": jax.device_put(convert_state_dict("sam1", state, VIT_B_SHALLOW))}
     points = np.array([[[200.0, 300.0]], [[700.0, 512.0]]], np.float32)
     labels = np.ones((2, 1), np.int32)
+
+    @jax.jit
+    def run(params, photos, points, labels):
+        image, apply = preprocess(photos, VIT_B_SHALLOW.image_size), SAM1(VIT_B_SHALLOW).apply
+        features = apply(params, image, method="encode")
+        masks = apply(params, features[0], points, labels, multimask=True, method="decode")
+        return image, features, masks
+
+    image, features, (logits, iou) = run(params, astronaut()[None], points, labels)
     with torch.inference_mode():
         wanted_map = model.get_image_embeddings(torch.tensor(np.asarray(image)).permute(0, 3, 1, 2))
         wanted = model(
@@ -277,9 +295,6 @@ def test_the_published_widths_on_a_photo():
             input_points=torch.tensor(points)[None],
             input_labels=torch.tensor(labels)[None].long(),
         )
-    logits, iou = jax.jit(partial(SAM1(VIT_B_SHALLOW).apply, multimask=True, method="decode"))(
-        params, features[0], points, labels
-    )
     assert_close("map", features, wanted_map.permute(0, 2, 3, 1))
     assert_close("mask logits", logits, wanted.pred_masks[0])
     assert_close("predicted IoU", iou, wanted.iou_scores[0])

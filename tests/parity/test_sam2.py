@@ -5,7 +5,6 @@ import re
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -49,13 +48,7 @@ def pair(request, tmp_path_factory):
     published = json.loads((folder / "config.json").read_text())
     config = config_from_shapes({name: x.shape for name, x in state.items()}, "transformers", published)
     assert config == CONFIGS[request.param]
-    return model, config, jax.tree.map(jnp.asarray, convert_state_dict("sam2", state, config))
-
-
-@pytest.fixture
-def images(pair):
-    side = pair[1].image_size
-    return jnp.asarray(np.random.default_rng(1).standard_normal((2, side, side, 3)), jnp.float32)
+    return model, config, jax.device_put(convert_state_dict("sam2", state, config))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +58,7 @@ def features(pair):
     size, width = config.embed_size, config.embed_dim
     shapes = [(size * 4, width // 8), (size * 2, width // 4), (size, width)]
     maps = [rng.standard_normal((2, side, side, c)).astype(np.float32) for side, c in shapes]
-    ours = ImageFeatures(embed=jnp.asarray(maps[2]), high0=jnp.asarray(maps[0]), high1=jnp.asarray(maps[1]))
+    ours = ImageFeatures(embed=maps[2], high0=maps[0], high1=maps[1])
     return [torch.tensor(x).permute(0, 3, 1, 2) for x in maps], ours
 
 
@@ -73,35 +66,48 @@ def channels_last(x: torch.Tensor) -> np.ndarray:
     return x.detach().permute(0, 2, 3, 1).numpy()
 
 
-def test_the_trunks_four_stages(pair, images):
+def test_the_trunks_four_stages_and_the_encoders_three_maps(pair):
     model, config, params = pair
+    side = config.image_size
+    images = np.random.default_rng(1).standard_normal((2, side, side, 3)).astype(np.float32)
+    pixels = torch.tensor(images).permute(0, 3, 1, 2)
     with torch.no_grad():
-        wanted = model.vision_encoder.backbone(torch.tensor(np.asarray(images)).permute(0, 3, 1, 2))
-    got = jax.jit(Hiera(config).apply)({"params": params["image_encoder"]["trunk"]}, images)
-    for stage, (ours, theirs) in enumerate(zip(got, wanted.intermediate_hidden_states, strict=True)):
+        stages = model.vision_encoder.backbone(pixels).intermediate_hidden_states
+        wanted = model.get_image_embeddings(pixels)
+    encode = partial(
+        SAM2(config).apply,
+        method="encode",
+        capture_intermediates=lambda module, _: isinstance(module, Hiera),
+    )
+    got, state = jax.jit(encode)({"params": params}, images)
+    (trunk,) = state["intermediates"]["image_encoder"]["trunk"]["__call__"]
+    for stage, (ours, theirs) in enumerate(zip(trunk, stages, strict=True)):
         assert_close(f"stage {stage}", ours, theirs)
-
-
-def test_the_encoders_three_maps(pair, images):
-    model, config, params = pair
-    got = jax.jit(partial(SAM2(config).apply, method="encode"))({"params": params}, images)
-    with torch.no_grad():
-        wanted = model.get_image_embeddings(torch.tensor(np.asarray(images)).permute(0, 3, 1, 2))
     for name, theirs in zip(("high0", "high1", "embed"), wanted, strict=True):
         assert_close(name, getattr(got, name), channels_last(theirs))
 
 
+# Points a prompt, whether a box, whether a mask, whether three masks are made.
+PROMPT_KINDS = {
+    "point": (1, False, False, False),
+    "point-three-masks": (1, False, False, True),
+    "four-points": (4, False, False, False),
+    "box": (0, True, False, False),
+    "points-box-mask-three-masks": (3, True, True, True),
+    "point-mask": (1, False, True, False),
+    "nothing": (0, False, False, False),
+}
+# The decoder of every configuration with the least and the most, one of them with every kind of prompt.
+DECODINGS = [
+    pytest.param(name, *kind, id=f"{name}-{prompt}")
+    for name in CONFIGS
+    for prompt, kind in PROMPT_KINDS.items()
+    if name == "tiny" or prompt in ("point", "points-box-mask-three-masks")
+]
+
+
 @pytest.mark.parametrize(
-    ("points", "with_boxes", "with_mask", "multimask"),
-    [
-        pytest.param(1, False, False, False, id="point"),
-        pytest.param(1, False, False, True, id="point-three-masks"),
-        pytest.param(4, False, False, False, id="four-points"),
-        pytest.param(0, True, False, False, id="box"),
-        pytest.param(3, True, True, True, id="points-box-mask-three-masks"),
-        pytest.param(1, False, True, False, id="point-mask"),
-        pytest.param(0, False, False, False, id="nothing"),
-    ],
+    ("pair", "points", "with_boxes", "with_mask", "multimask"), DECODINGS, indirect=["pair"]
 )
 def test_decoding(pair, features, points, with_boxes, with_mask, multimask):
     labels = np.array([[1, 0, -1, 1], [0, 1, 1, -1], [1, 1, 1, 1]], np.int32)[:, :points]
@@ -131,10 +137,10 @@ def test_decoding(pair, features, points, with_boxes, with_mask, multimask):
     logits, iou = jax.jit(partial(SAM2(config).apply, multimask=multimask, method="decode"))(
         {"params": params},
         jax.tree.map(lambda x: x[1], ours),
-        jnp.asarray(where),
-        jnp.asarray(labels),
-        boxes=None if boxes is None else jnp.asarray(boxes),
-        masks=None if mask is None else jnp.broadcast_to(jnp.asarray(mask), (PROMPTS, side, side)),
+        where,
+        labels,
+        boxes=boxes,
+        masks=None if mask is None else np.broadcast_to(mask, (PROMPTS, side, side)),
     )
     assert_close("logits", logits, wanted.pred_masks[0])
     assert_close("iou", iou, wanted.iou_scores[0])

@@ -4,7 +4,6 @@ import dataclasses
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
@@ -48,7 +47,7 @@ def case(request, tmp_path_factory):
     pixels = np.where(maps[..., None] == PADDING, 0, photo_like(*size)).astype(np.float32)
     cap = max(len(np.unique(regions)) for regions in maps)
     step = partial(jax.jit(window_step, static_argnums=(0, 4)), pair.config, pair.params)
-    ours = step(jnp.asarray(pixels), jnp.asarray(maps, jnp.int32), cap)
+    ours = jax.tree.map(np.asarray, step(pixels, np.int32(maps), cap))
     windows = [jax.tree.map(lambda x, i=i: np.asarray(x[i]), (pixels, maps, ours)) for i in range(len(maps))]
     return pair, dict(zip(kinds, windows, strict=True))
 
@@ -81,7 +80,7 @@ def test_window_step_in_bfloat16_stays_near(tmp_path):
     pixels, regions = photo_like(*size), KINDS["holes"](*size)
     config = dataclasses.replace(pair.config, dtype="bfloat16")
     step = jax.jit(window_step, static_argnums=(0, 4))
-    ours = step(config, pair.params, jnp.asarray(pixels[None]), jnp.asarray(regions[None]), 30).features[0]
+    ours = step(config, pair.params, pixels[None], np.int32(regions[None]), 30).features[0]
     theirs = reference.window_features(
         pair.clip, pair.dino, torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(regions)
     )
@@ -134,10 +133,11 @@ def test_segment(pair, queries, name):
     height, width, changes = PHOTOS[name]
     image = np.clip(120 + 50 * photo_like(height, width), 0, 255).astype(np.uint8)
     maps = np.stack([KINDS[kind](height, width) for kind in ("holes", "none", "sparse_ids")])
-    text = TextEmbedding(jnp.asarray(queries), jnp.asarray(QUERY_TO_CLASS), 4)
+    text = TextEmbedding(jax.device_put(queries), jax.device_put(np.int32(QUERY_TO_CLASS)), 4)
     config = dataclasses.replace(pair.config, method=MethodConfig(**changes, max_regions=30))
-    images = jnp.asarray(np.broadcast_to(image, (len(maps), *image.shape)))
-    ours = jax.jit(make_segment(config))(pair.params, images, text, regions=jnp.asarray(maps, jnp.int32))
+    images = np.broadcast_to(image, (len(maps), *image.shape))
+    ours = jax.jit(make_segment(config))(pair.params, images, text, regions=np.int32(maps))
+    labels, scores = np.asarray(ours.labels), np.asarray(ours.scores)
     for index, regions in enumerate(maps):
         theirs = reference.segment(
             pair.clip,
@@ -148,8 +148,8 @@ def test_segment(pair, queries, name):
             torch.from_numpy(QUERY_TO_CLASS),
             reference.Settings(**changes),
         )
-        assert (np.asarray(ours.labels[index]) == theirs["labels"].numpy()).mean() >= 0.999
-        error = np.abs(np.asarray(ours.scores[index]) - theirs["scores"].numpy())
+        assert (labels[index] == theirs["labels"].numpy()).mean() >= 0.999
+        error = np.abs(scores[index] - theirs["scores"].numpy())
         # Similarities that tie with their mean move the logits of a few cells.
         assert np.quantile(error, 0.99) <= 1e-4
         assert error.max() <= 1e-2
