@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +27,7 @@ NAMES = ("cat", "dog", "sky")
 
 @dataclass
 class Bench:
-    """A folder with photos, label files, region maps and a small model; programs compiled once are kept in it.
+    """A folder with photos, label files, region maps and a small model, and where its evaluations are forked from.
 
     Without `networks`, a pixel's class is a function of its colour (`label_by_colour`).
     """
@@ -33,6 +35,7 @@ class Bench:
     folder: Path
     count: int = 40
     networks: bool = True
+    forks: "Forks | None" = None
     model: Path = field(init=False)
 
     def __post_init__(self):
@@ -48,26 +51,20 @@ class Bench:
             write_regions(self.folder / "regions" / f"{index:03d}.npz", labels.astype(int))
         (self.folder / "classes.txt").write_text("\n".join(NAMES))
 
-    def start(self, out: str, *options: object, **variables: str) -> subprocess.Popen:
+    def start(self, out: str, *options: object, **variables: str) -> "Fork":
         """Begin an evaluation that writes down its counts after every picture."""
-        program = "from corrclip_jax.cli import main; main()"
-        if not self.networks:
-            path = str(Path(__file__).parent)
-            program = f"import sys; sys.path.append({path!r}); import evaluation_process as e; e.main()"
-        command = [sys.executable, "-c", program, "evaluate"]
+        assert self.forks is not None
+        return self.forks.start(self.arguments(out, *options), self.log_of(out), self.networks, variables)
+
+    def arguments(self, out: str, *options: object) -> list[str]:
+        """Those of the command."""
+        arguments = ["evaluate"]
         for option, name in [
             ("--images", "photos"), ("--labels", "truth"), ("--classes-file", "classes.txt"),
             ("--regions", "regions"), ("--out", out),
         ]:  # fmt: skip
-            command += [option, str(self.folder / name)]
-        command += ["--model", str(self.model), "--save-every", "1", *map(str, options)]
-        kept = {
-            "JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        }
-        with (self.folder / f"{out}.log").open("ab") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | kept | variables)
+            arguments += [option, str(self.folder / name)]
+        return [*arguments, "--model", str(self.model), "--save-every", "1", *map(str, options)]
 
     def finish(self, out: str, *options: object, **variables: str) -> np.ndarray:
         """Evaluate to the end; the matrix in the report."""
@@ -81,11 +78,15 @@ class Bench:
         assert content["pictures"] == self.count
         return np.array(content["confusion"]["pixels"])
 
+    def log_of(self, out: str) -> Path:
+        """The file of what the processes say."""
+        return self.folder / f"{out}.log"
+
     def log(self, out: str) -> str:
         """What the processes have said."""
-        return (self.folder / f"{out}.log").read_text("utf-8")
+        return self.log_of(out).read_text("utf-8")
 
-    def wait_for(self, out: str, pattern: str, process: subprocess.Popen, known: set[str]) -> bool:
+    def wait_for(self, out: str, pattern: str, process: "Fork", known: set[str]) -> bool:
         """Wait until a file that is not known appears in the state's folder; False where the process ends first."""
         while process.poll() is None:
             if any(path.name not in known for path in (self.folder / out / "state").glob(pattern)):
@@ -105,9 +106,89 @@ def label_by_colour(config, mesh=None):
     )
 
 
-def main():
-    """The command without networks."""
-    scorer.make_segment = label_by_colour
+class Forks:
+    """A process that has imported everything and forks evaluations, which begin at once.
+
+    Programs are kept in the folder `compiled`, for one that is killed may leave half a file there.
+    """
+
+    def __init__(self, compiled: Path):
+        path, pipe = str(Path(__file__).parent), subprocess.PIPE
+        program = f"import sys; sys.path.append({path!r}); import evaluation_process as e; e.serve()"
+        environment = os.environ | {
+            "JAX_COMPILATION_CACHE_DIR": str(compiled),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+        command = [sys.executable, "-c", program]
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, text=True)
+
+    def start(self, arguments: list[str], log: Path, networks: bool, variables: dict[str, str]) -> "Fork":
+        """Begin `corrclip` with these arguments and further environment variables; it appends to the log."""
+        return Fork(self, self.ask([arguments, str(log), networks, variables]))
+
+    def ask(self, question: Any) -> Any:
+        """What `serve` answers."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+
+@dataclass
+class Fork:
+    """What tests use of `subprocess.Popen`, for a process that `serve` has forked."""
+
+    forks: Forks
+    pid: int
+    returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = self.forks.ask(self.pid)
+        return self.returncode
+
+    def wait(self, timeout: float = 300) -> int:
+        end = time.perf_counter() + timeout
+        while (code := self.poll()) is None:
+            if time.perf_counter() > end:
+                raise subprocess.TimeoutExpired("corrclip", timeout)
+            time.sleep(0.01)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def serve() -> None:
+    """Fork the command for each line with its arguments; asked for a fork's number, say how it ended."""
+    import_module("corrclip_jax.cli.runs.evaluate")  # which the command imports late
+    for line in sys.stdin:
+        question = json.loads(line)
+        if isinstance(question, int):
+            ended, status = os.waitpid(question, os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if ended else None
+        elif (answer := os.fork()) == 0:
+            break
+        print(json.dumps(answer), flush=True)
+    else:
+        return
+    arguments, log, networks, variables = question
+    output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    for number in (1, 2):
+        os.dup2(output, number)
+    os.environ.update(variables)
+    sys.argv = ["corrclip", *arguments]
+    if not networks:
+        scorer.make_segment = label_by_colour
     cli.main()
 
 

@@ -47,13 +47,20 @@ def photos(tmp_path_factory):
     return folder
 
 
-def test_entries_of_region_maps(model, photos, tmp_path):
-    done = build_bank(photos, tmp_path / "bank", model, regions=photos / "maps")
+@pytest.fixture(scope="module")
+def built(model, photos, tmp_path_factory):
+    """The folder of a bank of the region maps, and what `build_bank` returned."""
+    folder = tmp_path_factory.mktemp("built") / "bank"
+    return folder, build_bank(photos, folder, model, regions=photos / "maps")
+
+
+def test_entries_of_region_maps(model, built):
+    folder, done = built
     assert (done.added, done.description.images, done.unreadable) == (4, 2, {})
-    bank = load_bank(tmp_path / "bank", model)
-    np.testing.assert_array_equal(Rows(tmp_path / "bank/region", 4)[:], [3, 7, 3, 7])
+    bank = load_bank(folder, model)
+    np.testing.assert_array_equal(Rows(folder / "region", 4)[:], [3, 7, 3, 7])
     np.testing.assert_array_equal(
-        Rows(tmp_path / "bank/box", 4)[:],
+        Rows(folder / "box", 4)[:],
         [[20, 35, 79, 59], [0, 10, 39, 29], [20, 35, 69, 49], [0, 10, 39, 29]],
     )
     assert bank.keys.dtype == bank.values["main"].dtype == np.float16
@@ -88,15 +95,14 @@ def test_an_image_without_a_region_map_is_named(model, photos, tmp_path):
     assert "has no region map" in done.unreadable[str(tmp_path / "c.png")]
 
 
-def test_a_bank_of_other_weights_is_refused(model, photos, tmp_path):
-    build_bank([photos], tmp_path / "bank", model, regions=photos / "maps")
+def test_a_bank_of_other_weights_is_refused(model, photos, built, tmp_path):
     Image.fromarray(smooth(2, 60, 80)).save(tmp_path / "c.png")
     config, params = model
-    other = config, {**params, "dino": jax.tree.map(lambda x: x + 1, params["dino"])}
+    other = config, {**params, "dino": jax.tree.map(lambda x: np.asarray(x) + 1, params["dino"])}
     with pytest.raises(BankError, match="other weights of the backbone dino"):
-        load_bank(tmp_path / "bank", other)
+        load_bank(built[0], other)
     with pytest.raises(BankError, match="with other backbone"):
-        build_bank([tmp_path / "c.png"], tmp_path / "bank", other, regions=photos / "maps")
+        build_bank([tmp_path / "c.png"], built[0], other, regions=photos / "maps")
 
 
 def test_a_model_without_regions_is_refused(model, photos, tmp_path):

@@ -1,53 +1,53 @@
 """Evaluations that are killed, stopped or spread over processes give the matrix of an undisturbed one, exactly."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
-from evaluation_process import Bench, counted, free_port, kill_again_and_again
+from evaluation_process import NAMES, Bench, Forks, counted, free_port, kill_again_and_again
 from tests_shared import with_devices
+
+from corrclip_jax import evaluate
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory):
+def forks(tmp_path_factory):
+    forks = Forks(tmp_path_factory.mktemp("compiled"))
+    yield forks
+    forks.close()
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory, forks):
     """Of what is interrupted and goes on, the networks are no part."""
-    return Bench(tmp_path_factory.mktemp("bench"), networks=False)
+    return Bench(tmp_path_factory.mktemp("bench"), networks=False, forks=forks)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(bench):
-    return matrix_of(bench)
-
-
-@pytest.fixture(scope="module")
-def segmenting(tmp_path_factory):
-    return Bench(tmp_path_factory.mktemp("segmenting"), 12)
-
-
-@pytest.fixture(scope="module")
-def segmented(segmenting):
-    return matrix_of(segmenting)
-
-
-def matrix_of(bench):
     matrix = bench.finish("undisturbed")
     assert matrix.sum() == bench.count * 40 * 48
     return matrix
 
 
-def two_processes(bench, out):
+def two_processes(bench, out, *options, **variables):
     port = free_port()
     return [
         bench.start(
             out,
             "--distributed",
+            *options,
             JAX_COORDINATOR_ADDRESS=f"127.0.0.1:{port}",
             JAX_NUM_PROCESSES="2",
             JAX_PROCESS_ID=str(number),
+            **variables,
         )
         for number in range(2)
     ]
@@ -78,34 +78,38 @@ def test_a_run_stopped_and_killed_again_and_again_counts_every_picture_once(benc
     assert best > 0, "at least one was killed while it counted"
 
 
-def test_a_signal_does_not_wait_for_a_program_to_compile(segmenting):
+def test_a_signal_does_not_wait_for_a_program_to_compile(tmp_path):
     """SAM and the towers of the embedded model take much longer than the ten seconds that a run has to end in."""
-    (segmenting.folder / "empty").mkdir()
-    process = segmenting.start(
-        "compiling",
-        "--model",
-        "tiny",
-        "--regions",
-        "sam2",
-        JAX_COMPILATION_CACHE_DIR=str(segmenting.folder / "empty"),
-    )
-    while process.poll() is None and ", compiling" not in segmenting.log("compiling"):
+    bench, empty = Bench(tmp_path, 2), tmp_path / "empty"
+    command = [sys.executable, "-c", "from corrclip_jax.cli import main; main()"]
+    command += bench.arguments("compiling", "--model", "tiny", "--regions", "sam2")
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(empty)}
+    with bench.log_of("compiling").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    while process.poll() is None and ", compiling" not in bench.log("compiling"):
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     start = time.perf_counter()
-    assert process.wait(60) == 128 + signal.SIGTERM, segmenting.log("compiling")
+    assert process.wait(60) == 128 + signal.SIGTERM, bench.log("compiling")
     assert time.perf_counter() - start < 10
-    assert (segmenting.folder / "compiling" / "state" / "part-1-0.npz").is_file()
+    assert (tmp_path / "compiling" / "state" / "part-1-0.npz").is_file()
 
 
-def test_two_processes_give_the_matrix_of_one(segmenting, segmented):
-    both = two_processes(segmenting, "two")
-    assert [process.wait(300) for process in both] == [0, 0], segmenting.log("two")
-    np.testing.assert_array_equal(segmenting.matrix("two"), segmented)
-    content = json.loads((segmenting.folder / "two" / "report.json").read_text("utf-8"))
-    assert content["hardware"]["processes"] == 2
-    with np.load(segmenting.folder / "two" / "state" / "part-1-1.npz") as part:
-        assert part["counted"].sum() == segmenting.count // 2
+def test_two_processes_of_several_devices_give_the_matrix_of_one_device(tmp_path, forks):
+    """Processes share the images, and the devices of a process its batches: two independent divisions."""
+    bench = Bench(tmp_path, 12, forks=forks)
+    both = two_processes(bench, "two", "--batch", 3, XLA_FLAGS=with_devices(3))
+    folders = {"images": tmp_path / "photos", "labels": tmp_path / "truth", "regions": tmp_path / "regions"}
+    alone = evaluate(**folders, classes=NAMES, model=bench.model)
+    assert [process.wait(300) for process in both] == [0, 0], bench.log("two")
+    matrix = bench.matrix("two")
+    assert matrix.sum() == bench.count * 40 * 48
+    np.testing.assert_array_equal(matrix, alone.report["confusion"]["pixels"])
+    content = json.loads((tmp_path / "two" / "report.json").read_text("utf-8"))
+    found = [(one["hardware"]["processes"], one["hardware"]["devices"]) for one in (content, alone.report)]
+    assert found == [(2, 6), (1, 1)]
+    with np.load(tmp_path / "two" / "state" / "part-1-1.npz") as part:
+        assert part["counted"].sum() == bench.count // 2
 
 
 def test_two_killed_processes_are_gone_on_from_by_one(bench, undisturbed):
@@ -117,8 +121,3 @@ def test_two_killed_processes_are_gone_on_from_by_one(bench, undisturbed):
         process.wait()
     assert counted(bench, "two-killed") >= 2
     np.testing.assert_array_equal(bench.finish("two-killed"), undisturbed)
-
-
-def test_several_devices_give_the_matrix_of_one(segmenting, segmented):
-    found = segmenting.finish("devices", "--batch", 3, XLA_FLAGS=with_devices(3))
-    np.testing.assert_array_equal(found, segmented)

@@ -81,6 +81,7 @@ def test_scores_and_the_commands_report(bench, tmp_path, monkeypatch):
     assert reports[0] == reports[1]
 
 
+@pytest.mark.usefixtures("shared_programs")
 def test_an_evaluation_that_a_callback_interrupts_is_resumed(bench, tmp_path):
     def interrupt(run):
         if run.done:
@@ -98,6 +99,7 @@ def test_an_evaluation_that_a_callback_interrupts_is_resumed(bench, tmp_path):
     evaluate(bench, out=tmp_path, points=3, resume=False)
 
 
+@pytest.mark.usefixtures("shared_programs")
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_ends_it_in_the_main_thread_and_handlers_come_back(bench, tmp_path, number):
     before = signal.getsignal(number)
@@ -109,6 +111,7 @@ def test_a_signal_ends_it_in_the_main_thread_and_handlers_come_back(bench, tmp_p
     assert found.report["confusion"]["pixels"] == matrix_by_hand(bench).tolist()
 
 
+@pytest.mark.usefixtures("shared_programs")
 def test_it_runs_in_another_thread_without_a_folder(bench):
     found = []
     before = [signal.getsignal(number) for number in SIGNALS]
@@ -127,6 +130,7 @@ def test_it_runs_in_another_thread_without_a_folder(bench):
     assert seen[-1] == before
 
 
+@pytest.mark.usefixtures("shared_programs")
 def test_a_dataset_with_regions_of_its_own(bench):
     def example(index):
         labels = np.full((40, 48), index % 3, np.int32)

@@ -1,9 +1,6 @@
 """From mask logits to regions, against the authors' program."""
 
-from functools import partial
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from tests_shared import GOLDENS
@@ -34,10 +31,13 @@ def test_regions_and_kept_areas(golden):
         iou_threshold=float(golden["pred_iou_thresh"]),
         stability_threshold=float(golden["stability_score_thresh"]),
     )
-    sizes = {"height": height, "width": width, "config": config}
-    logits, iou = jnp.asarray(mask_logits(golden)), jnp.asarray(golden["iou"])
-    facts = jax.tree.map(np.asarray, jax.jit(partial(mask_facts, **sizes))(logits, iou))
-    got = np.asarray(jax.jit(partial(regions_from_logits, **sizes))(logits, iou))
+
+    @jax.jit
+    def find(logits, iou):
+        options = logits, iou, height, width, config
+        return mask_facts(*options), regions_from_logits(*options)
+
+    facts, got = jax.tree.map(np.asarray, find(mask_logits(golden), golden["iou"]))
     assert (got == golden["regions"]).mean() > 0.9999
     areas = np.sort(facts.areas[facts.keep])
     assert areas.shape == golden["areas"].shape
