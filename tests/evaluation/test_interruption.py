@@ -39,6 +39,7 @@ def undisturbed(bench):
 
 def two_processes(bench, out, *options, **variables):
     port = free_port()
+    (bench.folder / out).mkdir()  # a process deletes a folder that it made to see whether it can
     return [
         bench.start(
             out,
