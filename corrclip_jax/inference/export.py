@@ -251,11 +251,11 @@ def load_exported(path: str | Path, *, bank: BankLike | None = None) -> Exported
         program = jax.export.deserialize(bytearray((path / PROGRAM).read_bytes()))
         with np.load(path / TEXT) as arrays:
             text = TextEmbedding(
-                jnp.asarray(arrays["features"]),
-                jnp.asarray(arrays["query_to_class"]),
+                jax.device_put(arrays["features"]),
+                jax.device_put(arrays["query_to_class"]),
                 int(arrays["num_classes"]),
                 {
-                    name.removeprefix(_OTHER): jnp.asarray(queries)
+                    name.removeprefix(_OTHER): jax.device_put(queries)
                     for name, queries in arrays.items()
                     if name.startswith(_OTHER)
                 },

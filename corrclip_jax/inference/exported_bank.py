@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from corrclip_jax.bank.folder import Network
@@ -30,7 +29,7 @@ def in_memory(bank: Bank) -> Bank:
             f"a bank of {size / 2**30:.1f} GiB is too large to lie inside a program (at most "
             f"{_MOST_INSIDE >> 30} GiB). Leave it in its folder (without --bank-inside)."
         )
-    return jax.tree.map(jnp.asarray, jax.tree.map(np.asarray, bank))
+    return jax.device_put(jax.tree.map(np.asarray, bank))
 
 
 def about(given: BankLike | None, bank: Bank, others: Mapping[str, Network], inside: bool) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import jax
 
 from corrclip_jax.config import FAMILIES
 from corrclip_jax.ops.cudnn_attention import EXPORT_CHECKS
-from corrclip_jax.runtime.environment import versions
+from corrclip_jax.runtime.environment import device_name, versions
 from corrclip_jax.runtime.kept_files import kept_folder, read_kept, sources_digest, write_kept
 from corrclip_jax.runtime.memory import device_bytes
 
@@ -132,19 +132,9 @@ def _digest(identity: Any, tree: Any, leaves: list[Any]) -> str:
         for name, value in jax.config.values.items()
         if not name.startswith(_COMPILATION)
     }
-    device = jax.devices()[0]
     types = [(str(jax.typeof(leaf)), str(getattr(leaf, "sharding", None))) for leaf in leaves]
     packages = versions("python", "jax", "jaxlib", "flax", "numpy")
-    made_of = (
-        identity,
-        str(tree),
-        types,
-        packages,
-        settings,
-        device.platform,
-        device.device_kind,
-        device_bytes(),
-    )
+    made_of = identity, str(tree), types, packages, settings, device_name(), device_bytes()
     if _ADDRESS in (text := repr(made_of)):
         start = text.index(_ADDRESS)
         raise ValueError(f"identity must consist of values. Got {text[max(0, start - 60) : start + 20]}.")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from parity.pairs import assert_close
+from parity.sam_prompts import decodings
 from safetensors.numpy import load_file, save_file
 from skimage.data import astronaut
 from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
@@ -154,26 +155,10 @@ def test_the_encoders_map(pair):
     assert_close("map", got, wanted.permute(0, 2, 3, 1))
 
 
-# Points a prompt, whether a box, whether a mask, whether three masks are made.
-PROMPT_KINDS = {
-    "point": (1, False, False, False),
-    "point-three-masks": (1, False, False, True),
-    "four-points": (4, False, False, False),
-    "box": (0, True, False, False),
-    "points-box-mask-three-masks": (3, True, True, True),
-    "point-mask": (1, False, True, False),
-}
-# The decoder of every configuration with the least and the most, one of them with every kind of prompt.
-DECODINGS = [
-    pytest.param(name, *kind, id=f"{name}-{prompt}")
-    for name in CONFIGS
-    for prompt, kind in PROMPT_KINDS.items()
-    if name == "windows" or prompt in ("point", "points-box-mask-three-masks")
-]
-
-
 @pytest.mark.parametrize(
-    ("pair", "points", "with_boxes", "with_mask", "multimask"), DECODINGS, indirect=["pair"]
+    ("pair", "points", "with_boxes", "with_mask", "multimask"),
+    decodings(CONFIGS, "windows"),
+    indirect=["pair"],
 )
 def test_decoding(pair, points, with_boxes, with_mask, multimask):
     model, config, params = pair

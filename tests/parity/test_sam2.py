@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from parity.pairs import assert_close
+from parity.sam_prompts import NOTHING, decodings
 from reference.sam2 import random_sam2
 from safetensors.numpy import load_file
 from transformers import Sam2VideoConfig, Sam2VideoModel
@@ -87,27 +88,10 @@ def test_the_trunks_four_stages_and_the_encoders_three_maps(pair):
         assert_close(name, getattr(got, name), channels_last(theirs))
 
 
-# Points a prompt, whether a box, whether a mask, whether three masks are made.
-PROMPT_KINDS = {
-    "point": (1, False, False, False),
-    "point-three-masks": (1, False, False, True),
-    "four-points": (4, False, False, False),
-    "box": (0, True, False, False),
-    "points-box-mask-three-masks": (3, True, True, True),
-    "point-mask": (1, False, True, False),
-    "nothing": (0, False, False, False),
-}
-# The decoder of every configuration with the least and the most, one of them with every kind of prompt.
-DECODINGS = [
-    pytest.param(name, *kind, id=f"{name}-{prompt}")
-    for name in CONFIGS
-    for prompt, kind in PROMPT_KINDS.items()
-    if name == "tiny" or prompt in ("point", "points-box-mask-three-masks")
-]
-
-
 @pytest.mark.parametrize(
-    ("pair", "points", "with_boxes", "with_mask", "multimask"), DECODINGS, indirect=["pair"]
+    ("pair", "points", "with_boxes", "with_mask", "multimask"),
+    decodings(CONFIGS, "tiny", nothing=NOTHING),
+    indirect=["pair"],
 )
 def test_decoding(pair, features, points, with_boxes, with_mask, multimask):
     labels = np.array([[1, 0, -1, 1], [0, 1, 1, -1], [1, 1, 1, 1]], np.int32)[:, :points]

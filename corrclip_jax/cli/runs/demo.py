@@ -153,8 +153,7 @@ class Gallery:
         images.append(contact_sheet(rows, titles, key, width=_SHEET_WIDTH))
         names = file_names(len(self.results))
         with OwnFiles(out).writing(names, {}, overwrite=overwrite) as partials, ThreadPoolExecutor() as pool:
-            for _ in pool.map(Image.Image.save, images, partials):  # of which the first error is raised
-                pass
+            list(pool.map(Image.Image.save, images, partials))  # which raises the first error
         return [out / name for name in [names[-1], *names[:-1]]]
 
     def table(self) -> Table:
