@@ -109,26 +109,25 @@ class OutputError(OSError):
 def check_writable(folder: str | os.PathLike) -> None:
     """Check that files can be written to a folder, by writing a small one and deleting it.
 
-    To be called before a long computation. A folder that did not exist is deleted again.
+    To be called before a long computation. A folder that does not exist is not made, for processes that start
+    together check the same one: folders of its names are made and deleted in the one that would hold it.
 
     Raises:
       OutputError: if the folder cannot be created or written: a file has its name, no permission, a full disk ...
     """
     folder = Path(folder)
-    missing: list[Path] = []
+    wanted = folder.resolve() if ".." in folder.parts else folder
+    there = next(path for path in (wanted, *wanted.parents) if os.path.lexists(path))
     try:
-        missing = [path for path in (folder, *folder.parents) if not path.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-") as probe:
-            probe.write(_PROBE)
-            probe.flush()
-            os.fsync(probe.fileno())
+        with tempfile.TemporaryDirectory(dir=there, prefix=".probe-") as trial:
+            like = trial / wanted.relative_to(there)
+            like.mkdir(parents=True, exist_ok=True)
+            with (like / "probe").open("wb") as probe:
+                probe.write(_PROBE)
+                probe.flush()
+                os.fsync(probe.fileno())
     except OSError as e:
         raise OutputError(explained(folder, e)) from e
-    finally:
-        with suppress(OSError):
-            for path in missing:
-                path.rmdir()
 
 
 @contextmanager

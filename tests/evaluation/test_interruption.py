@@ -39,7 +39,6 @@ def undisturbed(bench):
 
 def two_processes(bench, out, *options, **variables):
     port = free_port()
-    (bench.folder / out).mkdir()  # a process deletes a folder that it made to see whether it can
     return [
         bench.start(
             out,

@@ -40,6 +40,29 @@ def test_trying_a_folder_out_leaves_nothing_behind(tmp_path):
     assert [p.name for p in tmp_path.rglob("*")] == ["there"]
 
 
+def test_trying_a_folder_out_needs_no_folder_to_itself(tmp_path, monkeypatch):
+    """Processes that start together try the same missing folder, and one may write while another still tries."""
+    monkeypatch.chdir(tmp_path)
+    made, mkdir = [], os.mkdir
+    monkeypatch.setattr(os, "mkdir", lambda path, *mode: made.append(str(path)) or mkdir(path, *mode))
+    check_writable("missing/deep")
+    check_writable("missing/../deep")
+    assert made
+    assert all(".probe-" in path for path in made)
+
+
+def test_a_link_to_nowhere(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for folder in ("link", "link/out"):
+        with pytest.raises(OutputError, match=f"Cannot write .*{folder}"):
+            check_writable(tmp_path / folder)
+
+
+def test_a_name_that_is_too_long(tmp_path):
+    with pytest.raises(OutputError, match="name too long"):
+        check_writable(tmp_path / "new" / ("a" * 300))
+
+
 def test_folders_on_the_way_are_made(tmp_path):
     with atomic_file(tmp_path / "new" / "deep" / "a.txt") as partial:
         partial.write_text("a")
