@@ -56,7 +56,8 @@ def compile_kept(make: Callable[[], Callable], identity: Any, *arrays: Any, **na
     """A function of this package, compiled for arrays like these; traced only if no trace of it is kept.
 
     Traces are read and kept where JAX has a cache folder (`jax_compilation_cache_dir`), one device does the work,
-    all networks are this package's and none of its functions was replaced by one of another package.
+    all networks are this package's, none of its functions was replaced by one of another package, and JAX can
+    export all operations.
 
     Args:
       make: gives the function; not called where a trace is kept.
@@ -75,9 +76,14 @@ def compile_kept(make: Callable[[], Callable], identity: Any, *arrays: Any, **na
     several = jax.process_count() > 1 or _devices(leaves) > 1
     if folder is None or not enabled or several or not _as_in_files():
         return jax.jit(make()).lower(*arrays, **named).compile()
-    file = folder / f"{_digest(identity, tree, leaves)}.bin"
+    if (digest := _digest(identity, tree, leaves)) is None:
+        return jax.jit(make()).lower(*arrays, **named).compile()
+    file = folder / f"{digest}.bin"
     if (content := read_kept(file)) is None:
-        content = _traced(make(), tree, leaves)
+        try:
+            content = _traced(make(), tree, leaves)
+        except (ValueError, NotImplementedError):  # of the function, which raises it again, or of the export
+            return jax.jit(make()).lower(*arrays, **named).compile()
         write_kept(file, content)
     exported = jax.export.deserialize(bytearray(content))
 
@@ -125,8 +131,13 @@ def _devices(leaves: list[Any]) -> int:
     return max((len(leaf.sharding.device_set) for leaf in leaves if isinstance(leaf, jax.Array)), default=1)
 
 
-def _digest(identity: Any, tree: Any, leaves: list[Any]) -> str:
-    """Of all that makes a trace: sources, versions, settings, device, function, types and places of the arrays."""
+def _digest(identity: Any, tree: Any, leaves: list[Any]) -> str | None:
+    """Of all that makes a trace: sources, versions, settings, device, function, types and places of the arrays.
+
+    None where settings of JAX hold an object that no other process can know.
+    """
+    if _ADDRESS in repr(identity):
+        raise ValueError(f"identity must consist of values. Got {identity!r}.")
     settings = {
         name: getattr(jax.config, name, value)  # of this thread
         for name, value in jax.config.values.items()
@@ -134,8 +145,7 @@ def _digest(identity: Any, tree: Any, leaves: list[Any]) -> str:
     }
     types = [(str(jax.typeof(leaf)), str(getattr(leaf, "sharding", None))) for leaf in leaves]
     packages = versions("python", "jax", "jaxlib", "flax", "numpy")
-    made_of = identity, str(tree), types, packages, settings, device_name(), device_bytes()
-    if _ADDRESS in (text := repr(made_of)):
-        start = text.index(_ADDRESS)
-        raise ValueError(f"identity must consist of values. Got {text[max(0, start - 60) : start + 20]}.")
+    text = repr((identity, str(tree), types, packages, settings, device_name(), device_bytes()))
+    if _ADDRESS in text:
+        return None
     return hashlib.sha256(sources_digest() + text.encode()).hexdigest()

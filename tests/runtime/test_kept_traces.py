@@ -98,6 +98,23 @@ def test_an_identity_that_is_an_address_is_refused():
         call(Make(), identity=object())
 
 
+def test_a_setting_that_no_other_process_can_know_is_traced_each_time(folder, monkeypatch):
+    make = Make()
+    settings = jax.config.values | {"jax_of_later_versions": object()}
+    monkeypatch.setattr(type(jax.config), "values", property(lambda config: settings))
+    for _ in range(2):
+        np.testing.assert_array_equal(call(make)["sum"], 17)
+    assert make.times == 2 and not folder.exists()
+
+
+def test_what_cannot_be_exported_is_compiled_as_it_is(folder):
+    def on_the_host(params, x, *, scale):
+        return jax.pure_callback(np.negative, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+    np.testing.assert_array_equal(call(lambda: on_the_host), -ARRAY)
+    assert not folder.exists()
+
+
 def test_functions_that_are_not_the_package_s_are_traced_each_time(folder, monkeypatch):
     make = Make()
     monkeypatch.setattr(scorer, "make_segment", label_by_colour)
