@@ -45,6 +45,7 @@ MOST_RESIDENT = 3 << 29  # bytes of a worker, before it drops its programs at th
 MOST_RESIDENT_WITHIN = 2 << 30
 TORCH = importlib.util.find_spec("torch") is not None
 LIBTPU = importlib.util.find_spec("libtpu") is not None
+CUDA = importlib.util.find_spec("jax_cuda12_plugin") is not None
 READERS = os.environ.get("CORRCLIP_READERS")
 NEEDS_TORCH = re.compile(
     r"^(import torch|from torch|import reference|from reference|from parity)\b", re.MULTILINE
@@ -76,6 +77,7 @@ def pytest_report_header():
     torch = "here" if TORCH else "not here, tests that need it are not collected"
     goldens = GOLDENS or "not here, tests/goldens is not collected"
     libtpu = "here" if LIBTPU else "not here (extra tpu-aot), bench/test_tpu_compiler.py is not collected"
+    cuda = "here" if CUDA else "not here (extra gpu-aot), bench/test_gpu_compiler.py is not collected"
     readers = (
         "here" if READERS else "not here (CONTRIBUTING.md), formats/test_other_readers.py is not collected"
     )
@@ -83,6 +85,7 @@ def pytest_report_header():
         f"goldens of the authors' program: {goldens}",
         f"torch: {torch}",
         f"TPU compiler: {libtpu}",
+        f"GPU compiler: {cuda}",
         f"other readers of annotations: {readers}",
     ]
 
@@ -98,6 +101,8 @@ def pytest_ignore_collect(collection_path, config):
     marks = config.option.markexpr
     unwanted = set() if " or " in marks else set(re.findall(r"\bnot (\w+)", marks))
     if collection_path == TESTS / "bench" / "test_tpu_compiler.py" and not LIBTPU:
+        return True
+    if collection_path == TESTS / "bench" / "test_gpu_compiler.py" and not CUDA:
         return True
     if collection_path == TESTS / "formats" / "test_other_readers.py" and not READERS:
         return True

@@ -1,9 +1,9 @@
-"""TPU compilation without a TPU: what is read in compiled programs, and what is refused."""
+"""Compilation for TPUs and GPUs without one: what is read in compiled programs, and what is refused."""
 
 import pytest
 from command_line import corrclip
 
-from corrclip_jax.bench.compile_for import read_program
+from corrclip_jax.bench.compiled_program import read_program
 from corrclip_jax.runtime import extras
 
 COMPILED = """HloModule jit_program
@@ -34,9 +34,34 @@ ENTRY %main (p: f32[8]) -> f32[8] {
 }
 """
 
+FOR_GPUS = """HloModule jit_program
+
+%fused (p: f32[8]) -> f32[8] {
+  %a = f32[8]{0} add(%p, %p), metadata={op_name="jit(program)/jit(apply)/DINO/blocks_0/mlp/add"}
+}
+
+%command_buffer (p: f32[8]) -> f32[8] {
+  %c = (bf16[8]{0}, s8[4]{0}) custom-call(%p, %p), custom_call_target="__cublas$lt$matmul", \
+metadata={op_name="jit(program)/jit(apply)/DINO/blocks_0/mlp/dot_general"}
+  %f = f32[8]{0} fusion(%c), calls=%fused, metadata={op_name="jit(program)/jit(apply)/DINO/blocks_0/mlp/add"}
+}
+
+%body (p: f32[8]) -> f32[8] {
+  %s = f32[8]{0} call(%p), to_apply=%command_buffer
+  %b = f32[8]{0} bitcast(%s)
+}
+
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %w = f32[8] while(%p), condition=%test, body=%body, backend_config={"known_trip_count":{"n":"3"}}
+  %k = (bf16[8]{0}, u8[0]{0}) custom-call(%w), custom_call_target="__cudnn$fmhaSoftmax", \
+metadata={op_name="jit(program)/jit(apply)/DINO/blocks_0/attn/ffi_call"}
+  %g = f32[16] all-gather-start(%k), metadata={op_name="jit(program)/gather"}
+}
+"""
+
 
 def test_loops_count_as_often_as_they_run_and_collectives_and_kernels_are_found():
-    found = read_program(COMPILED)
+    found = read_program(COMPILED, "tpu")
     assert {row["name"]: row["cycles"] for row in found["stages"]} == {
         "DINO: attention": 60,
         "other": 7,
@@ -48,10 +73,21 @@ def test_loops_count_as_often_as_they_run_and_collectives_and_kernels_are_found(
     assert found["kernels"] == 1
 
 
+def test_kernels_of_gpus_count_as_often_as_they_are_started():
+    found = read_program(FOR_GPUS, "cuda")
+    assert found["stages"] == [
+        {"name": "DINO: MLP", "launches": 6, "products": 3, "attention": 0},
+        {"name": "DINO: attention", "launches": 1, "products": 0, "attention": 1},
+    ]
+    assert found["launches"] == {"all": 7, "products": 3, "attention": 1}
+    assert found["collectives"] == {"all-gather": 1}
+    assert found["loops_counted_once"] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--compile-for", "v3"], "the kind of TPU must be one of v5e, v6e. Got 'v3'."),
+        (["--compile-for", "v3"], "the accelerator must be one of v5e, v6e, a100, h100, l4. Got 'v3'."),
         (["--compile-for", "v5e", "--chips", "3"], "the number of chips must be one of 1, 4, 8. Got 3."),
         (
             ["--compile-for", "v5e", "--chips", "4", "--batch", "6"],
@@ -67,8 +103,9 @@ def test_what_cannot_be_compiled_is_refused(arguments, message):
     assert message in " ".join(result.stderr.split())
 
 
-def test_a_missing_compiler_says_what_to_install(monkeypatch):
+@pytest.mark.parametrize(("kind", "extra"), [("v5e", "tpu-aot"), ("h100", "gpu-aot")])
+def test_a_missing_compiler_says_what_to_install(kind, extra, monkeypatch):
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
-    assert "pip install 'corrclip-jax[tpu-aot]'" in " ".join(
-        corrclip("bench", "--compile-for", "v5e").stderr.split()
+    assert f"pip install 'corrclip-jax[{extra}]'" in " ".join(
+        corrclip("bench", "--compile-for", kind).stderr.split()
     )

@@ -34,8 +34,9 @@ HELP = "\n\n".join(
         "random; with --random, so are the weights.",
         "With --against torch, the window step and SAM 2 run alternately with the torch reference of a checkout's "
         "tests, on the same random weights.",
-        "With --compile-for, nothing runs: the TPU's compiler (extra tpu-aot, Linux) compiles the whole "
-        "program, says how much memory it takes and estimates its cycles by stage.",
+        "With --compile-for, nothing runs: the compiler of TPUs or GPUs (extra tpu-aot or gpu-aot, Linux) "
+        "compiles the whole program and says how much memory it takes; that of TPUs estimates its cycles by "
+        "stage, that of GPUs shows what cuBLAS and cuDNN compute.",
         "[bold]Examples[/]",
         "  corrclip bench",
         "  corrclip bench -m vit-b --random --size 500x375 --threads 2 --out vit-b.json",
@@ -43,6 +44,7 @@ HELP = "\n\n".join(
         "  corrclip bench -m v2-b --random --bank-entries 100000",
         "  corrclip bench -m vit-b --against torch --threads 2",
         "  corrclip bench -m vit-b --compile-for v5e --batch 8 --chips 8 --dtype bfloat16 --regions none",
+        "  corrclip bench -m v2-b --compile-for h100 --batch 8 --dtype bfloat16 --bank-entries 100000",
     ]
 )
 
@@ -87,10 +89,12 @@ def bench(
     kind: Annotated[
         str | None,
         typer.Option(
-            "--compile-for", help="Compile for a kind of TPU instead: v5e or v6e.", show_default=False
+            "--compile-for",
+            help="Compile for an accelerator instead: v5e, v6e, a100, h100 or l4.",
+            show_default=False,
         ),
     ] = None,
-    chips: Annotated[int, typer.Option(min=1, help="TPUs that share the batch: 1, 4 or 8.")] = 1,
+    chips: Annotated[int, typer.Option(min=1, help="Accelerators that share the batch: 1, 4 or 8.")] = 1,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Also write the report to this file, as JSON.", show_default=False),
@@ -101,10 +105,10 @@ def bench(
     """Measure a model. Users see `HELP`."""
     width, height = parse_size(size)
     if chips > 1 and kind is None:
-        raise UsageError("--chips is the number of TPUs to compile for: give --compile-for as well.")
+        raise UsageError("--chips is the number of accelerators to compile for: give --compile-for as well.")
     if kind is not None and against is not None:
         raise UsageError("--compile-for runs nothing that --against could compare: give one of them.")
-    precision = compute_type(dtype, "the TPUs of --compile-for" if kind else "")
+    precision = compute_type(dtype, "the accelerators of --compile-for" if kind else "")
     if file is not None:
         out, output.as_json = file, False
     own = None if out is None else OwnFiles(out.parent)
@@ -137,7 +141,9 @@ def bench(
             report = against_torch(config, repeat=repeat, threads=threads, progress=progress)
             shown = against_torch_table(report)
         elif kind is not None:
-            os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before JAX is imported, and looks for TPUs
+            os.environ.setdefault(
+                "JAX_PLATFORMS", "cpu"
+            )  # before JAX is imported, and looks for accelerators
             from corrclip_jax.bench.compile_for import compile_for
             from corrclip_jax.cli.runs.bench_tables import compiled_table
 

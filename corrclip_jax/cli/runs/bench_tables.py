@@ -3,6 +3,7 @@
 from typing import Any
 
 from rich.console import Group
+from rich.table import Table
 from rich.text import Text
 
 from corrclip_jax.cli.shared.tables import add_numbers, plain_table
@@ -52,13 +53,30 @@ def against_torch_table(report: dict[str, Any]) -> Group:
 
 
 def compiled_table(report: dict[str, Any]) -> Group:
-    """What the TPU's compiler says: cycles by stage, between a line on the program and lines on memory."""
+    """What a compiler says: cycles or launches by stage, between a line on the program and lines on memory."""
     settings, target = report["settings"], report["target"]
     head = (
         f"{report['model']}, {settings['batch']} x {settings['width']} x {settings['height']}, "
         f"{settings['dtype']}, regions {settings['regions']}, for {target['chips']} {target['kind']}, traced in "
         f"{report['trace_seconds']:.0f} s, compiled in {report['compile_seconds']:.0f} s"
     )
+    table = _launches_table(report) if "launches" in report else _cycles_table(report)
+    held = report["bytes"]
+    parts = ", ".join(f"{_size(size)} {name}" for name, size in held.items())
+    verdict = "fits" if report["fits"] else "does not fit"
+    foot = f"{parts}: {verdict} the {_size(int(report['bytes_of_a_chip']))} of a chip"
+    if report.get("kernels"):
+        foot += f"\n{report['kernels']} custom kernels, of which the compiler estimates no cycles"
+    if report["loops_counted_once"]:
+        foot += f"\n{report['loops_counted_once']} loops whose length depends on the data are counted once"
+    if target["chips"] > 1:
+        found = ", ".join(f"{count} {name}" for name, count in report["collectives"].items()) or "none"
+        foot += f"\ncollectives: {found}"
+    return Group(Text(head), table, Text(foot))
+
+
+def _cycles_table(report: dict[str, Any]) -> Table:
+    """Estimated cycles of a TPU."""
     table = plain_table("Stage")
     add_numbers(table, "Million cycles", "Share")
     for row in report["stages"]:
@@ -70,18 +88,20 @@ def compiled_table(report: dict[str, Any]) -> Group:
         table.add_row("more: custom kernels at half the peak rate", f"{cycles / 1e6:,.2f}", "")
     if report["floor_cycles"] is not None:
         table.add_row("its products at the peak rate", f"{report['floor_cycles'] / 1e6:,.2f}", "")
-    held = report["bytes"]
-    parts = ", ".join(f"{_size(size)} {name}" for name, size in held.items())
-    verdict = "fits" if report["fits"] else "does not fit"
-    foot = f"{parts}: {verdict} the {_size(int(report['bytes_of_a_chip']))} of a chip"
-    if report["kernels"]:
-        foot += f"\n{report['kernels']} custom kernels, of which the compiler estimates no cycles"
-    if report["loops_counted_once"]:
-        foot += f"\n{report['loops_counted_once']} loops whose length depends on the data are counted once"
-    if target["chips"] > 1:
-        found = ", ".join(f"{count} {name}" for name, count in report["collectives"].items()) or "none"
-        foot += f"\ncollectives: {found}"
-    return Group(Text(head), table, Text(foot))
+    return table
+
+
+def _launches_table(report: dict[str, Any]) -> Table:
+    """Kernels that a GPU starts in a call, and what its products take at least."""
+    table = plain_table("Stage")
+    add_numbers(table, "Kernels started", "of cuBLAS", "of cuDNN")
+    for row in report["stages"]:
+        table.add_row(row["name"], *(f"{row[kind]:,}" for kind in ("launches", "products", "attention")))
+    found = report["launches"]
+    table.add_row("all", *(f"{found[kind]:,}" for kind in ("all", "products", "attention")), style="bold")
+    least = f"{1e3 * report['floor_seconds']:.2f} ms"
+    table.add_row("its products at the peak rate of bfloat16", least, "", "")
+    return table
 
 
 def _cells(row: dict[str, Any], share: str) -> list[str]:
