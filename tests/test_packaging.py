@@ -1,6 +1,7 @@
 """What is installed is what is here: one import name, converters and register inside, no torch needed."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -11,6 +12,7 @@ import pytest
 pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).parents[1]
+USERS = ("converted", "published")  # in weights/, what users make or put there
 
 EVERY_MODULE = """
 import importlib, pkgutil, sys
@@ -29,11 +31,19 @@ print(corrclip_jax.__file__)
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory):
-    """The built wheel, unpacked."""
-    folder = tmp_path_factory.mktemp("wheel")
+    """The wheel of a checkout in which weights were converted and published ones put, built and unpacked."""
+    folder, source = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("source")
+    for name in ("corrclip_jax", "conversion", "weights"):
+        ignored = shutil.ignore_patterns("__pycache__", "converted", "published")
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
+        shutil.copy(ROOT / name, source)
+    for name in USERS:
+        (source / "weights" / name / "vit-b").mkdir(parents=True)
+        (source / "weights" / name / "vit-b" / "large").write_text("not in a wheel")
     build = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
     run = [sys.executable, "-c", build, str(folder)]
-    name = subprocess.run(run, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()[-1]
+    name = subprocess.run(run, cwd=source, check=True, capture_output=True, text=True).stdout.split()[-1]
     with zipfile.ZipFile(folder / name) as archive:
         archive.extractall(folder / "unpacked")
     return folder / "unpacked"
@@ -50,21 +60,31 @@ def test_the_wheel_holds_converters_and_register_as_real_files(wheel):
         assert not (package / folder).is_symlink()
     assert (package / "conversion" / "convert.py").is_file()
     assert (package / "weights" / "registry.json").is_file()
-    assert not (package / "weights" / "converted").exists()
+    for name in USERS:
+        assert not (package / "weights" / name).exists()
 
 
-@pytest.mark.parametrize("place", ["wheel", "checkout"])
-def test_every_module_imports_without_torch(wheel, place, tmp_path):
-    folder = wheel if place == "wheel" else ROOT
+def modules(package):
+    """The content of every module by its path; links to folders are followed."""
+    folders = [Path(folder) for folder, *_ in os.walk(package, followlinks=True)]
+    return {
+        path.relative_to(package): path.read_bytes() for folder in folders for path in folder.glob("*.py")
+    }
+
+
+def test_every_module_imports_without_torch(wheel, tmp_path):
+    """Those of the wheel do, and are those of the checkout, byte by byte, but for the recipes of the weights."""
+    here = modules(ROOT / "corrclip_jax")
+    assert modules(wheel / "corrclip_jax") == {p: here[p] for p in here if p.parts[0] != "weights"}
     run = subprocess.run(
         [sys.executable, "-c", EVERY_MODULE],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(folder)},
+        env=os.environ | {"PYTHONPATH": str(wheel)},
         capture_output=True,
         text=True,
     )
     assert run.returncode == 0, run.stderr
-    assert Path(run.stdout.strip()).parents[1] == folder
+    assert Path(run.stdout.strip()).parents[1] == wheel
 
 
 def test_the_repository_holds_no_large_file():

@@ -26,11 +26,11 @@ from corrclip_jax.bench.targets import (
     compiler_package,
     described_devices,
 )
-from corrclip_jax.config import Config, with_fields
+from corrclip_jax.config import Config
 from corrclip_jax.models.layers import in_compute_type
 from corrclip_jax.params.structure import expected_params
 from corrclip_jax.runtime.environment import versions
-from corrclip_jax.runtime.memory import windows_at_once
+from corrclip_jax.runtime.memory import assumed_memory
 
 
 def compile_for(
@@ -71,8 +71,6 @@ def compile_for(
       MissingExtraError: where the compiler is not installed.
     """
     target = checked_target(kind, chips, batch)
-    chunk = windows_at_once(config, int(target.bytes))
-    config = with_fields(config, method={"windows_per_chunk": chunk})
     devices = described_devices(target, chips)
     mesh = Mesh(devices, ("images",)) if chips > 1 else None
     whole: Any = SingleDeviceSharding(devices[0]) if mesh is None else NamedSharding(mesh, PartitionSpec())
@@ -85,7 +83,9 @@ def compile_for(
     params, text, bank = (_placed(tree, whole) for tree in (held, text, bank))
     progress("Tracing")
     start = time.perf_counter()
-    traced = jax.jit(program).trace(params, images, text, bank)
+    with assumed_memory(int(target.bytes)):
+        traced = jax.jit(program).trace(params, images, text, bank)
+        settings = settings_of(config, height, width, batch, classes, bank_entries)
     lowered = traced.lower(lowering_platforms=(target.platform,))
     traced_at = time.perf_counter()
     progress(f"Compiling for {kind}")
@@ -98,7 +98,7 @@ def compile_for(
     return {
         "model": config.name,
         "target": {"kind": kind, "chips": chips, "topology": target.topologies[chips]},
-        "settings": settings_of(config, height, width, batch, classes, bank_entries),
+        "settings": settings,
         "trace_seconds": traced_at - start,
         "compile_seconds": done - traced_at,
         **_memory(compiled, target),

@@ -29,7 +29,7 @@ from corrclip_jax.method.support import (
 )
 from corrclip_jax.method.whole_image import WholeImages, whole_images
 from corrclip_jax.regions.sources import find_regions
-from corrclip_jax.runtime.memory import device_bytes, windows_at_once
+from corrclip_jax.runtime.memory import device_bytes, points_at_once, windows_at_once
 from corrclip_jax.text.embedding import TextEmbedding, pad_queries, query_bucket
 
 
@@ -219,6 +219,7 @@ def settings_of(
         "regions": config.regions.source,
         "points_per_side": config.regions.points_per_side,
         "windows_per_chunk": windows_at_once(config, device_bytes()),
+        "points_per_chunk": points_at_once(config, device_bytes()),
         "classes": classes,
         "bank_entries": bank_entries,
     }

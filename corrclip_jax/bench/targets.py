@@ -13,6 +13,7 @@ _TPU_ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
 _CUDA_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
+_SHARE = 0.75  # of a GPU's memory, which JAX takes if it is not told otherwise
 _CUDNN = (9, 8)  # of the described GPU's machine; flash attention needs 8.9
 
 
@@ -22,7 +23,7 @@ class Target(NamedTuple):
     Attributes:
       platform: JAX's name of its compiler, "tpu" or "cuda".
       flops_per_second: peak rate of bfloat16 products of one chip, dense.
-      bytes: memory of one chip.
+      bytes: memory of one chip that JAX takes.
       hertz: clock that a TPU's estimated cycles count in; None where it is not published, and for GPUs.
       topologies: the compiler's name of so many chips.
       description: of a GPU, as XLA's compiler reads it (its message `GpuTargetConfigProto`).
@@ -52,7 +53,7 @@ def _gpu(
     )
     topologies = {chips: f"1x1x{chips}" for chips in (1, 4, 8)}  # partitions, hosts, GPUs of a host
     return Target(
-        "cuda", flops_per_second, float(properties["device_memory_size"]), None, topologies, description
+        "cuda", flops_per_second, _SHARE * properties["device_memory_size"], None, topologies, description
     )
 
 

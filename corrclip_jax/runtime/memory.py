@@ -3,6 +3,9 @@
 None of this changes results. On CPUs, whose memory JAX does not report, the sizes suit the caches.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -17,9 +20,23 @@ _WINDOWS_SHARE, _MOST_WINDOWS = 1 / 4, 32
 _POINTS_SHARE, _POINTS_BYTES = 1 / 8, 1 << 30
 _LOGITS_SHARE, _LOGITS_BYTES = 1 / 64, 1 << 30
 
+_assumed: ContextVar[int | None] = ContextVar("assumed", default=None)
+
+
+@contextmanager
+def assumed_memory(size: int) -> Iterator[None]:
+    """Trace programs as for a device of `size` bytes, whatever device is here."""
+    token = _assumed.set(size)
+    try:
+        yield
+    finally:
+        _assumed.reset(token)
+
 
 def device_bytes() -> int | None:
     """The memory that JAX may use on its first device; None where that is not reported, as on CPUs."""
+    if (assumed := _assumed.get()) is not None:
+        return assumed
     return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
 
 

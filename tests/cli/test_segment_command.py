@@ -22,7 +22,7 @@ from corrclip_jax.viz.palette import palette
 
 SIZE = (60, 90)
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
+pytestmark = pytest.mark.usefixtures("shared_programs", "models_read_once")
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_the_threshold_makes_the_first_class_and_says_so(photos, model, tmp_path
         (("photos", "-c", "cat", "--regions", "nowhere"), "'nowhere' is no folder"),
         (("photos", "-c", "cat", "--out", "photos"), "photos holds the photos"),
         (("photos/a.png", "-c", "cat", "--out", "photos"), "photos/a.png would replace a photo"),
-        (("photos", "-c", "cat", "--out", "photos/a.png"), "Cannot write photos/a.png: File exists"),
+        (("photos", "-c", "cat", "--out", "photos/a.png"), "Cannot write photos/a.png: Not a directory"),
         (
             ("photos", "-c", "cat", "--out", "photos/a.png/out"),
             "Cannot write photos/a.png/out: Not a directory",

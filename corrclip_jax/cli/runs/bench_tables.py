@@ -64,7 +64,7 @@ def compiled_table(report: dict[str, Any]) -> Group:
     held = report["bytes"]
     parts = ", ".join(f"{_size(size)} {name}" for name, size in held.items())
     verdict = "fits" if report["fits"] else "does not fit"
-    foot = f"{parts}: {verdict} the {_size(int(report['bytes_of_a_chip']))} of a chip"
+    foot = f"{parts}: {verdict} the {_size(int(report['bytes_of_a_chip']))} that JAX takes of a chip"
     if report.get("kernels"):
         foot += f"\n{report['kernels']} custom kernels, of which the compiler estimates no cycles"
     if report["loops_counted_once"]:
