@@ -183,6 +183,36 @@ def shared_programs(programs_of_module, monkeypatch):
     monkeypatch.setattr(engine, "compile_kept", compile_once)
 
 
+@pytest.fixture(scope="module")
+def models_of_module():
+    """What `models_read_once` has read for tests of this module."""
+    found = {}
+    yield found
+    found.clear()
+
+
+@pytest.fixture
+def models_read_once(models_of_module, monkeypatch):
+    """Read a model folder once for all tests of this module, and again where it has been written anew.
+
+    Not for tests that damage the files of a network.
+    """
+    from corrclip_jax.hub import presets
+    from corrclip_jax.params.model_folder import DESCRIPTION
+
+    real = presets.read
+
+    def read_once(folder, **options):
+        folder = Path(folder).absolute()
+        key = folder, (folder / DESCRIPTION).stat().st_mtime_ns, *options.items()
+        if key not in models_of_module:
+            models_of_module[key] = real(folder, **options)
+        config, params = models_of_module[key]
+        return config, jax.tree.map(lambda array: array, params)  # whose containers a test may change
+
+    monkeypatch.setattr(presets, "read", read_once)
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_teardown():
     """Between the tests of a module, only a very large worker drops programs, which its next test may want."""

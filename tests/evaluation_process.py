@@ -21,6 +21,7 @@ from small_models import small_model
 from corrclip_jax import cli
 from corrclip_jax.evaluation import scorer
 from corrclip_jax.io.region_maps import write_regions
+from corrclip_jax.runtime.sharding import sharded
 
 NAMES = ("cat", "dog", "sky")
 
@@ -100,9 +101,16 @@ class Bench:
 
 
 def label_by_colour(config, mesh=None):
-    """In the place of `make_segment`: a pixel's class is its red modulo the classes."""
+    """In the place of `make_segment`: a pixel's class is its red modulo the classes. Says how it is divided."""
+
+    def label(params, text, images):
+        return images[..., 0].astype(jnp.int32) % text.num_classes
+
+    if mesh is not None:
+        print(f"divided over {mesh.size} devices", flush=True)
+    divided = label if mesh is None else sharded(label, mesh)
     return lambda params, images, text, sizes, regions, bank=None: SimpleNamespace(
-        labels=images[..., 0].astype(jnp.int32) % text.num_classes
+        labels=divided(params, text, images)
     )
 
 

@@ -143,7 +143,9 @@ def home(tmp_path_factory):
     made = tmp_path_factory.mktemp("home")
     model = small_model(tmp_path_factory.mktemp("model"))
     config, params = corrclip_jax.load(model)
-    config = corrclip_jax.with_fields(config, regions={"source": "none"}, method={"max_regions": 256})
+    # As many superpixels as the pages ask for by an option, so that all of their calls share a program.
+    regions = {"source": "none", "slic": {"segments": 256}}
+    config = corrclip_jax.with_fields(config, regions=regions, method={"max_regions": 256})
     model = save(model.parent / "without regions", params, config)
     (made / "converted").mkdir()
     for name in ("vit-b", "vit-l", "vit-h"):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from nbclient import NotebookClient
 from PIL import Image
-from small_models import small_config, small_model, small_params, write_vocabulary
+from small_models import small_config, small_params, write_vocabulary
 from tests_shared import with_devices
 
 from corrclip_jax import build_bank, with_fields
@@ -25,6 +25,9 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 DEVICES = 2
 CHOSEN = """RUNS = [("vit-b", "none", None, None), ("v2-b", "none", None, "bank")]
 BENCHMARKS = ["voc21", "cityscapes"]"""
+INSTEAD_OF_EMBEDDED = """import pathlib
+from corrclip_jax.hub import presets
+presets.EMBEDDED_FOLDER = pathlib.Path({!r})"""
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -72,6 +75,14 @@ def write_v2(home):
     build_bank(photos, home / "bank", (model, params), regions=home)
 
 
+def write_small(folder, **regions):
+    """Write a small model that finds its regions so, for the place of the embedded or of a published one."""
+    folder.mkdir()
+    config = small_config(write_vocabulary(folder), sam2=regions["source"] == "sam2")
+    config = with_fields(config, regions=regions)
+    return save(folder / "model", small_params(config), config)
+
+
 def choose(notebook, first, lines):
     """Set values as users do, below the settings of the cell that begins with `first`."""
     (cell,) = (cell for cell in notebook.cells if cell.source.startswith(first))
@@ -84,13 +95,16 @@ def executed(tmp_path_factory):
     """All notebooks after a run on the CPU, in kernels of their own, side by side: what they share is time.
 
     Several devices are pretended to the one that divides a batch, and no address can be reached: all go through a
-    proxy that does not exist.
+    proxy that does not exist. Small models stand in the place of the embedded one, whose programs take many times
+    as long to compile; the notebook that calls SAM 2 gets one that has it, and keeps all of its masks.
     """
     home = tmp_path_factory.mktemp("notebooks")
     write_benchmark(home / "data")
-    stand_in = small_model(tmp_path_factory.mktemp("model"), sam2=False)
+    every = {"iou_threshold": -99.0, "stability_threshold": 0.0, "nms_threshold": 1.0}
+    with_sam2 = write_small(tmp_path_factory.mktemp("models") / "sam2", source="sam2", **every)
+    without = write_small(with_sam2.parents[1] / "none", source="none")
     (home / "weights" / "converted").mkdir(parents=True)
-    (home / "weights" / "converted" / "vit-b").symlink_to(stand_in)
+    (home / "weights" / "converted" / "vit-b").symlink_to(without)
     write_v2(home)
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
@@ -103,6 +117,8 @@ def executed(tmp_path_factory):
 
     async def run(path):
         notebook, variables = nbformat.read(path, 4), environment
+        stand_in = with_sam2 if path.stem == "inside_correlations" else without
+        notebook.cells.insert(0, nbformat.v4.new_code_cell(INSTEAD_OF_EMBEDDED.format(str(stand_in))))
         if path.stem == "reproduce":
             choose(notebook, "RUNS =", CHOSEN)  # the second benchmark is missing
             variables = environment | {"CORRCLIP_HOME": str(home / "weights")}

@@ -70,9 +70,9 @@ def test_the_stages_of_a_bank_lead_to_the_labels_of_the_whole_program():
     ]
     assert stages["search"].times == stages["support"].times == 1
     whole = jax.jit(make_segment(config))(params, images, text, bank=bank)
-    ids, _ = stages["search"].function(*stages["search"].arguments)
+    ids, _ = jax.jit(stages["search"].function)(*stages["search"].arguments)
     np.testing.assert_array_equal(ids[:2], whole.neighbours[:, 0])
-    support = stages["support"].function(*stages["support"].arguments)
+    support = jax.jit(stages["support"].function)(*stages["support"].arguments)
     np.testing.assert_allclose(support.logits[:2], whole.support[:, 0], atol=1e-5)
     np.testing.assert_allclose(stages["labels"].arguments[3].logits, whole.support, atol=1e-5)
 

@@ -1,6 +1,7 @@
 """`bench.growth`: what it reports and draws; nothing here looks at how long anything took."""
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -10,18 +11,33 @@ from small_models import small_model
 from corrclip_jax.bench import growth
 from corrclip_jax.io.own_files import ForeignFileError
 
+START = """
+from runpy import run_module
+from corrclip_jax.hub import embedded
+embedded.EMBEDDED = {!r}
+run_module("corrclip_jax.bench.growth", run_name="__main__")
+"""
+
 
 @pytest.fixture
-def small(monkeypatch):
-    """Small amounts of the kinds that share the most code."""
+def small(monkeypatch, tmp_path):
+    """Small amounts of the kinds that share the most code, and a small model in the place of the embedded one."""
+    model = str(small_model(tmp_path, sam2=False))
+    real = subprocess.run
+
+    def run(command, **options):
+        assert command[:3] == [sys.executable, "-m", "corrclip_jax.bench.growth"]
+        return real([sys.executable, "-c", START.format(model), *command[3:]], **options)
+
+    monkeypatch.setattr(growth.subprocess, "run", run)
+    monkeypatch.setattr(growth, "EMBEDDED", model)
     monkeypatch.setattr(growth, "_IMAGES", 2)
     for name, amounts in {"windows": (1, 2), "images": (2, 3), "devices": (1, 2)}.items():
         monkeypatch.setitem(growth.KINDS, name, replace(growth.KINDS[name], amounts=amounts))
 
 
 @pytest.mark.slow
-def test_costs_are_printed_written_and_drawn(small, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(growth, "EMBEDDED", small_model(tmp_path, sam2=False))
+def test_costs_are_printed_written_and_drawn(small, tmp_path, monkeypatch, capsys, shared_programs):
     arguments = ["growth", "--only", "windows", "images", "--repeat", "1", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", arguments)
     growth.main()

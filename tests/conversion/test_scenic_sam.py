@@ -33,10 +33,13 @@ SMALL = SAM1Config(
 
 @pytest.fixture(scope="module")
 def params():
-    drawn = init_params(Config(sam2=None, sam1=SMALL))["sam1"]
+    drawn = jax.device_get(init_params(Config(sam2=None, sam1=SMALL))["sam1"])
     rng = np.random.default_rng(0)
     # Biases and norms that are not the identity, so that none can stand for another.
-    return jax.tree.map(lambda x: x + jnp.asarray(0.1 * rng.standard_normal(x.shape), jnp.float32), drawn)
+    noisy = jax.tree.map(
+        lambda x: x + np.float32(0.1) * rng.standard_normal(x.shape).astype(np.float32), drawn
+    )
+    return jax.device_put(noisy)
 
 
 def assert_same(one, other):
@@ -122,9 +125,17 @@ def test_the_tree_is_the_one_that_scenics_module_makes(config):
 
 
 def test_the_round_trip_is_exact(params, tmp_path):
-    variables = sam1_to_scenic(params, SMALL)
-    assert_same(sam1_from_scenic(variables, SMALL), params)
-    assert_same(sam1_from_scenic(variables["params"], SMALL), params)
+    """With JAX's arrays, here in one program, and with NumPy's."""
+
+    @jax.jit
+    def there_and_back(tree):
+        variables = sam1_to_scenic(tree, SMALL)
+        back = [sam1_from_scenic(one, SMALL) for one in (variables, variables["params"])]
+        return variables, back
+
+    variables, back = there_and_back(params)
+    for one in back:
+        assert_same(one, params)
     write_variables(tmp_path / "sam.msgpack", variables)
     read = read_variables(tmp_path / "sam.msgpack")
     assert_same(read, jax.tree.map(np.asarray, variables))
@@ -246,14 +257,21 @@ def test_transposed_convolutions_compute_the_same_from_the_written_tree(params):
     x = jnp.asarray(np.random.default_rng(2).standard_normal((5, 5, 256)), jnp.float32)
     decoder = params["mask_decoder"]
     written = sam1_to_scenic(params, SMALL)["params"]["mask_decoder"]["output_upscaling"]
-    ours = nest(x, 5)
-    for name, width in (("0", 64), ("3", 32)):
-        ours = Upscale(width).apply({"params": decoder[f"output_upscaling_{name}"]}, ours).reshape(-1, width)
-        if name == "0":
-            ours = nn.LayerNorm().apply({"params": decoder["output_upscaling_1"]}, ours)
-        ours = nn.gelu(ours, approximate=False)
-    theirs = nest(_Upscaling().apply({"params": written}, x), 5)
-    np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(abs(theirs).max()))
+
+    @jax.jit
+    def both(decoder, written, x):
+        ours = nest(x, 5)
+        for name, width in (("0", 64), ("3", 32)):
+            ours = (
+                Upscale(width).apply({"params": decoder[f"output_upscaling_{name}"]}, ours).reshape(-1, width)
+            )
+            if name == "0":
+                ours = nn.LayerNorm().apply({"params": decoder["output_upscaling_1"]}, ours)
+            ours = nn.gelu(ours, approximate=False)
+        return ours, nest(_Upscaling().apply({"params": written}, x), 5)
+
+    ours, theirs = map(np.asarray, both(decoder, written, x))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5 * abs(theirs).max())
 
 
 def test_the_modules_arguments():

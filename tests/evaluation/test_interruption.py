@@ -1,18 +1,13 @@
 """Evaluations that are killed, stopped or spread over processes give the matrix of an undisturbed one, exactly."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
-from evaluation_process import NAMES, Bench, Forks, counted, free_port, kill_again_and_again
+from evaluation_process import Bench, Forks, counted, free_port, kill_again_and_again
 from tests_shared import with_devices
-
-from corrclip_jax import evaluate
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
 
@@ -78,37 +73,29 @@ def test_a_run_stopped_and_killed_again_and_again_counts_every_picture_once(benc
     assert best > 0, "at least one was killed while it counted"
 
 
-def test_a_signal_does_not_wait_for_a_program_to_compile(tmp_path):
+def test_a_signal_does_not_wait_for_a_program_to_compile(bench, forks):
     """SAM and the towers of the embedded model take much longer than the ten seconds that a run has to end in."""
-    bench, empty = Bench(tmp_path, 2), tmp_path / "empty"
-    command = [sys.executable, "-c", "from corrclip_jax.cli import main; main()"]
-    command += bench.arguments("compiling", "--model", "tiny", "--regions", "sam2")
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(empty)}
-    with bench.log_of("compiling").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    arguments = bench.arguments("compiling", "--model", "tiny", "--regions", "sam2")
+    process = forks.start(arguments, bench.log_of("compiling"), networks=True, variables={})
     while process.poll() is None and ", compiling" not in bench.log("compiling"):
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     start = time.perf_counter()
     assert process.wait(60) == 128 + signal.SIGTERM, bench.log("compiling")
     assert time.perf_counter() - start < 10
-    assert (tmp_path / "compiling" / "state" / "part-1-0.npz").is_file()
+    assert (bench.folder / "compiling" / "state" / "part-1-0.npz").is_file()
 
 
-def test_two_processes_of_several_devices_give_the_matrix_of_one_device(tmp_path, forks):
+def test_two_processes_of_several_devices_give_the_matrix_of_one_device(bench, undisturbed):
     """Processes share the images, and the devices of a process its batches: two independent divisions."""
-    bench = Bench(tmp_path, 12, forks=forks)
-    both = two_processes(bench, "two", "--batch", 3, XLA_FLAGS=with_devices(3))
-    folders = {"images": tmp_path / "photos", "labels": tmp_path / "truth", "regions": tmp_path / "regions"}
-    alone = evaluate(**folders, classes=NAMES, model=bench.model)
+    both = two_processes(bench, "two", "--batch", 5, XLA_FLAGS=with_devices(5))
     assert [process.wait(300) for process in both] == [0, 0], bench.log("two")
-    matrix = bench.matrix("two")
-    assert matrix.sum() == bench.count * 40 * 48
-    np.testing.assert_array_equal(matrix, alone.report["confusion"]["pixels"])
-    content = json.loads((tmp_path / "two" / "report.json").read_text("utf-8"))
-    found = [(one["hardware"]["processes"], one["hardware"]["devices"]) for one in (content, alone.report)]
-    assert found == [(2, 6), (1, 1)]
-    with np.load(tmp_path / "two" / "state" / "part-1-1.npz") as part:
+    assert bench.log("two").count("divided over 5 devices") == 2
+    np.testing.assert_array_equal(bench.matrix("two"), undisturbed)
+    for out, processes, devices in (("two", 2, 10), ("undisturbed", 1, 1)):
+        hardware = json.loads((bench.folder / out / "report.json").read_text("utf-8"))["hardware"]
+        assert (hardware["processes"], hardware["devices"]) == (processes, devices)
+    with np.load(bench.folder / "two" / "state" / "part-1-1.npz") as part:
         assert part["counted"].sum() == bench.count // 2
 
 

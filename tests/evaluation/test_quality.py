@@ -1,4 +1,4 @@
-"""The gate: the embedded model labels 16 fixed scenes as well as it did when its weights were made."""
+"""The gate: the embedded model labels 8 fixed scenes as well as it did when its weights were made."""
 
 from dataclasses import replace
 
@@ -10,11 +10,11 @@ from corrclip_jax.evaluation import metrics
 from corrclip_jax.evaluation.evaluate import evaluate
 from corrclip_jax.hub.embedded import EMBEDDED, EMBEDDED_FOLDER
 
-# The mIoU of the first 16 of 168 x 168 pixels; scenes of other sizes would be programs of their own. A change that
+# The mIoU of the first 8 of 168 x 168 pixels; scenes of other sizes would be programs of their own. A change that
 # moves it by a point or more has changed the method or the scenes; after one that is meant to, and after a
 # training, write the new value here.
-SIZE, COUNT = (168, 168), 16
-RECORDED = 74.3
+SIZE, COUNT = (168, 168), 8
+RECORDED = 74.9
 TOLERANCE = 1.0
 
 

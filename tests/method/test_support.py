@@ -27,9 +27,8 @@ def unit(rng, *shape):
 
 def text():
     queries = small_text(CONFIG)
-    return replace(
-        queries, others={"aux": jnp.asarray(unit(np.random.default_rng(6), len(queries.features), 6))}
-    )
+    others = unit(np.random.default_rng(6), len(queries.features), 6)
+    return replace(queries, others={"aux": jax.device_put(others)})
 
 
 def bank(**changes):
@@ -44,7 +43,7 @@ def photos():
     regions[:, 20:70, 30:100] = 5
     regions[:, 80:, 60:] = 9
     regions[1, 112, 1] = 3
-    return jnp.asarray(images), jnp.asarray(regions)
+    return images, regions
 
 
 @pytest.fixture(scope="module")
@@ -52,39 +51,55 @@ def segment():
     return jax.jit(make_segment(CONFIG))
 
 
-def test_photos_of_different_sizes_share_a_program(photos, segment):
+@pytest.fixture(scope="module")
+def together(photos, segment):
+    """The result of both photos on one canvas, for more queries than there are."""
+    images, regions = photos
+    found = segment(
+        small_params(CONFIG), images, pad_queries(text(), 8), sizes=SIZES, regions=regions, bank=bank()
+    )
+    return jax.device_get(found)
+
+
+def test_photos_of_different_sizes_share_a_program_and_padding_queries_change_nothing(
+    photos, segment, together
+):
+    """One is compared with itself alone, the other with itself in the other place."""
     images, regions = photos
     params = small_params(CONFIG)
-    together = segment(params, images, text(), sizes=SIZES, regions=regions, bank=bank())
-    for index, (height, width) in enumerate(SIZES):
-        own = images[index, :height, :width][None], regions[index, :height, :width][None]
-        alone = segment(params, own[0], text(), regions=own[1], bank=bank())
-        np.testing.assert_array_equal(together.labels[index, :height, :width], alone.labels[0])
-        np.testing.assert_allclose(together.scores[index, :height, :width], alone.scores[0], rtol=1e-5)
-        np.testing.assert_array_equal(together.neighbours[index], alone.neighbours[0])
-        np.testing.assert_allclose(together.support[index], alone.support[0], atol=1e-5)
-        np.testing.assert_allclose(together.own[index], alone.own[0], atol=1e-5)
-        found = np.asarray(alone.neighbours[0, :, 0]) >= 0
+    height, width = SIZES[1]
+    own = images[1:, :height, :width], regions[1:, :height, :width]
+    alone = segment(params, own[0], text(), regions=own[1], bank=bank())
+    turned = segment(
+        params, images[::-1], pad_queries(text(), 8), sizes=SIZES[::-1], regions=regions[::-1], bank=bank()
+    )
+    for index, wanted in (
+        (1, jax.tree.map(lambda x: x[0], jax.device_get(alone))),
+        (0, jax.tree.map(lambda x: x[1], turned)),
+    ):
+        height, width = SIZES[index]
+        ours = jax.tree.map(lambda x, index=index: x[index], together)
+        inside = slice(height), slice(width)
+        np.testing.assert_array_equal(ours.labels[inside], wanted.labels[inside])
+        np.testing.assert_allclose(ours.scores[inside], wanted.scores[inside], rtol=1e-5)
+        np.testing.assert_array_equal(ours.neighbours, wanted.neighbours)
+        queries = slice(wanted.support.shape[-1])
+        np.testing.assert_allclose(ours.support[:, queries], wanted.support, atol=1e-5)
+        np.testing.assert_allclose(ours.own[:, queries], wanted.own, atol=1e-5)
+        found = ours.neighbours[:, 0] >= 0
         lost = [1] if index else []
         assert np.flatnonzero(found).tolist() == [row for row in range(3 + index) if row not in lost]
 
 
-def test_without_neighbours_a_pixel_keeps_its_own_logits(photos, segment):
+def test_without_neighbours_a_pixel_keeps_its_own_logits(photos, segment, together):
     images, regions = photos
     run = partial(segment, small_params(CONFIG), images, sizes=SIZES, regions=regions)
-    own = run(text())
-    empty = run(text(), bank=bank(keys=jnp.zeros((40, 32), jnp.float16)))
+    own = run(pad_queries(text(), 8))
+    empty = run(pad_queries(text(), 8), bank=bank(keys=np.zeros((40, 32), np.float16)))
     assert (np.asarray(empty.neighbours) == -1).all()
     np.testing.assert_array_equal(empty.labels, own.labels)
     np.testing.assert_allclose(empty.scores, own.scores, rtol=1e-5)
-    full = run(text(), bank=bank())
-    assert (np.asarray(full.labels) != np.asarray(own.labels)).any()
-
-
-def test_padding_queries_change_nothing(photos, segment):
-    images, regions = photos
-    run = partial(segment, small_params(CONFIG), images, sizes=SIZES, regions=regions, bank=bank())
-    np.testing.assert_array_equal(run(pad_queries(text(), 8)).labels, run(text()).labels)
+    assert (together.labels != np.asarray(own.labels)).any()
 
 
 def test_a_limit_on_the_backbones_input():

@@ -16,7 +16,6 @@ from corrclip_jax.models.layers import window_merge, window_partition
 from corrclip_jax.models.sam.mask_decoder import nest, unnest
 from corrclip_jax.models.sam.sam2 import SAM2, ImageFeatures, preprocess
 from corrclip_jax.ops.attention import attention
-from corrclip_jax.params.structure import expected_network
 
 PUBLISHED = {
     "T": SAM2Config(
@@ -40,50 +39,60 @@ def params():
     return random_params(SMALL)
 
 
+IMAGES = np.random.default_rng(1).standard_normal((2, 64, 64, 3)).astype(np.float32)
+
+
 @pytest.fixture(scope="module")
 def features(params):
-    images = jnp.asarray(np.random.default_rng(1).standard_normal((2, 64, 64, 3)), jnp.float32)
-    return encode(SMALL, params, images)
+    return encode(SMALL, params, IMAGES)
 
 
-@partial(jax.jit, static_argnums=(0, 3))
 def encode(config, params, images, dtype=jnp.float32):
-    return SAM2(config, dtype).apply({"params": params}, images, method="encode")
+    return apply(config, "encode", params, images, dtype=dtype)
 
 
-@partial(jax.jit, static_argnums=(0, 1), static_argnames=("dtype", "multimask"))
-def apply(config, method, params, *args, dtype=jnp.float32, **kwargs):
-    return SAM2(config, dtype).apply({"params": params}, *args, method=method, **kwargs)
+@partial(jax.jit, static_argnums=(0, 1), static_argnames="dtype")
+def program(config, method, params, *args, dtype):
+    return SAM2(config, dtype).apply({"params": params}, *args, method=method)
+
+
+def apply(config, method, params, *args, dtype=jnp.float32):
+    """A method's results in NumPy, whose operations are not compiled."""
+    return jax.device_get(program(config, method, params, *args, dtype=dtype))
 
 
 def first(features: ImageFeatures) -> ImageFeatures:
     return jax.tree.map(lambda x: x[0], features)
 
 
-def some_points(count: int) -> tuple[jax.Array, jax.Array]:
+def some_points(count: int) -> tuple[np.ndarray, np.ndarray]:
     points = np.random.default_rng(2).random((count, 1, 2)) * SMALL.image_size
-    return jnp.asarray(points, jnp.float32), jnp.ones((count, 1), jnp.int32)
+    return points.astype(np.float32), np.ones((count, 1), np.int32)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_shapes_of_the_published_sizes(name):
+    """Parameters, maps, and masks of prompts, one and three each, in one trace."""
     config = PUBLISHED[name]
     image = jax.ShapeDtypeStruct((2, 1024, 1024, 3), jnp.float32)
-    params = expected_network(config)
-    trunk = sum(x.size for x in jax.tree.leaves(params["image_encoder"]["trunk"]))
+    points, labels = jax.ShapeDtypeStruct((5, 1, 2), jnp.float32), jax.ShapeDtypeStruct((5, 1), jnp.int32)
+
+    def whole(model, image, *prompts):
+        features = model.encode(image)
+        return features, {
+            count: model.decode(first(features), *prompts, multimask=count > 1) for count in (1, 3)
+        }
+
+    run = partial(SAM2(config).init_with_output, method=whole)
+    (features, masks), variables = jax.eval_shape(run, jax.random.key(0), image, points, labels)
+    trunk = sum(x.size for x in jax.tree.leaves(variables["params"]["image_encoder"]["trunk"]))
     assert abs(trunk / 1e6 - TRUNK_MILLIONS[name]) < 1
-    apply = SAM2(config).apply
-    features = jax.eval_shape(partial(apply, method="encode"), {"params": params}, image)
     assert features.embed.shape == (2, 64, 64, 256)
     assert features.high0.shape == (2, 256, 256, 32)
     assert features.high1.shape == (2, 128, 128, 64)
-    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), features)
-    points, labels = jax.ShapeDtypeStruct((5, 1, 2), jnp.float32), jax.ShapeDtypeStruct((5, 1), jnp.int32)
-    for multimask, masks in ((False, 1), (True, 3)):
-        decode = partial(apply, multimask=multimask, method="decode")
-        logits, iou = jax.eval_shape(decode, {"params": params}, one, points, labels)
-        assert logits.shape == (5, masks, 256, 256)
-        assert iou.shape == (5, masks)
+    for count, (logits, iou) in masks.items():
+        assert logits.shape == (5, count, 256, 256)
+        assert iou.shape == (5, count)
 
 
 def original_shapes(config: SAM2Config) -> dict[str, tuple[int, ...]]:
@@ -126,15 +135,15 @@ def test_a_config_json_that_asks_for_more_is_refused():
 
 @pytest.mark.parametrize(("height", "width", "window"), [(8, 8, 4), (7, 10, 4), (3, 5, 8), (9, 6, 3)])
 def test_windows_are_cut_and_merged(height, width, window):
-    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, height, width, 3)), jnp.float32)
-    windows = window_partition(x, window)
+    x = np.random.default_rng(0).standard_normal((2, height, width, 3)).astype(np.float32)
+    windows = np.asarray(window_partition(jnp.asarray(x), window))
     rows, columns = -(-height // window), -(-width // window)
     assert windows.shape == (2 * rows * columns, window, window, 3)
-    np.testing.assert_array_equal(window_merge(windows, height, width), x)
+    np.testing.assert_array_equal(window_merge(jnp.asarray(windows), height, width), x)
     np.testing.assert_array_equal(
         windows[0, : min(height, window), : min(width, window)], x[0, :window, :window]
     )
-    assert float(jnp.abs(windows).sum()) == pytest.approx(float(jnp.abs(x).sum()), rel=1e-6)  # padding is 0
+    assert np.abs(windows).sum() == pytest.approx(np.abs(x).sum(), rel=1e-6)  # padding is 0
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -158,21 +167,21 @@ def test_nested_order_is_undone():
     np.testing.assert_array_equal(nested[0, :4], x[0, [0, 0, 1, 1], [0, 1, 0, 1]])
 
 
-def test_a_batch_of_images_equals_single_images(params, features):
-    images = jnp.asarray(np.random.default_rng(1).standard_normal((2, 64, 64, 3)), jnp.float32)
-    for i in range(2):
-        alone = encode(SMALL, params, images[i : i + 1])
-        for got, wanted in zip(alone, features, strict=True):
-            np.testing.assert_allclose(got[0], wanted[i], atol=1e-5 * float(jnp.abs(wanted).max()))
+def test_images_of_a_batch_do_not_see_each_other(params, features):
+    """In the other place, beside another image: single ones are the torch model's in `tests/parity`."""
+    turned = encode(SMALL, params, np.stack([np.zeros_like(IMAGES[0]), IMAGES[0]]))
+    for got, wanted in zip(turned, features, strict=True):
+        np.testing.assert_allclose(got[1], wanted[0], atol=1e-5 * np.abs(wanted).max())
 
 
 def test_prompts_do_not_see_each_other(params, features):
-    points, labels = some_points(2)
-    together = apply(SMALL, "decode", params, first(features), points, labels)
-    for i in range(2):
-        alone = apply(SMALL, "decode", params, first(features), points[i : i + 1], labels[i : i + 1])
-        np.testing.assert_allclose(alone[0][0], together[0][i], atol=1e-5 * float(jnp.abs(together[0]).max()))
-        np.testing.assert_allclose(alone[1][0], together[1][i], atol=1e-5)
+    points, labels = some_points(3)
+    together, turned = (
+        apply(SMALL, "decode", params, first(features), points[rows], labels[rows])
+        for rows in ([0, 1], [2, 0])
+    )
+    for got, wanted in zip(turned, together, strict=True):
+        np.testing.assert_allclose(got[1], wanted[0], atol=1e-5 * np.abs(wanted).max())
 
 
 def test_a_prepared_image_gives_the_same_masks(params, features):
@@ -183,37 +192,39 @@ def test_a_prepared_image_gives_the_same_masks(params, features):
         apply(SMALL, "decode", params, first(features), points, labels),
         strict=True,
     ):
-        np.testing.assert_allclose(got, wanted, atol=1e-5 * float(jnp.abs(wanted).max()))
+        np.testing.assert_allclose(got, wanted, atol=1e-5 * np.abs(wanted).max())
 
 
 def test_a_box_is_its_two_corners_as_points(params, features):
-    boxes = jnp.array([[4.0, 7.0, 30.0, 50.0], [0.0, 0.0, 63.0, 20.0]])
-    none = jnp.zeros((2, 0, 2)), jnp.zeros((2, 0), jnp.int32)
+    boxes = np.float32([[4, 7, 30, 50], [0, 0, 63, 20]])
+    none = np.zeros((2, 0, 2), np.float32), np.zeros((2, 0), np.int32)
     as_box = apply(SMALL, "decode", params, first(features), *none, boxes)
-    corners = boxes.reshape(2, 2, 2), jnp.tile(jnp.array([2, 3]), (2, 1))
+    corners = boxes.reshape(2, 2, 2), np.tile(np.int32([2, 3]), (2, 1))
     as_points = apply(SMALL, "decode", params, first(features), *corners)
-    np.testing.assert_allclose(as_box[0], as_points[0], atol=1e-5 * float(jnp.abs(as_points[0]).max()))
+    np.testing.assert_allclose(as_box[0], as_points[0], atol=1e-5 * np.abs(as_points[0]).max())
 
 
 def test_every_mask_prompt_is_its_own(params, features):
-    points, labels = some_points(2)
-    masks = jnp.asarray(np.random.default_rng(5).standard_normal((2, 16, 16)), jnp.float32)
-    both = apply(SMALL, "decode", params, first(features), points, labels, None, masks)[0]
-    second = apply(SMALL, "decode", params, first(features), points[1:], labels[1:], None, masks[1:])[0]
-    np.testing.assert_allclose(second[0], both[1], atol=1e-5 * float(jnp.abs(both).max()))
+    points, labels = some_points(3)
+    masks = np.random.default_rng(5).standard_normal((3, 16, 16)).astype(np.float32)
+    both, turned = (
+        apply(SMALL, "decode", params, first(features), points[rows], labels[rows], None, masks[rows])[0]
+        for rows in ([0, 1], [1, 2])
+    )
+    np.testing.assert_allclose(turned[0], both[1], atol=1e-5 * np.abs(both).max())
+    assert np.abs(both[1] - both[0]).max() > 1e-2 * np.abs(both).max()
 
 
 def test_bfloat16_stays_near_float32(params, features):
-    images = jnp.asarray(np.random.default_rng(1).standard_normal((2, 64, 64, 3)), jnp.float32)
-    half = encode(SMALL, params, images, jnp.bfloat16)
+    half = encode(SMALL, params, IMAGES, jnp.bfloat16)
     for got, wanted in zip(half, features, strict=True):
         assert got.dtype == jnp.bfloat16
-        assert float(jnp.abs(got.astype(jnp.float32) - wanted).max()) < 0.06 * float(jnp.abs(wanted).max())
+        assert np.abs(got.astype(np.float32) - wanted).max() < 0.06 * np.abs(wanted).max()
     points, labels = some_points(2)
     logits, iou = apply(SMALL, "decode", params, first(half), points, labels, dtype=jnp.bfloat16)
     wanted = apply(SMALL, "decode", params, first(features), points, labels)
-    assert logits.dtype == iou.dtype == jnp.float32
-    assert float(jnp.abs(logits - wanted[0]).mean()) < 0.06 * float(jnp.abs(wanted[0]).max())
+    assert logits.dtype == iou.dtype == np.float32
+    assert np.abs(logits - wanted[0]).mean() < 0.06 * np.abs(wanted[0]).max()
 
 
 def test_images_of_another_size_are_refused(params):

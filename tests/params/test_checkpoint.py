@@ -63,7 +63,7 @@ def test_sam2_can_be_left_out(params, tmp_path):
 
 def test_saving_again_replaces(params, tmp_path):
     save(tmp_path / "model", params, CONFIG)
-    other = jax.tree.map(lambda x: x + 1, params)
+    other = jax.tree.map(lambda x: np.asarray(x) + 1, params)
     save(tmp_path / "model", other, CONFIG)
     assert_same(read(tmp_path / "model")[1], other)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

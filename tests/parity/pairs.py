@@ -1,4 +1,7 @@
-"""Pairs of the same model: transformers' torch one with random weights, and ours, through files and conversion."""
+"""Pairs of the same model: transformers' torch one with random weights, and ours, through files and conversion.
+
+Where no folder is given, the tensors go from the model to the conversion, for those that take seconds to write.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +11,7 @@ import jax
 import numpy as np
 import reference
 from safetensors.numpy import load_file
-from transformers import CLIPModel, ViTModel
+from transformers import CLIPModel, PreTrainedModel, ViTModel
 
 from corrclip_jax.config import CLIPConfig, CLIPTextConfig, CLIPVisionConfig, Config, DINOConfig
 from corrclip_jax.conversion.families import convert_state_dict
@@ -50,7 +53,9 @@ class Pair:
     params: dict[str, Any]
 
 
-def make_clip(size: CLIPSize, folder: Path, seed: int = 0) -> tuple[CLIPModel, CLIPConfig, dict[str, Any]]:
+def make_clip(
+    size: CLIPSize, folder: Path | None, seed: int = 0
+) -> tuple[CLIPModel, CLIPConfig, dict[str, Any]]:
     model = reference.random_clip(
         layers=size.layers,
         width=size.heads * size.head_width,
@@ -65,7 +70,6 @@ def make_clip(size: CLIPSize, folder: Path, seed: int = 0) -> tuple[CLIPModel, C
         vocabulary=size.vocabulary,
         seed=seed,
     )
-    model.save_pretrained(folder / "clip")
     config = CLIPConfig(
         embed_dim=size.embed_dim,
         quick_gelu=size.quick_gelu,
@@ -83,10 +87,12 @@ def make_clip(size: CLIPSize, folder: Path, seed: int = 0) -> tuple[CLIPModel, C
             layers=size.text_layers,
         ),
     )
-    return model, config, converted("clip", folder, config)
+    return model, config, converted("clip", model, folder, config)
 
 
-def make_dino(size: DINOSize, folder: Path, seed: int = 1) -> tuple[ViTModel, DINOConfig, dict[str, Any]]:
+def make_dino(
+    size: DINOSize, folder: Path | None, seed: int = 1
+) -> tuple[ViTModel, DINOConfig, dict[str, Any]]:
     model = reference.random_dino(
         layers=size.layers,
         width=size.width,
@@ -95,7 +101,6 @@ def make_dino(size: DINOSize, folder: Path, seed: int = 1) -> tuple[ViTModel, DI
         image_size=size.image_size,
         seed=seed,
     )
-    model.save_pretrained(folder / "dino")
     config = DINOConfig(
         image_size=size.image_size,
         patch_size=size.patch_size,
@@ -103,18 +108,24 @@ def make_dino(size: DINOSize, folder: Path, seed: int = 1) -> tuple[ViTModel, DI
         layers=size.layers,
         heads=size.heads,
     )
-    return model, config, converted("dino", folder, config)
+    return model, config, converted("dino", model, folder, config)
 
 
-def make_pair(clip_size: CLIPSize, dino_size: DINOSize, folder: Path, **config) -> Pair:
+def make_pair(clip_size: CLIPSize, dino_size: DINOSize, folder: Path | None, **config) -> Pair:
     clip, clip_config, clip_params = make_clip(clip_size, folder)
     dino, dino_config, dino_params = make_dino(dino_size, folder)
     whole = Config(clip=clip_config, dino=dino_config, sam2=None, **config)
     return Pair(clip, dino, whole, {"clip": clip_params, "dino": dino_params})
 
 
-def converted(family: str, folder: Path, config: CLIPConfig | DINOConfig) -> dict[str, Any]:
-    state = load_file(folder / family / "model.safetensors")
+def converted(
+    family: str, model: PreTrainedModel, folder: Path | None, config: CLIPConfig | DINOConfig
+) -> dict[str, Any]:
+    if folder is None:
+        state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    else:
+        model.save_pretrained(folder / family)
+        state = load_file(folder / family / "model.safetensors")
     return jax.device_put(convert_state_dict(family, state, config))
 
 

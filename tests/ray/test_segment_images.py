@@ -39,9 +39,14 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def expected(model):
+def segmenter(model):
+    return Segmenter(model, regions="none")
+
+
+@pytest.fixture(scope="module")
+def expected(segmenter):
     """What one process with all images gives."""
-    return Segmenter(model, regions="none")(PICTURES, CLASSES)
+    return segmenter(PICTURES, CLASSES)
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +87,9 @@ def test_broken_images_are_rows_with_their_error(segment, expected, tmp_path):
         decode_labels(rows[3])
 
 
-def test_paths_arrays_and_rle(model, expected, tmp_path):
+def test_paths_arrays_and_rle(model, segmenter, expected, tmp_path):
     segment = SegmentImages(model, CLASSES, regions="none", labels="rle", sizes={(60, 90): 1, (80, 60): 1})
-    segment.segmenter = Segmenter(model, regions="none")
+    segment.segmenter = segmenter  # which has compiled programs for these sizes
     place = tmp_path / "a.png"
     place.write_bytes(encoded(PICTURES[0]))
     by_path = segment({"path": np.array([str(place), str(tmp_path / "gone.png")])}).to_pylist()

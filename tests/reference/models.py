@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTModel
+from transformers.initialization import no_init_weights
 
 _CLIP_BLOCK = {
     "ln_1": "layer_norm1",
@@ -177,13 +178,15 @@ def _clip(quick_gelu: bool, embed_dim: int, vision: dict, text: dict) -> CLIPMod
         },
         attn_implementation="eager",
     )
-    return CLIPModel(config).eval().requires_grad_(False)
+    with no_init_weights():  # all are set later
+        return CLIPModel(config).eval().requires_grad_(False)
 
 
 def _dino(**config) -> ViTModel:
     # DINO's norms use 1e-6; transformers' own default for a ViT is 1e-12.
     config = ViTConfig(**config, layer_norm_eps=1e-6, attn_implementation="eager")
-    return ViTModel(config, add_pooling_layer=False).eval().requires_grad_(False)
+    with no_init_weights():
+        return ViTModel(config, add_pooling_layer=False).eval().requires_grad_(False)
 
 
 def _depth(state: dict[str, Tensor], prefix: str) -> int:

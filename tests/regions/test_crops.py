@@ -86,7 +86,7 @@ def test_photos_on_one_canvas_have_the_regions_they_have_alone():
     config = Config(sam2=None, sam1=SAM1, regions=SMALL)
     rng = np.random.default_rng(3)
     params = jax.tree.map(
-        lambda x: jax.device_put(np.float32(x + 0.3 * rng.standard_normal(x.shape))),
+        lambda x: jax.device_put(np.float32(np.asarray(x) + 0.3 * rng.standard_normal(x.shape))),
         init_params(Config(sam2=None, sam1=SAM1))["sam1"],
     )
     sizes = [(112, 102), (3, 1), (0, 0)]
