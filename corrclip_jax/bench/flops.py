@@ -19,7 +19,7 @@ def count_flops(function: Callable, *args: Any, platform: str | None = None, **k
 
     A multiplication and its addition count as two. Of a choice between platforms, the branch of `platform`
     counts; of any other choice, the most expensive branch. A loop whose length depends on data (such as the
-    painting of regions) counts once.
+    painting of regions) counts once. What devices do on their shares counts for all of them.
 
     Args:
       function: the program.
@@ -92,6 +92,8 @@ def _equation(equation: core.JaxprEqn, counted: _Counted) -> int:
             # Fused attention, operands [B, T, H, d] and [B, S, H, d]: two products of [T, S] and d.
             query, key = (_shape(variable) for variable in equation.invars[:2])
             return 4 * math.prod(query) * key[1]
+        case "shard_map":
+            return params["mesh"].size * sum(_flops(inner, counted) for inner in _inner(params))
         case _:
             return sum(_flops(inner, counted) for inner in _inner(params))
 

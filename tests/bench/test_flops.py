@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax import ShapeDtypeStruct as Spec
+from jax.sharding import AbstractMesh, PartitionSpec
 
 from corrclip_jax.bench.flops import count_flops, flops_of
 from corrclip_jax.config import Config, DINOConfig
@@ -28,6 +29,12 @@ def test_loops_count_as_often_as_they_run():
     assert count_flops(scan, A, B) == 7 * ONCE
     assert count_flops(jax.jit(lambda a, b: jax.lax.map(lambda _: a @ b, jnp.arange(4))), A, B) == 4 * ONCE
     assert count_flops(lambda a, b: jax.lax.fori_loop(0, 6, lambda _, x: x @ b, a), A, B) == 6 * ONCE
+
+
+def test_what_each_device_does_on_its_share_counts_for_all():
+    mesh, divided = AbstractMesh((3,), ("images",)), PartitionSpec("images")
+    specs = {"in_specs": (divided, PartitionSpec()), "out_specs": divided}
+    assert count_flops(jax.shard_map(jnp.matmul, mesh=mesh, **specs), A, B) == ONCE
 
 
 def test_a_loop_of_unknown_length_counts_once():
