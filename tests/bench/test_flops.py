@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax import ShapeDtypeStruct as Spec
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from corrclip_jax.bench.flops import count_flops, flops_of
 from corrclip_jax.config import Config, DINOConfig
@@ -32,7 +32,7 @@ def test_loops_count_as_often_as_they_run():
 
 
 def test_what_each_device_does_on_its_share_counts_for_all():
-    mesh, divided = AbstractMesh((3,), ("images",)), PartitionSpec("images")
+    mesh, divided = AbstractMesh((3,), ("images",), axis_types=(AxisType.Auto,)), PartitionSpec("images")
     specs = {"in_specs": (divided, PartitionSpec()), "out_specs": divided}
     assert count_flops(jax.shard_map(jnp.matmul, mesh=mesh, **specs), A, B) == ONCE
 
