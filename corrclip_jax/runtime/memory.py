@@ -17,7 +17,7 @@ _FLOAT = 4
 _CPU_CELLS, _CPU_LOGITS = 1600, 16 << 20
 # On accelerators: shares of the memory, and amounts beyond which more at once gains nothing.
 _WINDOWS_SHARE, _MOST_WINDOWS = 1 / 4, 32
-_POINTS_SHARE, _POINTS_BYTES = 1 / 8, 1 << 30
+_POINTS_SHARE, _POINTS_BYTES = 1 / 32, 1 << 30
 _LOGITS_SHARE, _LOGITS_BYTES = 1 / 64, 1 << 30
 
 _assumed: ContextVar[int | None] = ContextVar("assumed", default=None)
@@ -72,13 +72,19 @@ def images_at_once(config: Config, patches: int, memory: int | None) -> int:
 
 
 def points_at_once(config: Config, memory: int | None) -> int:
-    """Points that SAM decodes together: `regions.points_per_chunk`, or what fits; one where `memory` is None."""
+    """Points that SAM decodes together: `regions.points_per_chunk`, or what fits; one where `memory` is None.
+
+    What fits is rounded to a divisor of all points, as a remainder would be a program of its own.
+    """
     if config.regions.points_per_chunk is not None:
         return config.regions.points_per_chunk
     if memory is None:
         return 1
     each = _FLOAT * _point_values(config.sam2 or SAM2Config())
-    return _fitting(min(memory * _POINTS_SHARE, _POINTS_BYTES), each, config.regions.points_per_side**2)
+    points = config.regions.points_per_side**2
+    most = _fitting(min(memory * _POINTS_SHARE, _POINTS_BYTES), each, points)
+    even = max(size for size in range(1, most + 1) if points % size == 0)
+    return even if 2 * even >= most else most
 
 
 def rows_at_once(rows: int | None, queries: int, width: int, memory: int | None) -> int:
