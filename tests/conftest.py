@@ -47,6 +47,11 @@ TORCH = importlib.util.find_spec("torch") is not None
 LIBTPU = importlib.util.find_spec("libtpu") is not None
 CUDA = importlib.util.find_spec("jax_cuda12_plugin") is not None
 READERS = os.environ.get("CORRCLIP_READERS")
+IS_HERE = {  # what a file of tests needs
+    TESTS / "bench" / "test_tpu_compiler.py": LIBTPU,
+    TESTS / "bench" / "test_gpu_compiler.py": CUDA,
+    TESTS / "formats" / "test_other_readers.py": bool(READERS),
+}
 NEEDS_TORCH = re.compile(
     r"^(import torch|from torch|import reference|from reference|from parity)\b", re.MULTILINE
 )
@@ -94,17 +99,13 @@ def pytest_report_header():
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Leave out what needs the goldens, torch or libtpu where they are not, or where `-m` wants none of it.
+    """Leave out what needs the goldens, torch, a compiler or readers that are not here, or what `-m` does not want.
 
     Importing torch and transformers takes as long as many tests.
     """
     marks = config.option.markexpr
     unwanted = set() if " or " in marks else set(re.findall(r"\bnot (\w+)", marks))
-    if collection_path == TESTS / "bench" / "test_tpu_compiler.py" and not LIBTPU:
-        return True
-    if collection_path == TESTS / "bench" / "test_gpu_compiler.py" and not CUDA:
-        return True
-    if collection_path == TESTS / "formats" / "test_other_readers.py" and not READERS:
+    if not IS_HERE.get(collection_path, True):
         return True
     if collection_path == TESTS / "goldens" and (not GOLDENS or "golden" in unwanted):
         return True

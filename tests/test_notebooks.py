@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom as users run them, and are the same as their texts, without outputs."""
+"""The notebooks run from top to bottom, with small models, and are the same as their texts, without outputs."""
 
 import asyncio
 import importlib.util

@@ -12,6 +12,7 @@ _TPU_ENVIRONMENT = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
+_COMPILERS = {"tpu": ("programs for TPUs", "tpu-aot"), "cuda": ("programs for GPUs", "gpu-aot")}
 _CUDA_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
 _SHARE = 0.75  # of a GPU's memory, which JAX takes if it is not told otherwise
 _CUDNN = (9, 8)  # of the described GPU's machine; flash attention needs 8.9
@@ -41,9 +42,12 @@ def _gpu(
     name: str, flops_per_second: float, capability: tuple[int, int], **properties: int | float
 ) -> Target:
     """An NVIDIA GPU by what its data sheet and the CUDA Programming Guide (compute capabilities) say of it."""
-    fixed = {"threads_per_block_limit": 1024, "threads_per_warp": 32, "shared_memory_per_block": 48 << 10}
+    fixed: dict[str, int | float] = {"threads_per_block_limit": 1024, "threads_per_warp": 32}
+    fixed |= {"shared_memory_per_block": 48 << 10}
     fixed |= {"block_dim_limit_x": 2**31 - 1, "block_dim_limit_y": 65535, "block_dim_limit_z": 65535}
     fixed |= {"registers_per_core_limit": 65536, "registers_per_block_limit": 65536}
+    # A block may have all of a core's shared memory but 1 KiB, which the driver takes.
+    fixed |= {"shared_memory_per_block_optin": properties["shared_memory_per_core"] - 1024}
     lines = [f"{key}: {value}" for key, value in (fixed | properties).items()]
     major, minor = capability
     description = (
@@ -68,7 +72,6 @@ TARGETS = {
         fpus_per_core=64,
         threads_per_core_limit=2048,
         shared_memory_per_core=164 << 10,
-        shared_memory_per_block_optin=163 << 10,
         l2_cache_size=40 << 20,
         memory_bandwidth=2_039_000_000_000,
         clock_rate_ghz=1.41,
@@ -82,7 +85,6 @@ TARGETS = {
         fpus_per_core=128,
         threads_per_core_limit=2048,
         shared_memory_per_core=228 << 10,
-        shared_memory_per_block_optin=227 << 10,
         l2_cache_size=50 << 20,
         memory_bandwidth=3_350_000_000_000,
         clock_rate_ghz=1.98,
@@ -96,7 +98,6 @@ TARGETS = {
         fpus_per_core=128,
         threads_per_core_limit=1536,
         shared_memory_per_core=100 << 10,
-        shared_memory_per_block_optin=99 << 10,
         l2_cache_size=48 << 20,
         memory_bandwidth=300_000_000_000,
         clock_rate_ghz=2.04,
@@ -127,10 +128,8 @@ def checked_target(kind: str, chips: int, batch: int) -> Target:
         raise ValueError(f"the number of chips must be one of {allowed}. Got {chips}.")
     if batch % chips:
         raise ValueError(f"{chips} chips cannot divide a batch of {batch} images evenly: choose a multiple.")
-    if target.platform == "tpu":
-        require(compiler_package(target), "programs for TPUs", "tpu-aot", "on Linux")
-    else:
-        require(compiler_package(target), "programs for GPUs", "gpu-aot", "on Linux")
+    purpose, extra = _COMPILERS[target.platform]
+    require(compiler_package(target), purpose, extra, "on Linux")
     return target
 
 

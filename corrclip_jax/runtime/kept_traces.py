@@ -8,6 +8,7 @@ all that makes them.
 import hashlib
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -72,19 +73,10 @@ def compile_kept(make: Callable[[], Callable], identity: Any, *arrays: Any, **na
       ValueError: for an identity whose text is an address.
     """
     leaves, tree = jax.tree.flatten((arrays, named))
-    folder = kept_folder("traces")
-    several = jax.process_count() > 1 or _devices(leaves) > 1
-    if folder is None or not enabled or several or not _as_in_files():
+    file = _file(identity, tree, leaves)
+    content = None if file is None else _read_or_trace(file, make, tree, leaves)
+    if content is None:
         return jax.jit(make()).lower(*arrays, **named).compile()
-    if (digest := _digest(identity, tree, leaves)) is None:
-        return jax.jit(make()).lower(*arrays, **named).compile()
-    file = folder / f"{digest}.bin"
-    if (content := read_kept(file)) is None:
-        try:
-            content = _traced(make(), tree, leaves)
-        except (ValueError, NotImplementedError):  # of the function, which raises it again, or of the export
-            return jax.jit(make()).lower(*arrays, **named).compile()
-        write_kept(file, content)
     exported = jax.export.deserialize(bytearray(content))
 
     def call(*leaves: Any) -> Any:
@@ -93,6 +85,27 @@ def compile_kept(make: Callable[[], Callable], identity: Any, *arrays: Any, **na
     call.__name__ = exported.fun_name  # in profiles and in the names of files
     compiled = jax.jit(call).lower(*leaves).compile()
     return lambda *arrays, **named: compiled(*jax.tree.leaves((arrays, named)))
+
+
+def _file(identity: Any, tree: Any, leaves: list[Any]) -> Path | None:
+    """The file of a trace; None where it is not to be kept."""
+    folder = kept_folder("traces")
+    several = jax.process_count() > 1 or _devices(leaves) > 1
+    if folder is None or not enabled or several or not _as_in_files():
+        return None
+    digest = _digest(identity, tree, leaves)
+    return None if digest is None else folder / f"{digest}.bin"
+
+
+def _read_or_trace(file: Path, make: Callable[[], Callable], tree: Any, leaves: list[Any]) -> bytes | None:
+    """The kept trace, made and kept if it is not; None where JAX cannot export it."""
+    if (content := read_kept(file)) is None:
+        try:
+            content = _traced(make(), tree, leaves)
+        except (ValueError, NotImplementedError):  # of the export, or of the function, which raises it again
+            return None
+        write_kept(file, content)
+    return content
 
 
 def _as_in_files() -> bool:

@@ -141,9 +141,8 @@ def bench(
             report = against_torch(config, repeat=repeat, threads=threads, progress=progress)
             shown = against_torch_table(report)
         elif kind is not None:
-            os.environ.setdefault(
-                "JAX_PLATFORMS", "cpu"
-            )  # before JAX is imported, and looks for accelerators
+            # Before JAX is imported, and looks for accelerators.
+            os.environ.setdefault("JAX_PLATFORMS", "cpu")
             from corrclip_jax.bench.compile_for import compile_for
             from corrclip_jax.cli.runs.bench_tables import compiled_table
 
