@@ -133,6 +133,7 @@ class Forks:
 
     def start(self, arguments: list[str], log: Path, networks: bool, variables: dict[str, str]) -> "Fork":
         """Begin `corrclip` with these arguments and further environment variables; it appends to the log."""
+        log.touch()  # it is read before the process has opened it
         return Fork(self, self.ask([arguments, str(log), networks, variables]))
 
     def ask(self, question: Any) -> Any:
@@ -190,7 +191,7 @@ def serve() -> None:
     else:
         return
     arguments, log, networks, variables = question
-    output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    output = os.open(log, os.O_WRONLY | os.O_APPEND)
     for number in (1, 2):
         os.dup2(output, number)
     os.environ.update(variables)
