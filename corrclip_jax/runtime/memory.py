@@ -17,7 +17,7 @@ _FLOAT = 4
 _CPU_CELLS, _CPU_LOGITS = 1600, 16 << 20
 # On accelerators: shares of the memory, and amounts beyond which more at once gains nothing.
 _WINDOWS_SHARE, _MOST_WINDOWS = 1 / 4, 32
-_POINTS_SHARE, _POINTS_BYTES = 1 / 8, 1 << 30
+_POINTS_SHARE, _POINTS_BYTES = 1 / 8, 1 << 29
 _LOGITS_SHARE, _LOGITS_BYTES = 1 / 64, 1 << 30
 
 _assumed: ContextVar[int | None] = ContextVar("assumed", default=None)

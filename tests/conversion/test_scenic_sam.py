@@ -20,7 +20,7 @@ from corrclip_jax.conversion.scenic import (
     write_variables,
 )
 from corrclip_jax.models.layers import Upscale
-from corrclip_jax.models.sam.mask_decoder import nest
+from corrclip_jax.models.sam.mask_decoder import by_quarters
 from corrclip_jax.models.sam.vit import ImageEncoder
 from corrclip_jax.params.structure import expected_network, init_params
 from corrclip_jax.params.trees import shapes_by_path
@@ -260,15 +260,14 @@ def test_transposed_convolutions_compute_the_same_from_the_written_tree(params):
 
     @jax.jit
     def both(decoder, written, x):
-        ours = nest(x, 5)
+        ours = x.reshape(25, 256).T
         for name, width in (("0", 64), ("3", 32)):
-            ours = (
-                Upscale(width).apply({"params": decoder[f"output_upscaling_{name}"]}, ours).reshape(-1, width)
-            )
+            of_layer = {"params": decoder[f"output_upscaling_{name}"]}
+            ours = Upscale(len(ours), width).apply(of_layer, ours, method="channels_first")
             if name == "0":
-                ours = nn.LayerNorm().apply({"params": decoder["output_upscaling_1"]}, ours)
+                ours = nn.LayerNorm().apply({"params": decoder["output_upscaling_1"]}, ours.T).T
             ours = nn.gelu(ours, approximate=False)
-        return ours, nest(_Upscaling().apply({"params": written}, x), 5)
+        return ours, by_quarters(_Upscaling().apply({"params": written}, x), 5)
 
     ours, theirs = map(np.asarray, both(decoder, written, x))
     np.testing.assert_allclose(ours, theirs, atol=1e-5 * abs(theirs).max())

@@ -13,7 +13,7 @@ from sam2_models import SMALL, random_params
 from corrclip_jax.config import SAM2Config
 from corrclip_jax.conversion.tables.sam2 import config_from_shapes
 from corrclip_jax.models.layers import window_merge, window_partition
-from corrclip_jax.models.sam.mask_decoder import nest, unnest
+from corrclip_jax.models.sam.mask_decoder import by_quarters, from_quarters
 from corrclip_jax.models.sam.sam2 import SAM2, ImageFeatures, preprocess
 from corrclip_jax.ops.attention import attention
 
@@ -160,11 +160,12 @@ def test_attention_over_a_whole_map_goes_in_blocks_of_rows(masked):
     np.testing.assert_allclose(jax.jit(attention)(q, k, v, mask), wanted, atol=2e-6)
 
 
-def test_nested_order_is_undone():
+def test_the_order_by_quarters_is_undone():
     x = jnp.arange(3 * 12 * 12, dtype=jnp.float32).reshape(3, 12, 12)
-    nested = jax.vmap(lambda y: nest(y[..., None], 3))(x)[..., 0]
-    np.testing.assert_array_equal(unnest(nested, 3), x)
-    np.testing.assert_array_equal(nested[0, :4], x[0, [0, 0, 1, 1], [0, 1, 0, 1]])
+    quarters = by_quarters(jnp.moveaxis(x, 0, -1), 3)
+    np.testing.assert_array_equal(from_quarters(quarters, 3), x)
+    np.testing.assert_array_equal(quarters[0, :3], x[0, 0, ::4])
+    np.testing.assert_array_equal(quarters[0, 9:12], x[0, 0, 2::4])  # the second quarters' first
 
 
 def test_images_of_a_batch_do_not_see_each_other(params, features):

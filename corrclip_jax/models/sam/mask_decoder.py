@@ -5,8 +5,9 @@ After `facebookresearch/segment-anything` and `facebookresearch/sam2`; `MaskDeco
 Shapes: G side of the coarse map, L = G * G, M = 4 G side of the masks, C embedding width, T prompt tokens,
 K masks.
 
-After the transformer every cell is decoded on its own. The cells of the finer maps therefore stay in "nested" order
-(coarse cell, its four quarters, their four quarters) until the masks are laid out at the end.
+After the transformer every cell is decoded on its own. The cells of the finer maps therefore lie "by quarters" (all
+first quarters of the coarse cells, all second ones, and so on) until the masks are laid out at the end. Channels
+come before cells: the few channels of fine maps would fill a fraction of a TPU's registers.
 """
 
 from typing import NamedTuple
@@ -17,7 +18,15 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from corrclip_jax.config import SAM1Config, SAM2Config
-from corrclip_jax.models.layers import Conv, LayerNorm, Module, ReluMLP, Upscale, gelu, normal
+from corrclip_jax.models.layers import (
+    Conv,
+    LayerNormOfColumns,
+    Module,
+    ReluMLP,
+    Upscale,
+    gelu,
+    normal,
+)
 from corrclip_jax.models.sam.two_way_transformer import TwoWayTransformer
 
 MASK_TOKENS = 4  # one for an unambiguous mask, three for the alternatives
@@ -28,8 +37,8 @@ class ImageContext(NamedTuple):
 
     image: Float[Array, "L C"]
     positions: Float[Array, "L C"]
-    half: Float[Array, "L d"] | None = None
-    full: Float[Array, "4*L e"] | None = None
+    half: Float[Array, "d 4*L"] | None = None
+    full: Float[Array, "e 16*L"] | None = None
 
 
 class MaskDecoder(Module):
@@ -63,9 +72,9 @@ class MaskDecoder(Module):
         if self.fine_maps:
             self.conv_s0 = Conv(c // 8, (1, 1), dtype=self.dtype)
             self.conv_s1 = Conv(c // 4, (1, 1), dtype=self.dtype)
-        self.output_upscaling_0 = Upscale(c // 4, self.dtype)
-        self.output_upscaling_1 = LayerNorm(epsilon=1e-6, dtype=self.dtype)
-        self.output_upscaling_3 = Upscale(c // 8, self.dtype)
+        self.output_upscaling_0 = Upscale(c, c // 4, self.dtype)
+        self.output_upscaling_1 = LayerNormOfColumns(1e-6, self.dtype)
+        self.output_upscaling_3 = Upscale(c // 4, c // 8, self.dtype)
         self.output_hypernetworks_mlps = [ReluMLP(c, c // 8, self.dtype) for _ in range(MASK_TOKENS)]
         self.iou_prediction_head = ReluMLP(c, MASK_TOKENS, self.dtype)
 
@@ -92,31 +101,30 @@ class MaskDecoder(Module):
         own = zip(self.output_hypernetworks_mlps, tokens[iou_at + 1 : iou_at + 1 + MASK_TOKENS], strict=True)
         hyper = jnp.stack([mlp(token) for mlp, token in own])[chosen]
         cells = self._enlarge(image, context)
-        masks = jnp.einsum("lc,kc->lk", cells, hyper, preferred_element_type=jnp.float32).T
+        masks = jnp.einsum("kc,cl->kl", hyper, cells, preferred_element_type=jnp.float32)
         iou = self.iou_prediction_head(tokens[iou_at]).astype(jnp.float32)
         iou = jax.nn.sigmoid(iou) if self.sigmoid_iou else iou
-        return unnest(masks, self.config.embed_size), iou[chosen]
+        return from_quarters(masks, self.config.embed_size), iou[chosen]
 
-    def _enlarge(self, image: Float[Array, "L C"], context: ImageContext) -> Float[Array, "fine c"]:
-        halves = self.output_upscaling_0(image)
+    def _enlarge(self, image: Float[Array, "L C"], context: ImageContext) -> Float[Array, "e 16*L"]:
+        halves = self.output_upscaling_0.channels_first(image.T)
         if context.half is not None:
             halves = halves + context.half
-        normed = self.output_upscaling_1(halves.reshape(len(image) * 4, -1))
-        quarters = self.output_upscaling_3(gelu(normed))
+        quarters = self.output_upscaling_3.channels_first(gelu(self.output_upscaling_1(halves)))
         if context.full is not None:
             quarters = quarters + context.full
-        return gelu(quarters).reshape(len(image) * 16, -1)
+        return gelu(quarters)
 
 
-def nest(x: Float[Array, "F F c"], length: int) -> Float[Array, "cells c"]:
-    """The cells of a map of side `length`, 2 `length` or 4 `length`, in nested order."""
+def by_quarters(x: Float[Array, "F F c"], length: int) -> Float[Array, "c F*F"]:
+    """The cells of a map of side 2 `length` or 4 `length` in the order of `Upscale.channels_first`."""
     levels = (x.shape[0] // length).bit_length() - 1
     rows = x.reshape(length, *[2] * levels, length, *[2] * levels, -1)
-    order = [axis for level in range(levels + 1) for axis in (level, level + levels + 1)]
-    return rows.transpose(*order, -1).reshape(x.shape[0] * x.shape[1], -1)
+    order = [axis for level in range(levels, -1, -1) for axis in (level, level + levels + 1)]
+    return rows.transpose(-1, *order).reshape(-1, x.shape[0] * x.shape[1])
 
 
-def unnest(x: Float[Array, "K cells"], length: int) -> Float[Array, "K M M"]:
-    """Maps of side 4 `length` from cells in nested order."""
-    x = x.reshape(-1, length, length, 2, 2, 2, 2)
-    return x.transpose(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * length, 4 * length)
+def from_quarters(x: Float[Array, "K cells"], length: int) -> Float[Array, "K M M"]:
+    """Maps of side 4 `length` from cells by quarters."""
+    x = x.reshape(-1, 2, 2, 2, 2, length, length)
+    return x.transpose(0, 5, 3, 1, 6, 4, 2).reshape(-1, 4 * length, 4 * length)

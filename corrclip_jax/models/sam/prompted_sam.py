@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from corrclip_jax.config import SAM1Config, SAM2Config
 from corrclip_jax.models.layers import add_bias
-from corrclip_jax.models.sam.mask_decoder import ImageContext, MaskDecoder, nest
+from corrclip_jax.models.sam.mask_decoder import ImageContext, MaskDecoder
 from corrclip_jax.models.sam.prompt_encoder import PromptEncoder
 
 
@@ -75,7 +75,7 @@ class PromptedSAM(nn.Module):
             tokens = prompts.tokens(points, labels, box)
             image = plain
             if mask is not None:
-                image = context.image + nest(prompts.dense(mask), model.config.embed_size)
+                image = context.image + prompts.dense(mask).reshape(context.image.shape)
             return decoder(context._replace(image=image), tokens, multimask)
 
         each = nn.vmap(one, variable_axes={"params": None}, split_rngs={"params": False})

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from corrclip_jax.config import SAM1Config
 from corrclip_jax.models.layers import normalise_channels
-from corrclip_jax.models.sam.mask_decoder import ImageContext, MaskDecoder, nest
+from corrclip_jax.models.sam.mask_decoder import ImageContext, MaskDecoder
 from corrclip_jax.models.sam.prompt_encoder import PromptEncoder
 from corrclip_jax.models.sam.prompted_sam import PromptedSAM
 from corrclip_jax.models.sam.vit import ImageEncoder
@@ -52,8 +52,8 @@ class SAM1(PromptedSAM):
 
     def prepare(self, features: Float[Array, "G G C"]) -> ImageContext:
         """What all prompts without a mask share, from the features of ONE image (no batch axis)."""
-        side = self.config.embed_size
-        return ImageContext(nest(features, side), nest(self.prompt_encoder.grid_positions(), side))
+        width, positions = self.config.embed_dim, self.prompt_encoder.grid_positions()
+        return ImageContext(features.reshape(-1, width), positions.reshape(-1, width))
 
 
 def resized_extent(height: Length, width: Length, image_size: int = 1024) -> tuple[Length, Length]:

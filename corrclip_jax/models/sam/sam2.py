@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from corrclip_jax.config import SAM2Config
 from corrclip_jax.models.layers import IMAGENET_MEAN, IMAGENET_STD, add_bias, normal, normalise_channels
 from corrclip_jax.models.sam.hiera import Hiera
-from corrclip_jax.models.sam.mask_decoder import ImageContext, MaskDecoder, nest
+from corrclip_jax.models.sam.mask_decoder import ImageContext, MaskDecoder, by_quarters
 from corrclip_jax.models.sam.neck import FPNNeck
 from corrclip_jax.models.sam.prompt_encoder import PromptEncoder
 from corrclip_jax.models.sam.prompted_sam import PromptedSAM
@@ -79,12 +79,12 @@ class SAM2(PromptedSAM):
 
     def prepare(self, features: ImageFeatures) -> ImageContext:
         """What all prompts without a mask share, from the features of ONE image (no batch axis)."""
-        side = self.config.embed_size
+        side, width = self.config.embed_size, self.config.embed_dim
         return ImageContext(
-            image=nest(features.embed, side),
-            positions=nest(self.sam_prompt_encoder.grid_positions(), side),
-            half=nest(features.high1, side).reshape(side**2, -1),
-            full=nest(features.high0, side).reshape(side**2 * 4, -1),
+            image=features.embed.reshape(-1, width),
+            positions=self.sam_prompt_encoder.grid_positions().reshape(-1, width),
+            half=by_quarters(features.high1, side),
+            full=by_quarters(features.high0, side),
         )
 
 
