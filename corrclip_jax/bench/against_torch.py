@@ -4,7 +4,8 @@ import importlib.util
 import os
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,6 @@ def against_torch(
         raise ValueError(f"the torch reference computes in float32. Got {config.dtype}.")
     if config.similarity != "dino" or config.dino is None:
         raise ValueError(f"the torch reference has DINO's similarities only. Got {config.similarity!r}.")
-    import torch
-
     progress("Random weights")
     threads = threads or len(os.sched_getaffinity(0))
     pairs = {
@@ -73,14 +72,14 @@ def against_torch(
     for name, prepare in pairs.items():
         progress(f"Compiling: {name}")
         ours, theirs, flops = prepare()
-        torch.set_num_threads(threads)
         times: dict[str, list[float]] = {"ours": [], "torch": []}
         rates: list[float] = []
-        for turn in range(repeat):
-            progress(f"Turn {turn + 1} of {repeat}: {name}")
-            rates.append(matmul_rate(config.dtype, repeat=2))
-            times["ours"].append(seconds(ours))
-            times["torch"].append(seconds(theirs))
+        with _threads_of_torch(threads):
+            for turn in range(repeat):
+                progress(f"Turn {turn + 1} of {repeat}: {name}")
+                rates.append(matmul_rate(config.dtype, repeat=2))
+                times["ours"].append(seconds(ours))
+                times["torch"].append(seconds(theirs))
         medians = {side: statistics.median(each) for side, each in times.items()}
         ratios = [a / b for a, b in zip(times["ours"], times["torch"], strict=True)]
         shares = [flops / each / rate for each, rate in zip(times["ours"], rates, strict=True)]
@@ -95,6 +94,18 @@ def against_torch(
         }
     settings = {"dtype": config.dtype, "threads": threads, "window": config.method.window, "repeat": repeat}
     return {"model": config.name, "settings": settings, "against": results, **environment()}
+
+
+@contextmanager
+def _threads_of_torch(count: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _check_reference() -> None:

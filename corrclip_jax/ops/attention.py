@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from corrclip_jax.ops.cudnn_attention import can_flash, flash_attention
 from corrclip_jax.ops.fused_attention import fused_attention
-from corrclip_jax.ops.loops import map_rows
+from corrclip_jax.ops.loops import map_chunks, map_rows
 from corrclip_jax.ops.splash_attention import blocks, can_splash, splash_attention
 
 _LONG = 1024  # tokens, see `pad_tokens`
@@ -41,14 +41,16 @@ def attention(
     padding, which no query sees. The implementation is chosen for the platform that the program is lowered for: on
     CPU plain matrix products by head (XLA's batched products of long sequences are several times slower there); on
     NVIDIA GPUs cuDNN's flash attention where it takes the operands (bfloat16, see `cudnn_attention`); on TPUs
-    splash attention where the matrix is large (bfloat16, see `splash_attention`); elsewhere
-    `jax.nn.dot_product_attention`, which XLA fuses.
+    splash attention where the matrix is large (bfloat16, see `splash_attention`), else plain products of as many
+    examples as fit on the chip; elsewhere `jax.nn.dot_product_attention`, which XLA fuses.
     """
     operands = (q, k, v) if mask is None else (q, k, v, jnp.broadcast_to(mask, (q.shape[0], *mask.shape[1:])))
     unpadded = partial(_without_padding, length=length)
     own = {"cuda": unpadded(_attention_flash)} if can_flash(q, k) else {}
     if can_splash(q, k, mask):
         own["tpu"] = partial(splash_attention, length=length)
+    else:
+        own["tpu"] = unpadded(_attention_in_parts)
     return jax.lax.platform_dependent(
         *operands, cpu=unpadded(_attention_by_head), **own, default=unpadded(fused_attention)
     )
@@ -57,6 +59,16 @@ def attention(
 def _without_padding(attend: Callable[..., Array], length: int | None) -> Callable[..., Array]:
     """An implementation that is given the keys and values without their padding."""
     return lambda q, k, v, *mask: attend(q, k[:, :length], v[:, :length], *mask)
+
+
+# On TPUs, bytes of scores that fit on the chip (128 MB) beside what else is needed there.
+_ON_CHIP = 96 << 20
+
+
+def _attention_in_parts(q: Array, k: Array, v: Array, *mask: Array) -> Array:
+    """As many examples together as have scores that need not leave the chip."""
+    scores = 4 * q.shape[1] * k.shape[1] * q.shape[2]
+    return map_chunks(lambda part: fused_attention(*part), (q, k, v, *mask), _ON_CHIP // scores or len(q))
 
 
 def _attention_flash(q: Array, k: Array, v: Array, *mask: Array) -> Array:

@@ -104,16 +104,15 @@ def look(config: CLIPConfig, params: dict, images: jax.Array, corners: jax.Array
         patches = (patches + where).reshape(batch, h * w, width)
         class_token = jnp.broadcast_to(tower.class_embedding + positions[0], (batch, 1, width))
         x = tower.ln_pre(jnp.concatenate([class_token, patches], axis=1))
-        length = x.shape[1]
-        x = jnp.concatenate([x, jnp.broadcast_to(x[:, :1], (batch, parts.shape[1], width))], axis=1)
+        readers = jnp.broadcast_to(x[:, :1], (batch, parts.shape[1], width))
         own = parts.reshape(batch, -1, h * w)
         sees = jnp.pad(own, ((0, 0), (0, 0), (1, 0)), constant_values=True)
         *blocks, last = tower.transformer.resblocks
         outputs = []
         for block in blocks:
-            x = block(x, regions=sees)
-            outputs.append(x[:, :length])
-        semantic, values = last.read(x[:, length:], x[:, :length], sees)
+            x, readers = block.with_readers(x, readers, sees)
+            outputs.append(x)
+        semantic, values = last.read(readers, x, sees)
         middle = sum(outputs[-1 - SPATIAL_LAYERS : -1]) / SPATIAL_LAYERS
         share = own / own.sum(-1, keepdims=True)
         main, spatial = (last.attn.project(share @ each[:, 1:]) for each in (values, last.values(middle)))

@@ -88,26 +88,25 @@ class VisionTransformer(Module):
         in scope and the class token.
         """
         tokens, (h, w) = self.embed(images)
-        batch, length, width = tokens.shape
+        batch, _, width = tokens.shape
         region_tokens = jnp.broadcast_to(tokens[:, :1], (batch, regions.shape[1], width))
-        x = jnp.concatenate([tokens, region_tokens], axis=1)
         own_patches = regions.reshape(*regions.shape[:2], h * w)
         sees = jnp.pad(own_patches, ((0, 0), (0, 0), (1, 0)), constant_values=True)
 
         *blocks, last = self.transformer.resblocks
         spatial_range = range(len(blocks) - 1 - spatial_layers, len(blocks) - 1)
-        spatial = jnp.zeros((batch, length, width), jnp.float32)
+        spatial = jnp.zeros(tokens.shape, jnp.float32)
         for index, block in enumerate(blocks):
-            x = block(x, regions=sees)
+            tokens, region_tokens = block.with_readers(tokens, region_tokens, sees)
             if index in spatial_range:
-                spatial = spatial + x[:, :length].astype(jnp.float32)
+                spatial = spatial + tokens.astype(jnp.float32)
         spatial = (spatial / spatial_layers).astype(self.dtype)
-        region_tokens, values = last.read(x[:, length:], x[:, :length], sees)
+        region_tokens, values = last.read(region_tokens, tokens, sees)
         if own_scope is None:
             main, spatial = values, last.values(spatial)
         else:
             scope = jnp.pad(own_scope, ((0, 0), (1, 0), (1, 0)), constant_values=True)
-            main, spatial = last.mix(x[:, :length], scope), last.mix(spatial, scope)
+            main, spatial = last.mix(tokens, scope), last.mix(spatial, scope)
         main, spatial = (
             last.attn.project(each[:, 1:]).reshape(batch, h, w, width) for each in (main, spatial)
         )

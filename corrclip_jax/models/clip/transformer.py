@@ -1,10 +1,9 @@
 """CLIP's transformer, of the image and the text tower alike; its blocks can also be used part by part.
 
-Shapes: B batch, T tokens, R of them region tokens, S = T - R the others, C width.
+Shapes: B batch, T tokens, R region tokens, S tokens that they see, C width.
 """
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
@@ -31,24 +30,18 @@ class Attention(nn.Module):
         self.out = DenseGeneral(self.width, axis=(-2, -1), dtype=self.dtype)
 
     def __call__(
-        self,
-        x: Float[Array, "B T C"],
-        mask: Bool[Array, "1 T T"] | None = None,
-        regions: Bool[Array, "B R S"] | None = None,
+        self, x: Float[Array, "B T C"], mask: Bool[Array, "1 T T"] | None = None
     ) -> Float[Array, "B T C"]:
-        """Self-attention; with `regions`, the last R of the T tokens are region tokens.
+        """Self-attention."""
+        return self.out(attention(self.query(x), self.key(x), self.value(x), mask))
 
-        Region token r sees those of the S = T - R other tokens where `regions[r]` is True. The others see each
-        other alone, so region tokens never change them.
-        """
-        query = self.query(x)
-        if regions is None:
-            return self.out(attention(query, self.key(x), self.value(x), mask))
-        seen = x[:, : regions.shape[2]]
-        key, value = self.key(seen), self.value(seen)
-        split = seen.shape[1]
-        tokens = attention(query[:, :split], key, value)
-        return self.out(jnp.concatenate([tokens, attention(query[:, split:], key, value, regions)], axis=1))
+    def with_readers(
+        self, x: Float[Array, "B T C"], readers: Float[Array, "B R C"], mask: Bool[Array, "B R T"]
+    ) -> tuple[Float[Array, "B T C"], Float[Array, "B R C"]]:
+        """Self-attention of `x`, and cross-attention of `readers` to it, which share keys and values."""
+        key, value = self.key(x), self.value(x)
+        own, read = attention(self.query(x), key, value), attention(self.query(readers), key, value, mask)
+        return self.out(own), self.out(read)
 
     def values(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
         """The value projection, heads concatenated."""
@@ -87,14 +80,22 @@ class Block(nn.Module):
         self.mlp = MLP(self.mlp_width, quick_gelu if self.quick_gelu else gelu, _MLP_NAMES, self.dtype)
 
     def __call__(
-        self,
-        x: Float[Array, "B T C"],
-        mask: Bool[Array, "1 T T"] | None = None,
-        regions: Bool[Array, "B R S"] | None = None,
+        self, x: Float[Array, "B T C"], mask: Bool[Array, "1 T T"] | None = None
     ) -> Float[Array, "B T C"]:
-        """Residual attention (see `Attention`), residual MLP."""
-        x = x + self.attn(self.ln_1(x), mask, regions)
+        """Residual attention, residual MLP."""
+        x = x + self.attn(self.ln_1(x), mask)
         return x + self.mlp(self.ln_2(x))
+
+    def with_readers(
+        self, x: Float[Array, "B T C"], readers: Float[Array, "B R C"], mask: Bool[Array, "B R T"]
+    ) -> tuple[Float[Array, "B T C"], Float[Array, "B R C"]]:
+        """The block for `x`, and for `readers`, which see `x` where `mask` is True and never change it.
+
+        The two are not one array: to cut and join them in every block costs TPUs as much as the attention.
+        """
+        own, read = self.attn.with_readers(self.ln_1(x), self.ln_1(readers), mask)
+        x, readers = x + own, readers + read
+        return x + self.mlp(self.ln_2(x)), readers + self.mlp(self.ln_2(readers))
 
     def values(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
         """The value projection of the block's attention, its layer norm included."""
