@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -33,6 +34,7 @@ if importlib.metadata.version("jax").startswith("0.10."):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}".strip()
 
 import jax
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -43,6 +45,7 @@ TESTS = Path(__file__).parent
 MOST_KEPT = 1 << 30  # bytes of compiled programs on disk, before the next run begins anew
 MOST_RESIDENT = 3 << 29  # bytes of a worker, before it drops its programs at the end of a module
 MOST_RESIDENT_WITHIN = 2 << 30
+MOST_REMEMBERED = 1 << 25  # bytes of a network that is written and read once
 TORCH = importlib.util.find_spec("torch") is not None
 LIBTPU = importlib.util.find_spec("libtpu") is not None
 CUDA = importlib.util.find_spec("jax_cuda12_plugin") is not None
@@ -184,34 +187,57 @@ def shared_programs(programs_of_module, monkeypatch):
     monkeypatch.setattr(engine, "compile_kept", compile_once)
 
 
-@pytest.fixture(scope="module")
-def models_of_module():
-    """What `models_read_once` has read for tests of this module."""
-    found = {}
-    yield found
-    found.clear()
+NETWORKS: dict[str, dict] = {"written": {}, "read": {}}  # of this process: folders by content, trees by files
 
 
-@pytest.fixture
-def models_read_once(models_of_module, monkeypatch):
-    """Read a model folder once for all tests of this module, and again where it has been written anew.
+@pytest.fixture(autouse=True, scope="module")
+def networks_once(request, tmp_path_factory):
+    """Write equal parameters, and read equal files, by Orbax once a process: each takes a third of a second.
 
-    Not for tests that damage the files of a network.
+    Files that have been touched are read again. Rooms whose subject is what is written and kept, which also notice
+    functions that are replaced, do both each time.
     """
-    from corrclip_jax.hub import presets
-    from corrclip_jax.params.model_folder import DESCRIPTION
+    if any(TESTS / room in request.path.parents for room in ("params", "runtime")):
+        yield
+        return
+    from corrclip_jax.conversion import convert
+    from corrclip_jax.inference import export
+    from corrclip_jax.params import model_folder
 
-    real = presets.read
+    write, read = model_folder.write_network, model_folder._read_network
 
-    def read_once(folder, **options):
-        folder = Path(folder).absolute()
-        key = folder, (folder / DESCRIPTION).stat().st_mtime_ns, *options.items()
-        if key not in models_of_module:
-            models_of_module[key] = real(folder, **options)
-        config, params = models_of_module[key]
-        return config, jax.tree.map(lambda array: array, params)  # whose containers a test may change
+    def write_once(folder, name, params):
+        leaves, tree = jax.tree.flatten(params)
+        if (folder / name).exists() or sum(leaf.nbytes for leaf in leaves) > MOST_REMEMBERED:
+            return write(folder, name, params)
+        arrays = [np.asarray(leaf) for leaf in leaves]
+        digest = hashlib.sha256(repr((tree, [(one.shape, one.dtype.name) for one in arrays])).encode())
+        for one in arrays:
+            digest.update(np.ascontiguousarray(one))
+        if (kept := NETWORKS["written"].get(digest.digest())) is None:
+            write(folder, name, params)
+            kept = NETWORKS["written"][digest.digest()] = tmp_path_factory.mktemp("network") / "tree"
+            shutil.copytree(folder / name, kept)
+        else:
+            shutil.copytree(kept, folder / name)
+        return None
 
-    monkeypatch.setattr(presets, "read", read_once)
+    def read_once(path, *options):
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        stats = [(str(file.relative_to(path)), file.stat()) for file in files]
+        key = (*options, *((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
+        if key not in NETWORKS["read"]:
+            tree = read(path, *options)
+            if sum(stat.st_size for _, stat in stats) > MOST_REMEMBERED:
+                return tree
+            NETWORKS["read"][key] = tree
+        return jax.tree.map(lambda array: array, NETWORKS["read"][key])  # whose containers a test may change
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (model_folder, convert, export):
+            patch.setattr(module, "write_network", write_once)
+        patch.setattr(model_folder, "_read_network", read_once)
+        yield
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -22,6 +22,7 @@ from corrclip_jax import cli
 from corrclip_jax.evaluation import scorer
 from corrclip_jax.io.region_maps import write_regions
 from corrclip_jax.runtime.sharding import sharded
+from corrclip_jax.text.embedding import TextEmbedding
 
 NAMES = ("cat", "dog", "sky")
 
@@ -30,7 +31,7 @@ NAMES = ("cat", "dog", "sky")
 class Bench:
     """A folder with photos, label files, region maps and a small model, and where its evaluations are forked from.
 
-    Without `networks`, a pixel's class is a function of its colour (`label_by_colour`).
+    Without `networks`, a pixel's class is a function of its colour (`label_by_colour`), and no parameters are read.
     """
 
     folder: Path
@@ -112,6 +113,12 @@ def label_by_colour(config, mesh=None):
     return lambda params, images, text, sizes, regions, bank=None: SimpleNamespace(
         labels=divided(params, text, images)
     )
+
+
+def embed_nothing(config, params, others, classes):
+    """In the place of `embed_in_all`: as many classes, of one query each."""
+    count = len(classes)
+    return TextEmbedding(jnp.zeros((count, 1)), jnp.arange(count, dtype=jnp.int32), count)
 
 
 class Forks:
@@ -197,7 +204,8 @@ def serve() -> None:
     os.environ.update(variables)
     sys.argv = ["corrclip", *arguments]
     if not networks:
-        scorer.make_segment = label_by_colour
+        scorer.make_segment, scorer.embed_in_all = label_by_colour, embed_nothing
+        scorer.in_compute_type = lambda params, dtype: {}  # which would read them
     cli.main()
 
 

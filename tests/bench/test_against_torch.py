@@ -23,7 +23,7 @@ def run(*arguments):
 @pytest.mark.slow
 def test_against_torch_runs_both_and_compares():
     config = replace(small_config(), sam2=SMALL)
-    report = json.loads(json.dumps(module.against_torch(config, repeat=1)))
+    report = json.loads(json.dumps(module.against_torch(config, repeat=1, threads=1)))
     assert list(report["against"]) == ["window", "window, SDPA", "regions"]
     for part in report["against"].values():
         assert part["ratio"] == pytest.approx(part["seconds"]["ours"] / part["seconds"]["torch"])
@@ -39,7 +39,7 @@ def test_against_torch_notices_another_result():
     # The reference has no switch for parts of the method.
     config = with_fields(small_config(), regions={"source": "none"}, parts={"scope": False})
     with pytest.raises(ValueError, match="the two programs disagree"):
-        module.against_torch(config, repeat=1)
+        module.against_torch(config, repeat=1, threads=1)
 
 
 def test_against_torch_says_what_is_missing(monkeypatch, tmp_path):

@@ -21,7 +21,7 @@ NAMES = ("cat", "dog; hound", "sky")
 
 
 @pytest.fixture
-def invoke(monkeypatch, models_read_once):
+def invoke(monkeypatch):
     """Run the command; nothing is kept of what it compiles, and lines are as wide as they like."""
     monkeypatch.setattr(evaluate, "keep_compiled_programs", lambda: None)
 

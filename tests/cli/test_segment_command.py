@@ -22,7 +22,7 @@ from corrclip_jax.viz.palette import palette
 
 SIZE = (60, 90)
 
-pytestmark = pytest.mark.usefixtures("shared_programs", "models_read_once")
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def networkless(monkeypatch, shared_programs, models_read_once):
+def networkless(monkeypatch, shared_programs):
     """In the method's place: a pixel's class is its red modulo the classes."""
     monkeypatch.setattr(scorer, "make_segment", label_by_colour)
 

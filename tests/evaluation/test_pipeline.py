@@ -27,7 +27,7 @@ def bench(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def networkless(monkeypatch, models_read_once):
+def networkless(monkeypatch):
     monkeypatch.setattr(scorer, "make_segment", label_by_colour)
 
 

@@ -11,7 +11,8 @@ from tests_shared import GOLDENS
 from corrclip_jax.config import with_fields
 from corrclip_jax.method import labels, windows
 from corrclip_jax.method.branches import window_step
-from corrclip_jax.method.segment import image_features, label_images, make_segment
+from corrclip_jax.method.correlation import normalise
+from corrclip_jax.method.segment import label_images, make_segment
 from corrclip_jax.method.similarity import similarity_grid
 from corrclip_jax.method.sliding_windows import sliding_windows
 from corrclip_jax.ops import resize
@@ -55,7 +56,10 @@ THRESHOLDS = {"labels": 0.0, "labels_thr03": 0.3}
 
 @pytest.fixture(scope="module")
 def stages(run):
-    """All stages of a run by one program: the resized photo, the first window, logits, labels."""
+    """All stages of a run by one program: the resized photo, the first window, logits, labels.
+
+    The windows' features are those of `method.segment.image_features`, with what they were made of.
+    """
     golden, config, params = run
     layout = sliding_windows(golden["image"].shape[:2], None, config)
     plan, text = layout.plan, text_of(golden)
@@ -64,8 +68,17 @@ def stages(run):
     def compute(params, image, regions):
         resized = resize.photo(image[0], *golden["resized"].shape[:2])
         first = windows.cut_image(image[0], plan)[:1], windows.cut_regions(regions[0], plan)[:1]
-        window = window_step(config, params, *first, cap=CAP)
-        features = image_features(config, params, image, regions, CAP, layout)
+
+        def step(pixels, regions, similar):
+            window = window_step(config, params, pixels, regions, CAP + 1, similar)
+            cells = window.features.shape[:2]
+            more = window.similarity_features.reshape(*cells, -1), window.regions.reshape(*cells, 1)
+            return jnp.concatenate([window.features, more[0], more[1].astype(jnp.float32)], axis=-1)
+
+        found = layout.map(step, image, regions, None)
+        width = text.features.shape[1]
+        window, features = found[0, 0, 0].reshape(-1, found.shape[-1]), normalise(found[..., :width])
+        window = window[:, :width], window[:, width:-1], window[:, -1]
         rows, columns = (
             windows.stitch_matrix(axis, size)[::6]
             for axis, size in zip((plan.y, plan.x), features.shape[3:5], strict=True)
@@ -95,13 +108,12 @@ def test_first_window(stages):
     np.testing.assert_array_equal(program_ids, golden["window_regions"])
     assert similarity_grid(config, pixels.shape[1:3]) == tuple(golden["window_grid"])
 
-    cells = window.features.shape[1]
-    dino = window.similarity_features[0].reshape(cells, -1)
-    kept = slice(None, None, 5) if cells > 400 else slice(None)
+    features, dino, merged = window
+    kept = slice(None, None, 5) if len(features) > 400 else slice(None)
     assert error(dino[kept], golden["window_dino_features"]) < TOLERANCE
-    ties = near_ties(dino @ dino.T, window.regions[0].flatten())[kept]
+    ties = near_ties(dino @ dino.T, merged)[kept]
     assert ties.mean() < 0.05
-    features, wanted = window.features[0, kept], golden["window_features"]
+    features, wanted = features[kept], golden["window_features"]
     assert error(features[~ties], wanted[~ties]) < TOLERANCE
     assert error(features, wanted) < AT_TIES
 

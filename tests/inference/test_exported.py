@@ -228,6 +228,7 @@ def test_nothing_else_is_overwritten(tmp_path, params):
 def model_with_bank():
     """A small model of the second version, a bank with values of a second CLIP, and that CLIP."""
     config = small_v2(with_fields(small_config(), sam2=None, method={"resize_short": 112, "stride": 112}))
+    config = with_fields(config, parts={"spatial": False, "semantic": False})  # of which a bank knows nothing
     second = with_fields(config, name="other", clip={"embed_dim": 6})
     text_tower = {"clip": {"text": small_params(second)["clip"]["text"]}}
     return config, small_params(config), small_bank(config, others=6), {"aux": (second, text_tower)}

@@ -21,7 +21,8 @@ from corrclip_jax.params.structure import init_params
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     config = small_v2(small_config(write_vocabulary(tmp_path_factory.mktemp("vocabulary")), sam2=False))
-    return with_fields(config, regions={"source": "none"}), init_params(config)
+    few = {"spatial": False, "semantic": False}  # branches of which a bank knows nothing
+    return with_fields(config, regions={"source": "none"}, parts=few), init_params(config)
 
 
 @pytest.fixture

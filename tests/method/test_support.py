@@ -14,7 +14,12 @@ from corrclip_jax.method.segment import make_segment
 from corrclip_jax.method.similarity import feature_grid, padded_grid
 from corrclip_jax.text.embedding import pad_queries
 
-CONFIG = with_fields(small_v2(small_config(sam2=False)), method={"max_regions": 8})
+# Without the branches of a window, of which support knows nothing.
+CONFIG = with_fields(
+    small_v2(small_config(sam2=False)),
+    method={"max_regions": 8},
+    parts={"spatial": False, "semantic": False},
+)
 # The second photo is resized to less than the batch's shape, and its region 3 is lost on the way.
 SIZES = np.array([(120, 150), (113, 260)])
 SHAPE = (130, 270)

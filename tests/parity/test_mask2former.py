@@ -131,12 +131,22 @@ def pair(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stages(pair):
-    """Our outputs: logits of classes and masks, and what the stages return, by the module's name."""
+    """Our outputs: logits of classes and masks, and what the stages return, by the module's name.
+
+    One pair's images are a batch, the other's are mapped.
+    """
     kinds = (Swin, PixelDecoder, DecoderLayer)
     apply = partial(
         Mask2Former(pair.config).apply, capture_intermediates=lambda module, _: isinstance(module, kinds)
     )
-    outputs, state = jax.jit(apply)({"params": pair.params}, pair.images)
+    if pair.config == CONFIGS["odd-window"]:  # images that are mapped are images of a batch
+
+        def one(params, image):
+            return jax.tree.map(lambda x: x[0], apply({"params": params}, image[None]))
+
+        outputs, state = jax.jit(jax.vmap(one, (None, 0)))(pair.params, pair.images)
+    else:
+        outputs, state = jax.jit(apply)({"params": pair.params}, pair.images)
     return outputs, state["intermediates"]
 
 
@@ -289,16 +299,6 @@ def tiny():
     params = {"params": jax.device_put(jax.tree.map(random, expected_network(TINY)))}
     images = rng.standard_normal((2, 50, 70, 3)).astype(np.float32)
     return params, images, PROGRAMS["float32"](params, images)
-
-
-def test_images_that_are_mapped_are_images_of_a_batch(tiny):
-    params, images, wanted = tiny
-
-    def one(params, image):
-        return jax.tree.map(lambda x: x[0], Mask2Former(TINY).apply(params, image[None]))
-
-    for mapped, batched in zip(jax.jit(jax.vmap(one, (None, 0)))(params, images), wanted, strict=True):
-        assert_close("logits", mapped, batched, 1e-5)
 
 
 def test_bfloat16_is_near_float32(tiny):
