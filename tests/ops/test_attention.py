@@ -1,0 +1,42 @@
+"""Attention of large batches on TPUs: parts whose scores fit on the chip, equal to the whole."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import ShapeDtypeStruct as Spec
+
+from corrclip_jax.ops import attention as module
+from corrclip_jax.ops.attention import attention
+from corrclip_jax.ops.fused_attention import fused_attention
+
+BATCH, QUERIES, KEYS, HEADS, WIDTH = 5, 12, 9, 2, 8
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_parts_equal_the_whole(monkeypatch, masked):
+    draw = np.random.default_rng(0)
+    q, k, v = (
+        jnp.asarray(draw.standard_normal((BATCH, length, HEADS, WIDTH)), jnp.float32)
+        for length in (QUERIES, KEYS, KEYS)
+    )
+    mask = [jnp.asarray(draw.random((BATCH, QUERIES, KEYS)) < 0.5)] if masked else []
+    monkeypatch.setattr(module, "_ON_CHIP", 2 * 4 * QUERIES * KEYS * HEADS)  # bytes of two examples
+    parts = jax.jit(module._attention_in_parts)
+    assert "stablehlo.while" in parts.lower(q, k, v, *mask).as_text()
+    np.testing.assert_allclose(parts(q, k, v, *mask), fused_attention(q, k, v, *mask), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("platform", "batch", "loops"),
+    [("tpu", 8, False), ("tpu", 16, True), ("rocm", 16, False)],
+    ids=["it fits", "in parts", "other platforms"],
+)
+def test_only_batches_that_do_not_fit_go_in_parts(platform, batch, loops):
+    """Of 12 heads and 442 tokens, CLIP's in a window, ten examples have scores of 96 MB."""
+    operands = [Spec((batch, 442, 12, 64), jnp.bfloat16)] * 3
+    text = jax.jit(attention).trace(*operands).lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.while" in text) is loops
+    longer = [Spec((2, 1000, 26, 64), jnp.bfloat16)] * 3  # one example does not fit: parts would not help
+    text = jax.jit(attention).trace(*longer).lower(lowering_platforms=(platform,)).as_text()
+    assert "stablehlo.while" not in text
