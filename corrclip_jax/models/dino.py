@@ -47,13 +47,18 @@ class Attention(nn.Module):
         visible: Bool[Array, "B 1 length"] | None = None,
         length: int | None = None,
     ) -> Float[Array, "B T C"]:
-        """Attend to the tokens that are visible, of the first `length`, then project."""
+        """Attend to the tokens that are visible, of the first `length`, then project.
+
+        The scale of attention is in the queries' weights, which is exact where it is a power of two, as in all
+        published sizes: on TPUs it would be a pass of its own over the queries.
+        """
         heads = (*x.shape[:2], self.heads, self.width // self.heads)
-        q, k, v = (
-            Dense(self.width, dtype=self.dtype, name=name)(x).reshape(heads)
-            for name in ("query", "key", "value")
-        )
-        out = attention(q, k, v, visible, length=length).reshape(x.shape)
+        kernel, bias = Projection(self.width, self.width, self.dtype, name="query").weights()
+        scale = heads[-1] ** -0.5
+        q = add_bias(x @ (kernel * scale), bias * scale)
+        k, v = (Dense(self.width, dtype=self.dtype, name=name)(x) for name in ("key", "value"))
+        q, k, v = (y.reshape(heads) for y in (q, k, v))
+        out = attention(q, k, v, visible, length=length, scale=1.0).reshape(x.shape)
         return Dense(self.width, dtype=self.dtype, name="proj")(out)
 
 

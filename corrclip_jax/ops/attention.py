@@ -26,7 +26,7 @@ def pad_tokens(x: Float[Array, "B T C"]) -> Float[Array, "B padded C"]:
     return x if short else jnp.pad(x, ((0, 0), (0, blocks(length)[1] - length), (0, 0)))
 
 
-@partial(jax.jit, static_argnames="length")  # blocks of one network share its trace
+@partial(jax.jit, static_argnames=("length", "scale"))  # blocks of one network share its trace
 def attention(
     q: Float[Array, "B T H D"],
     k: Float[Array, "B S H D"],
@@ -34,21 +34,24 @@ def attention(
     mask: Bool[Array, "#B #T length"] | None = None,
     *,
     length: int | None = None,
+    scale: float | None = None,
 ) -> Float[Array, "B T H V"]:
     """Scaled dot-product attention; the softmax is float32 whatever the inputs are. V is at most D.
 
-    A query sees the keys where `mask` is True; a mask of one row holds for all queries. Keys from `length` on are
-    padding, which no query sees. The implementation is chosen for the platform that the program is lowered for: on
-    CPU plain matrix products by head (XLA's batched products of long sequences are several times slower there); on
-    NVIDIA GPUs cuDNN's flash attention where it takes the operands (bfloat16, see `cudnn_attention`); on TPUs
-    splash attention where the matrix is large (bfloat16, see `splash_attention`), else plain products of as many
+    `scale` is what the products of queries and keys are multiplied by, by default D ** -0.5. A query sees the
+    keys where `mask` is True; a mask of one row holds for all queries. Keys from `length` on are padding, which
+    no query sees. The implementation is chosen for the platform that the program is lowered for: on CPU plain
+    matrix products by head (XLA's batched products of long sequences are several times slower there); on NVIDIA
+    GPUs cuDNN's flash attention where it takes the operands (bfloat16, see `cudnn_attention`); on TPUs splash
+    attention where the matrix is large (bfloat16, see `splash_attention`), else plain products of as many
     examples as fit on the chip; elsewhere `jax.nn.dot_product_attention`, which XLA fuses.
     """
     operands = (q, k, v) if mask is None else (q, k, v, jnp.broadcast_to(mask, (q.shape[0], *mask.shape[1:])))
-    unpadded = partial(_without_padding, length=length)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    unpadded = partial(_without_padding, length=length, scale=scale)
     own = {"cuda": unpadded(_attention_flash)} if can_flash(q, k) else {}
     if can_splash(q, k, mask):
-        own["tpu"] = partial(splash_attention, length=length)
+        own["tpu"] = partial(splash_attention, length=length, scale=scale)
     else:
         own["tpu"] = unpadded(_attention_in_parts)
     return jax.lax.platform_dependent(
@@ -56,23 +59,25 @@ def attention(
     )
 
 
-def _without_padding(attend: Callable[..., Array], length: int | None) -> Callable[..., Array]:
+def _without_padding(attend: Callable[..., Array], length: int | None, scale: float) -> Callable[..., Array]:
     """An implementation that is given the keys and values without their padding."""
-    return lambda q, k, v, *mask: attend(q, k[:, :length], v[:, :length], *mask)
+    return lambda q, k, v, *mask: attend(q, k[:, :length], v[:, :length], *mask, scale=scale)
 
 
 # On TPUs, bytes of scores that fit on the chip (128 MB) beside what else is needed there.
 _ON_CHIP = 96 << 20
 
 
-def _attention_in_parts(q: Array, k: Array, v: Array, *mask: Array) -> Array:
+def _attention_in_parts(q: Array, k: Array, v: Array, *mask: Array, scale: float) -> Array:
     """As many examples together as have scores that need not leave the chip."""
     scores = 4 * q.shape[1] * k.shape[1] * q.shape[2]
-    return map_chunks(lambda part: fused_attention(*part), (q, k, v, *mask), _ON_CHIP // scores or len(q))
+    size = _ON_CHIP // scores or len(q)
+    return map_chunks(lambda part: fused_attention(*part, scale=scale), (q, k, v, *mask), size)
 
 
-def _attention_flash(q: Array, k: Array, v: Array, *mask: Array) -> Array:
-    return flash_attention(q, k, v, *(jnp.broadcast_to(m, (len(q), q.shape[1], k.shape[1])) for m in mask))
+def _attention_flash(q: Array, k: Array, v: Array, *mask: Array, scale: float) -> Array:
+    whole = (jnp.broadcast_to(m, (len(q), q.shape[1], k.shape[1])) for m in mask)
+    return flash_attention(q, k, v, *whole, scale=scale)
 
 
 # On CPU, by the size of one head's attention matrix: small ones (windows, prompts) go all at once, large ones
@@ -82,10 +87,10 @@ _IN_BLOCKS = 2048 * 2048
 _ROWS = 512
 
 
-def _attention_by_head(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
+def _attention_by_head(q: Array, k: Array, v: Array, mask: Array | None = None, *, scale: float) -> Array:
     queries, keys = q.shape[1], k.shape[1]
     masks = () if mask is None else (mask[:, None],)
-    q, k, v = (jnp.moveaxis(x, 2, 1) for x in (q * q.shape[-1] ** -0.5, k, v))
+    q, k, v = (jnp.moveaxis(x, 2, 1) for x in (q * scale, k, v))
 
     def attend(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
         logits = jnp.matmul(q, k.mT, preferred_element_type=jnp.float32)

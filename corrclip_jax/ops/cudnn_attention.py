@@ -7,6 +7,8 @@ Shapes: B batch, T queries, S keys, H heads, D head width.
 """
 
 import json
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -43,40 +45,49 @@ def flash_attention(
     k: Float[Array, "B S H D"],
     v: Float[Array, "B S H D"],
     mask: Bool[Array, "B T S"] | None = None,
+    *,
+    scale: float | None = None,
 ) -> Float[Array, "B T H D"]:
     """Scaled dot-product attention in bfloat16 or float16 with a float32 softmax, without ever holding its matrix.
 
-    A query sees the keys where `mask` is True. Mapped over queries alone (`jax.vmap`, keys and values shared), the
-    queries of all examples go through one call.
+    A query sees the keys where `mask` is True; `scale` is by default D ** -0.5. Mapped over queries alone
+    (`jax.vmap`, keys and values shared), the queries of all examples go through one call.
     """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
     if mask is None:
-        return _plain(q, k, v)
-    return _masked(q, k, v, mask)
+        return _plain(scale)(q, k, v)
+    return _masked(scale)(q, k, v, mask)
 
 
-@custom_vmap
-def _plain(q: Array, k: Array, v: Array) -> Array:
-    return _call(q, k, v, None)
+@lru_cache
+def _plain(scale: float) -> Callable[..., Array]:
+    @custom_vmap
+    def attend(q: Array, k: Array, v: Array) -> Array:
+        return _call(q, k, v, None, scale)
+
+    @attend.def_vmap
+    def attend_all(count: int, mapped: Any, q: Array, k: Array, v: Array) -> tuple[Array, bool]:
+        if mapped == [True, False, False]:
+            queries = jnp.moveaxis(q, 0, 1)
+            out = attend(queries.reshape(queries.shape[0], -1, *queries.shape[3:]), k, v)
+            return jnp.moveaxis(out.reshape(queries.shape), 1, 0), True
+        return one_batch(attend, (q, k, v), _axes(mapped)), True
+
+    return attend
 
 
-@_plain.def_vmap
-def _plain_mapped(count: int, mapped: Any, q: Array, k: Array, v: Array) -> tuple[Array, bool]:
-    if mapped == [True, False, False]:
-        queries = jnp.moveaxis(q, 0, 1)
-        out = _plain(queries.reshape(queries.shape[0], -1, *queries.shape[3:]), k, v)
-        return jnp.moveaxis(out.reshape(queries.shape), 1, 0), True
-    return one_batch(_plain, (q, k, v), _axes(mapped)), True
+@lru_cache
+def _masked(scale: float) -> Callable[..., Array]:
+    @custom_vmap
+    def attend(q: Array, k: Array, v: Array, mask: Array) -> Array:
+        bias = jnp.where(mask, 0, _HIDDEN).astype(q.dtype)
+        return _call(q, k, v, bias[:, None], scale)
 
+    @attend.def_vmap
+    def attend_all(count: int, mapped: Any, *operands: Array) -> tuple[Array, bool]:
+        return one_batch(attend, operands, _axes(mapped)), True
 
-@custom_vmap
-def _masked(q: Array, k: Array, v: Array, mask: Array) -> Array:
-    bias = jnp.where(mask, 0, _HIDDEN).astype(q.dtype)
-    return _call(q, k, v, bias[:, None])
-
-
-@_masked.def_vmap
-def _masked_mapped(count: int, mapped: Any, *operands: Array) -> tuple[Array, bool]:
-    return one_batch(_masked, operands, _axes(mapped)), True
+    return attend
 
 
 def _axes(mapped: Any) -> list[int | None]:
@@ -84,7 +95,7 @@ def _axes(mapped: Any) -> list[int | None]:
     return [0 if is_mapped else None for is_mapped in mapped]
 
 
-def _call(q: Array, k: Array, v: Array, bias: Array | None) -> Array:
+def _call(q: Array, k: Array, v: Array, bias: Array | None, scale: float) -> Array:
     batch, queries, heads, width = q.shape
     shape = (batch, heads, queries, width)
     operands = (q, k, v) if bias is None else (q, k, v, bias)
@@ -93,14 +104,14 @@ def _call(q: Array, k: Array, v: Array, bias: Array | None) -> Array:
         (jax.ShapeDtypeStruct(shape, q.dtype), jax.ShapeDtypeStruct((0,), jnp.uint8)),  # and a workspace
         output_layouts=((0, 2, 1, 3), (0,)),
         custom_call_api_version=2,
-        legacy_backend_config=json.dumps(_settings(q, k)),
+        legacy_backend_config=json.dumps(_settings(q, k, scale)),
     )
     return call(*operands)[0].swapaxes(1, 2)
 
 
-def _settings(q: Any, k: Any) -> dict[str, Any]:
+def _settings(q: Any, k: Any, scale: float) -> dict[str, Any]:
     """What XLA's GPU compiler reads of the call (its message `CudnnfMHABackendConfig`)."""
-    batch, queries, heads, width = q.shape
+    batch, queries, heads, _ = q.shape
     return {
         "operation_queue_id": "0",
         "cudnn_fmha_backend_config": {
@@ -111,7 +122,7 @@ def _settings(q: Any, k: Any) -> dict[str, Any]:
                 "is_cudnn_frontend": True,
                 "workspace_size": "0",
             },
-            "fmha_scale": width**-0.5,
+            "fmha_scale": scale,
             # The attention matrix [B, H, T, S], which exists on paper only.
             "intermediate_tensor_shape": {
                 "element_type": _TYPES[q.dtype.name],

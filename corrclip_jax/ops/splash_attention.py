@@ -7,6 +7,7 @@ Shapes: B batch, T queries, S keys, H heads, D head width, V value width.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -42,6 +43,7 @@ def splash_attention(
     mask: Bool[Array, "#B 1 length"] | None = None,
     *,
     length: int | None = None,
+    scale: float | None = None,
 ) -> Float[Array, "B T H V"]:
     """Scaled dot-product attention in bfloat16 with a float32 softmax, without ever holding its matrix.
 
@@ -51,13 +53,15 @@ def splash_attention(
       v: values.
       mask: the keys that all queries of an example see; each example must have at least one.
       length: the number of keys that are no padding; by default all.
+      scale: what the products are multiplied by; by default D ** -0.5.
 
     Returns:
       What `ops.attention.attention` gives, but for rounding.
     """
     seen = jnp.ones((1, 1, length or k.shape[1]), bool) if mask is None else mask
     seen = jnp.pad(seen[:, 0], ((0, 0), (0, k.shape[1] - seen.shape[2])))
-    return _attend.bind(q, k, v, jnp.broadcast_to(seen, k.shape[:2]))
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    return _attend.bind(q, k, v, jnp.broadcast_to(seen, k.shape[:2]), scale=scale)
 
 
 def kernel(
@@ -66,6 +70,7 @@ def kernel(
     v: Float[Array, "B S H V"],
     seen: Bool[Array, "B S"],
     *,
+    scale: float,
     interpret: bool = False,
 ) -> Float[Array, "B T H V"]:
     """The kernel between layouts; `interpret` runs it on any platform, slowly, in Pallas' interpreter."""
@@ -74,7 +79,7 @@ def kernel(
     rows, columns = q.shape[1], k.shape[1]
     (q_block, q_length), (k_block, k_length) = blocks(rows), blocks(columns)
     hidden = jnp.pad(~seen, ((0, 0), (0, k_length - columns)), constant_values=True).astype(jnp.int32)
-    heads = _by_head(q, q_length, q.shape[-1] ** -0.5), _by_head(k, k_length), _by_head(v, k_length)
+    heads = _by_head(q, q_length, scale), _by_head(k, k_length), _by_head(v, k_length)
     # The sequence lies along the lanes: heads narrower than the 128 lanes waste nothing.
     lanes = splash.QKVLayout.SEQ_MINOR
     attend = splash.make_splash_mha_single_device(
@@ -105,15 +110,15 @@ def kernel(
     return out.reshape(*q.shape[:3], -1).astype(v.dtype)
 
 
-def _plain(q: Array, k: Array, v: Array, seen: Array) -> Array:
-    return fused_attention(q, k, v, seen[:, None])
+def _plain(q: Array, k: Array, v: Array, seen: Array, *, scale: float) -> Array:
+    return fused_attention(q, k, v, seen[:, None], scale=scale)
 
 
-def _mapped(operands: Sequence[Array], axes: Sequence[Any]) -> tuple[Array, int]:
-    return one_batch(_attend.bind, operands, axes), 0
+def _mapped(operands: Sequence[Array], axes: Sequence[Any], *, scale: float) -> tuple[Array, int]:
+    return one_batch(partial(_attend.bind, scale=scale), operands, axes), 0
 
 
-def _lower(context: mlir.LoweringRuleContext, *operands: Any) -> Any:
+def _lower(context: mlir.LoweringRuleContext, *operands: Any, scale: float) -> Any:
     """The kernel in programs of TPUs alone whose devices run it on their own."""
     module: Any = context.module_context
     axes = module.axis_context
@@ -122,11 +127,13 @@ def _lower(context: mlir.LoweringRuleContext, *operands: Any) -> Any:
     else:
         own = getattr(axes, "num_devices", 1) == 1
     function = kernel if own and len(module.platforms) == 1 else _plain
-    return mlir.lower_fun(function, multiple_results=False)(context, *operands)
+    return mlir.lower_fun(partial(function, scale=scale), multiple_results=False)(context, *operands)
 
 
 _attend = Primitive(PRIMITIVE)
-_attend.def_abstract_eval(lambda q, k, v, seen: q.update(shape=(*q.shape[:3], v.shape[-1]), dtype=v.dtype))
+_attend.def_abstract_eval(
+    lambda q, k, v, seen, scale: q.update(shape=(*q.shape[:3], v.shape[-1]), dtype=v.dtype)
+)
 batching.primitive_batchers[_attend] = _mapped
 mlir.register_lowering(_attend, mlir.lower_fun(_plain, multiple_results=False))
 mlir.register_lowering(_attend, _lower, platform="tpu")
@@ -134,7 +141,8 @@ mlir.register_lowering(_attend, _lower, platform="tpu")
 
 def _by_head(x: Array, length: int, scale: float = 1.0) -> Array:
     """[B, T, H, D] scaled, padded with zeros, as [B, H, length, D]: before heads are split, where that is cheap."""
-    tokens = x.reshape(*x.shape[:2], -1) * jnp.asarray(scale, x.dtype)
+    tokens = x.reshape(*x.shape[:2], -1)
+    tokens = tokens if scale == 1 else tokens * jnp.asarray(scale, x.dtype)
     tokens = jnp.pad(tokens, ((0, 0), (0, length - x.shape[1]), (0, 0)))
     return jnp.moveaxis(tokens.reshape(len(x), length, *x.shape[2:]), 1, 2)
 

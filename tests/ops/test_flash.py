@@ -74,9 +74,11 @@ def test_mapped_over_queries_alone_keys_are_not_repeated():
 @pytest.mark.parametrize("masked", [False, True])
 def test_mapping_keeps_every_example_in_its_place(monkeypatch, axes, masked):
     # The kernel's stand-in computes what the kernel does, from the same operands.
-    def stand_in(q, k, v, bias):
+    def stand_in(q, k, v, bias, scale):
         bias = None if bias is None else bias.astype(jnp.float32)
-        return jax.nn.dot_product_attention(*(x.astype(jnp.float32) for x in (q, k, v)), bias=bias)
+        return jax.nn.dot_product_attention(
+            *(x.astype(jnp.float32) for x in (q, k, v)), bias=bias, scale=scale
+        )
 
     monkeypatch.setattr(cudnn_attention, "_call", stand_in)
     rng = np.random.default_rng(0)

@@ -31,7 +31,7 @@ def test_it_equals_plain_attention(queries, keys, width, value_width, hidden):
     if hidden == "by a mask":
         mask = jnp.asarray(np.random.default_rng(1).random((2, 1, keys)) < 0.7)
     seen = jnp.arange(keys)[None] < (length or keys) if mask is None else mask[:, 0]
-    splashed = kernel(q, k, v, jnp.broadcast_to(seen, (2, keys)), interpret=True)
+    splashed = kernel(q, k, v, jnp.broadcast_to(seen, (2, keys)), scale=width**-0.5, interpret=True)
     exact = attention(*(x.astype(jnp.float32) for x in (q, k, v)), mask, length=length)
     assert splashed.shape == exact.shape
     assert splashed.dtype == jnp.bfloat16
