@@ -17,6 +17,9 @@ from corrclip_jax.models.layers import run
 from corrclip_jax.models.sam import sam1, sam2
 from corrclip_jax.ops import resize
 from corrclip_jax.ops.resize import Length
+from corrclip_jax.runtime.memory import even_part
+
+_MOST_ON_TPUS = 8  # points
 
 
 class SAMAdapter(NamedTuple):
@@ -88,7 +91,8 @@ def decode_points(
       adapter: the network.
       context: the result of `adapter.prepare` for one image.
       points: (x, y) in pixels of the network's input.
-      at_once: how many points are decoded together. On CPU it is one, whose maps (4 MB each) fit in the caches.
+      at_once: how many points are decoded together, at most 8 on TPUs, whose maps stay on the chip. On CPU it is
+        one, whose maps (4 MB each) fit in the caches.
     """
 
     @jax.jit  # traced once for both ways to go through the points
@@ -96,8 +100,7 @@ def decode_points(
         logits, iou = adapter.decode(context, point[None, None], jnp.ones((1, 1), jnp.int32))
         return logits[0], iou[0]
 
-    return jax.lax.platform_dependent(
-        points,
-        cpu=partial(jax.lax.map, one_point),
-        default=partial(jax.lax.map, one_point, batch_size=at_once),
-    )
+    on_chip = even_part(min(at_once, _MOST_ON_TPUS), len(points))
+    sizes = {"default": at_once} | ({"tpu": on_chip} if on_chip < at_once else {})
+    ways = {name: partial(jax.lax.map, one_point, batch_size=size) for name, size in sizes.items()}
+    return jax.lax.platform_dependent(points, cpu=partial(jax.lax.map, one_point), **ways)

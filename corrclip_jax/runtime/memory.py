@@ -17,7 +17,7 @@ _FLOAT = 4
 _CPU_CELLS, _CPU_LOGITS = 1600, 16 << 20
 # On accelerators: shares of the memory, and amounts beyond which more at once gains nothing.
 _WINDOWS_SHARE, _MOST_WINDOWS = 1 / 4, 32
-_POINTS_SHARE, _POINTS_BYTES = 1 / 8, 1 << 29
+_POINTS_SHARE, _POINTS_BYTES = 1 / 8, 1 << 30
 _LOGITS_SHARE, _LOGITS_BYTES = 1 / 64, 1 << 30
 
 _assumed: ContextVar[int | None] = ContextVar("assumed", default=None)
@@ -83,7 +83,16 @@ def points_at_once(config: Config, memory: int | None) -> int:
     each = _FLOAT * _point_values(config.sam2 or SAM2Config())
     points = config.regions.points_per_side**2
     most = _fitting(min(memory * _POINTS_SHARE, _POINTS_BYTES), each, points)
-    even = max(size for size in range(1, most + 1) if points % size == 0)
+    return even_part(most, points)
+
+
+def even_part(most: int, count: int) -> int:
+    """The largest divisor of `count` up to `most`, or `most` where that is less than half of it.
+
+    >>> even_part(18, 64), even_part(8, 100), even_part(18, 121), even_part(8, 121)
+    (16, 5, 11, 8)
+    """
+    even = max(size for size in range(1, most + 1) if count % size == 0)
     return even if 2 * even >= most else most
 
 
