@@ -52,8 +52,8 @@ def attention(
     own = {"cuda": unpadded(_attention_flash)} if can_flash(q, k) else {}
     if can_splash(q, k, mask):
         own["tpu"] = partial(splash_attention, length=length, scale=scale)
-    else:
-        own["tpu"] = unpadded(_attention_in_parts)
+    elif 0 < (size := _ON_CHIP // (4 * q.shape[1] * k.shape[1] * q.shape[2])) < len(q):
+        own["tpu"] = unpadded(partial(_attention_in_parts, size))
     return jax.lax.platform_dependent(
         *operands, cpu=unpadded(_attention_by_head), **own, default=unpadded(fused_attention)
     )
@@ -68,11 +68,9 @@ def _without_padding(attend: Callable[..., Array], length: int | None, scale: fl
 _ON_CHIP = 96 << 20
 
 
-def _attention_in_parts(q: Array, k: Array, v: Array, *mask: Array, scale: float) -> Array:
-    """As many examples together as have scores that need not leave the chip."""
-    scores = 4 * q.shape[1] * k.shape[1] * q.shape[2]
-    size = _ON_CHIP // scores or len(q)
-    return map_chunks(lambda part: fused_attention(*part, scale=scale), (q, k, v, *mask), size)
+def _attention_in_parts(size: int, *operands: Array, scale: float) -> Array:
+    """At most `size` examples together, whose scores need not leave the chip."""
+    return map_chunks(lambda part: fused_attention(*part, scale=scale), operands, size)
 
 
 def _attention_flash(q: Array, k: Array, v: Array, *mask: Array, scale: float) -> Array:
