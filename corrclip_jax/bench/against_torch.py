@@ -60,6 +60,7 @@ def against_torch(
         raise ValueError(f"the torch reference computes in float32. Got {config.dtype}.")
     if config.similarity != "dino" or config.dino is None:
         raise ValueError(f"the torch reference has DINO's similarities only. Got {config.similarity!r}.")
+
     progress("Random weights")
     threads = threads or len(os.sched_getaffinity(0))
     pairs = {

@@ -113,38 +113,6 @@ class LayerNorm(Module, nn.LayerNorm):
             return super().__call__(x)
 
 
-class LayerNormOfColumns(Module):
-    """Layer norm over the first axis, with the parameters of `LayerNorm`.
-
-    CPUs, which are slow at sums over rows that lie far apart, take the means by matrix products.
-    """
-
-    epsilon: float
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "C N"]) -> Float[Array, "C N"]:
-        """The normalised columns, scaled and shifted."""
-        scale = self.param("scale", nn.initializers.ones, (len(x),))
-        bias = self.param("bias", nn.initializers.zeros, (len(x),))
-        x = x.astype(jnp.float32)
-        mean = _mean_of_rows(x)
-        centred = x - mean
-        if self.dtype == jnp.bfloat16:  # in one pass, as in `LayerNorm`
-            variance = jnp.maximum(_mean_of_rows(x * x) - mean * mean, 0)
-        else:
-            variance = _mean_of_rows(centred * centred)
-        factor = jax.lax.rsqrt(variance + self.epsilon)
-        return (centred * (factor * scale[:, None]) + bias[:, None]).astype(self.dtype)
-
-
-def _mean_of_rows(x: Float[Array, "C N"]) -> Float[Array, "1 N"]:
-    def product(x: Array) -> Array:
-        return jnp.full((1, len(x)), 1 / len(x), x.dtype) @ x
-
-    return jax.lax.platform_dependent(x, cpu=product, default=partial(jnp.mean, axis=0, keepdims=True))
-
-
 class Projection(Module):
     """A dense layer whose weights may be read, so that they can be merged into a neighbouring product."""
 
@@ -353,11 +321,15 @@ class Upscale(Module):
 
     def __call__(self, x: Float[Array, "cells inputs"]) -> Float[Array, "cells 4*{self.outputs}"]:
         """Cells to quarters, each row of the result a cell's quarters one after the other."""
-        kernel, bias = jnp.asarray(self.kernel, self.dtype), jnp.asarray(self.bias, self.dtype)
+        kernel, bias = self._weights()
         return add_bias(x @ kernel.reshape(-1, self.inputs).T, jnp.tile(bias, 4))
 
     def channels_first(self, x: Float[Array, "inputs cells"]) -> Float[Array, "{self.outputs} 4*cells"]:
         """The same of columns: the first quarters of all cells, then the second ones, and so on."""
-        kernel, bias = jnp.asarray(self.kernel, self.dtype), jnp.asarray(self.bias, self.dtype)
-        kernel = kernel.reshape(4, self.outputs, self.inputs).swapaxes(0, 1).reshape(-1, self.inputs)
+        kernel, bias = self._weights()
+        kernel = kernel.swapaxes(0, 1).reshape(-1, self.inputs)
         return (kernel @ x).reshape(self.outputs, -1) + bias[:, None]
+
+    def _weights(self) -> tuple[Float[Array, "4 outputs inputs"], Float[Array, " outputs"]]:
+        kernel = jnp.asarray(self.kernel, self.dtype).reshape(4, self.outputs, self.inputs)
+        return kernel, jnp.asarray(self.bias, self.dtype)

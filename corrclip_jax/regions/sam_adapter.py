@@ -95,12 +95,12 @@ def decode_points(
         one, whose maps (4 MB each) fit in the caches.
     """
 
-    @jax.jit  # traced once for both ways to go through the points
+    @jax.jit  # traced once for all ways to go through the points
     def one_point(point: Float[Array, "2"]) -> tuple[Float[Array, "K m m"], Float[Array, " K"]]:
         logits, iou = adapter.decode(context, point[None, None], jnp.ones((1, 1), jnp.int32))
         return logits[0], iou[0]
 
+    each = partial(jax.lax.map, one_point)
     on_chip = even_part(min(at_once, _MOST_ON_TPUS), len(points))
-    sizes = {"default": at_once} | ({"tpu": on_chip} if on_chip < at_once else {})
-    ways = {name: partial(jax.lax.map, one_point, batch_size=size) for name, size in sizes.items()}
-    return jax.lax.platform_dependent(points, cpu=partial(jax.lax.map, one_point), **ways)
+    own = {"tpu": partial(each, batch_size=on_chip)} if on_chip < at_once else {}
+    return jax.lax.platform_dependent(points, cpu=each, **own, default=partial(each, batch_size=at_once))

@@ -83,8 +83,7 @@ class Block(nn.Module):
         self, x: Float[Array, "B T C"], mask: Bool[Array, "1 T T"] | None = None
     ) -> Float[Array, "B T C"]:
         """Residual attention, residual MLP."""
-        x = x + self.attn(self.ln_1(x), mask)
-        return x + self.mlp(self.ln_2(x))
+        return self._add(x, self.attn(self.ln_1(x), mask))
 
     def with_readers(
         self, x: Float[Array, "B T C"], readers: Float[Array, "B R C"], mask: Bool[Array, "B R T"]
@@ -94,8 +93,7 @@ class Block(nn.Module):
         The two are not one array: to cut and join them in every block costs TPUs as much as the attention.
         """
         own, read = self.attn.with_readers(self.ln_1(x), self.ln_1(readers), mask)
-        x, readers = x + own, readers + read
-        return x + self.mlp(self.ln_2(x)), readers + self.mlp(self.ln_2(readers))
+        return self._add(x, own), self._add(readers, read)
 
     def values(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
         """The value projection of the block's attention, its layer norm included."""
@@ -110,8 +108,12 @@ class Block(nn.Module):
     ) -> tuple[Float[Array, "B R C"], Float[Array, "B S C"]]:
         """The whole block for `tokens` that see `x` where `mask` is True, and the values of `x`."""
         read, values = self.attn.read(self.ln_1(tokens), self.ln_1(x), mask)
-        tokens = tokens + read
-        return tokens + self.mlp(self.ln_2(tokens)), values
+        return self._add(tokens, read), values
+
+    def _add(self, x: Float[Array, "B T C"], attended: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        """Add what attention gave, then the residual MLP."""
+        x = x + attended
+        return x + self.mlp(self.ln_2(x))
 
 
 class Transformer(nn.Module):

@@ -10,23 +10,17 @@ first quarters of the coarse cells, all second ones, and so on) until the masks 
 come before cells: the few channels of fine maps would fill a fraction of a TPU's registers.
 """
 
+from functools import partial
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from corrclip_jax.config import SAM1Config, SAM2Config
-from corrclip_jax.models.layers import (
-    Conv,
-    LayerNormOfColumns,
-    Module,
-    ReluMLP,
-    Upscale,
-    gelu,
-    normal,
-)
+from corrclip_jax.models.layers import Conv, Module, ReluMLP, Upscale, gelu, normal
 from corrclip_jax.models.sam.two_way_transformer import TwoWayTransformer
 
 MASK_TOKENS = 4  # one for an unambiguous mask, three for the alternatives
@@ -39,6 +33,38 @@ class ImageContext(NamedTuple):
     positions: Float[Array, "L C"]
     half: Float[Array, "d 4*L"] | None = None
     full: Float[Array, "e 16*L"] | None = None
+
+
+class LayerNormOfColumns(Module):
+    """Layer norm over the first axis, with the parameters of `LayerNorm`.
+
+    CPUs, which are slow at sums over rows that lie far apart, take the means by matrix products.
+    """
+
+    epsilon: float
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "C N"]) -> Float[Array, "C N"]:
+        """The normalised columns, scaled and shifted."""
+        scale = self.param("scale", nn.initializers.ones, (len(x),))
+        bias = self.param("bias", nn.initializers.zeros, (len(x),))
+        x = x.astype(jnp.float32)
+        mean = _mean_of_rows(x)
+        centred = x - mean
+        if self.dtype == jnp.bfloat16:  # in one pass, as in `LayerNorm`
+            variance = jnp.maximum(_mean_of_rows(x * x) - mean * mean, 0)
+        else:
+            variance = _mean_of_rows(centred * centred)
+        factor = jax.lax.rsqrt(variance + self.epsilon)
+        return (centred * (factor * scale[:, None]) + bias[:, None]).astype(self.dtype)
+
+
+def _mean_of_rows(x: Float[Array, "C N"]) -> Float[Array, "1 N"]:
+    def product(x: Array) -> Array:
+        return jnp.full((1, len(x)), 1 / len(x), x.dtype) @ x
+
+    return jax.lax.platform_dependent(x, cpu=product, default=partial(jnp.mean, axis=0, keepdims=True))
 
 
 class MaskDecoder(Module):
