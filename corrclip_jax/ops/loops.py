@@ -50,8 +50,8 @@ def map_rows(
     return jax.lax.fori_loop(0, blocks, one, cut(x)).reshape(-1, x.shape[-1])[:count]
 
 
-def map_chunks(function: Callable, batch: tuple[Array, ...], size: int) -> Array:
-    """Apply a batched function to at most `size` examples at a time, one chunk after the other.
+def map_chunks(function: Callable[[tuple[Array, ...]], Any], batch: tuple[Array, ...], size: int) -> Any:
+    """Apply a batched function to at most `size` examples at a time, one chunk after the other; results joined.
 
     Unlike `jax.lax.map(batch_size=)` nothing is vmapped: the function sees an ordinary batch. All chunks have one
     length, so that a program holds the function once: the last one begins earlier where they would not come out
@@ -64,11 +64,14 @@ def map_chunks(function: Callable, batch: tuple[Array, ...], size: int) -> Array
     length = -(-count // chunks)
     starts = np.minimum(np.arange(chunks) * length, count - length)
 
-    def chunk(start: Int[Array, ""]) -> Array:
+    def chunk(start: Int[Array, ""]) -> Any:
         return function(tuple(jax.lax.dynamic_slice_in_dim(x, start, length) for x in batch))
 
-    out = jax.lax.map(chunk, jnp.asarray(starts))
     again = chunks * length - count
-    if not again:
-        return out.reshape(count, *out.shape[2:])
-    return jnp.concatenate([out[:-1].reshape(-1, *out.shape[2:]), out[-1, again:]])
+
+    def join(out: Array) -> Array:
+        if not again:
+            return out.reshape(count, *out.shape[2:])
+        return jnp.concatenate([out[:-1].reshape(-1, *out.shape[2:]), out[-1, again:]])
+
+    return jax.tree.map(join, jax.lax.map(chunk, jnp.asarray(starts)))

@@ -13,8 +13,10 @@ from sam2_models import SMALL, random_params
 from corrclip_jax.config import SAM2Config
 from corrclip_jax.conversion.tables.sam2 import config_from_shapes
 from corrclip_jax.models.layers import window_merge, window_partition
+from corrclip_jax.models.sam import hiera
 from corrclip_jax.models.sam.mask_decoder import by_quarters, from_quarters
 from corrclip_jax.models.sam.sam2 import SAM2, ImageFeatures, preprocess
+from corrclip_jax.ops import loops
 from corrclip_jax.ops.attention import attention
 
 PUBLISHED = {
@@ -226,6 +228,52 @@ def test_bfloat16_stays_near_float32(params, features):
     wanted = apply(SMALL, "decode", params, first(features), points, labels)
     assert logits.dtype == iou.dtype == np.float32
     assert np.abs(logits - wanted[0]).mean() < 0.06 * np.abs(wanted[0]).max()
+
+
+def test_tpus_embed_patches_by_products_as_the_convolution():
+    rng = np.random.default_rng(2)
+    images = rng.standard_normal((2, 32, 32, 3)).astype(np.float32)
+    params = {
+        "kernel": rng.standard_normal((7, 7, 3, 8)).astype(np.float32) / 12,
+        "bias": rng.standard_normal(8).astype(np.float32),
+    }
+    convolution = hiera.Conv(8, (7, 7), (4, 4), padding=3)
+    expected = np.asarray(convolution.apply({"params": params}, images))
+    products = np.asarray(jax.jit(hiera._embed_by_products)(params, images), np.float32)
+    np.testing.assert_allclose(products, expected, atol=0.05)
+
+
+def on_tpus(*args, default, tpu=None, **others):
+    """`jax.lax.platform_dependent`, as if programs were lowered for TPUs."""
+    return (tpu or default)(*args)
+
+
+def test_tpus_take_the_finest_maps_in_parts_with_the_same_results(params, monkeypatch):
+    """One chunk of windows after the other: both images' first block and, where it pools, the next one."""
+    trunk = params["image_encoder"]["trunk"]
+    plans = list(hiera.block_plans(SMALL))
+
+    def maps(dtype):
+        return jax.jit(lambda images: hiera.Hiera(SMALL, dtype).apply({"params": trunk}, images))(IMAGES)
+
+    whole, exact = maps(jnp.bfloat16), maps(jnp.float32)
+    chunks = []
+
+    def map_chunks(function, batch, size):
+        chunks.append(-(-len(batch[0]) // size))
+        return loops.map_chunks(function, batch, size)
+
+    monkeypatch.setattr(hiera, "map_chunks", map_chunks)
+    monkeypatch.setattr(hiera, "_CELLS_ON_TPUS", 5 * plans[0].window ** 2)
+    monkeypatch.setattr(
+        jax.lax, "platform_dependent", lambda *args, default, tpu=None, **_: (tpu or default)(*args)
+    )
+    parts = maps(jnp.bfloat16)
+    assert chunks and chunks[0] > 1
+    for in_parts, together, one in zip(parts, whole, exact, strict=True):
+        one = np.asarray(one)
+        errors = [np.abs(np.asarray(x, np.float32) - one).max() for x in (in_parts, together)]
+        assert errors[0] <= max(2 * errors[1], 0.02 * np.abs(one).max())
 
 
 def test_images_of_another_size_are_refused(params):

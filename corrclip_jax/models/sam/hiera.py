@@ -3,10 +3,12 @@
 Shapes: B images, N windows, H W grid, C width.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -18,13 +20,16 @@ from corrclip_jax.models.layers import (
     Dense,
     LayerNorm,
     Module,
+    add_bias,
     gelu,
     normal,
+    run,
     window_merge,
     window_partition,
 )
 from corrclip_jax.ops import resize
 from corrclip_jax.ops.attention import attention
+from corrclip_jax.ops.loops import map_chunks
 
 
 class BlockPlan(NamedTuple):
@@ -114,6 +119,36 @@ def _cut(x: Float[Array, "_ _ _ C"], now: int, wanted: int, side: int) -> Float[
     return window_partition(whole, wanted) if wanted else whole
 
 
+_KERNEL, _STRIDE, _BEFORE = (7, 7), 4, 3  # of the patch embedding; the zeros before the first pixel
+_TILE = 8  # columns of a patch with a column of zeros, as TPUs hold them
+
+
+def _embed_by_products(
+    params: Mapping[str, Array], images: Float[Array, "B S S 3"]
+) -> Float[Array, "B S//4 S//4 C"]:
+    """The patch embedding in bfloat16: columns are taken by a product with zeros and ones, which is exact.
+
+    TPUs spend eight times as long on a convolution of three channels, most of it on laying out the pixels for it.
+    """
+    kernel, bias = (params[name].astype(jnp.bfloat16) for name in ("kernel", "bias"))
+    batch, side, _, colours = images.shape
+    patches = side // _STRIDE
+    source = (_STRIDE * jnp.arange(patches) - _BEFORE)[None] + jnp.arange(_KERNEL[1])[:, None]
+    taken = jnp.arange(side)[:, None, None] == jnp.pad(source, ((0, 1), (0, 0)), constant_values=-1)[None]
+    x = jnp.einsum("bhwc,wtp->bhctp", images.astype(jnp.bfloat16), taken.astype(jnp.bfloat16))
+    x = jnp.pad(x, ((0, 0), (_BEFORE, _STRIDE - _BEFORE), (0, 0), (0, 0), (0, 0)))
+    x = x.reshape(batch, side + _STRIDE, colours * _TILE, patches)
+    rows = [x[:, row : row + side - _BEFORE : _STRIDE] for row in range(_KERNEL[0])]
+    kernel = jnp.pad(kernel.transpose(0, 2, 1, 3), ((0, 0), (0, 0), (0, _TILE - _KERNEL[1]), (0, 0)))
+    kernel = kernel.reshape(-1, kernel.shape[-1])
+    return add_bias(jnp.einsum("bikj,kd->bijd", jnp.concatenate(rows, 2), kernel), bias)
+
+
+# On TPUs, cells of the finest maps that go through blocks together. More do not fit on the chip in both layouts,
+# that of products and that of attention, and the way from one to the other through memory takes longer than either.
+_CELLS_ON_TPUS = 1 << 15
+
+
 class Hiera(Module):
     """The trunk; it returns the map at the end of each stage, finest first.
 
@@ -126,19 +161,68 @@ class Hiera(Module):
     @nn.compact
     def __call__(self, images: Float[Array, "B S S 3"]) -> list[Float[Array, "B h w C"]]:
         """Normalised images to four maps: sides S/4, S/8, S/16, S/32, widths doubling from `config.width`."""
-        width = self.config.width
-        x = Conv(width, (7, 7), (4, 4), padding=3, dtype=self.dtype, name="patch_embed")(images)
+        x = self._patch_embed(images)
         x = x + self._positions(x.shape[1]).astype(self.dtype)[None]
+        plans = list(block_plans(self.config))
         maps, side, cut = [], x.shape[1], 0
-        for index, plan in enumerate(block_plans(self.config)):
+        early = self._fine_blocks(plans, x)
+        for index, plan in enumerate(plans):
             wanted = plan.window if plan.window and side % plan.window == 0 else 0
             if wanted != cut:
                 x = _cut(x, cut, wanted, side)
-            x = MultiScaleBlock(plan, wanted > 0, self.dtype, name=f"blocks_{index}")(x)
+            if index == 0 and early:
+                outputs = self._by_parts(plans[:early], x)
+            block = MultiScaleBlock(plan, wanted > 0, self.dtype, name=f"blocks_{index}")
+            x = outputs[index] if index < early else block(x)
             side, cut = (side // 2, wanted // 2) if plan.pool else (side, wanted)
             if plan.ends_stage:
                 maps.append(_cut(x, cut, 0, side))
         return maps
+
+    def _patch_embed(self, images: Float[Array, "B S S 3"]) -> Float[Array, "B S//4 S//4 C"]:
+        """A convolution of 7 x 7 pixels with stride 4."""
+        strides = (_STRIDE, _STRIDE)
+        convolution = partial(Conv, self.config.width, _KERNEL, strides, padding=_BEFORE, dtype=self.dtype)
+        if not self._has_own_way_on_tpus():
+            return convolution(name="patch_embed")(images)
+        params: Any = self.get_variable("params", "patch_embed")
+        convolve = partial(run, convolution(parent=None))
+        return jax.lax.platform_dependent(params, images, tpu=_embed_by_products, default=convolve)
+
+    def _has_own_way_on_tpus(self) -> bool:
+        """Whether parameters are at hand, for functions of them, and the compute type is that of TPUs."""
+        return self.dtype == jnp.bfloat16 and not self.is_initializing()
+
+    def _fine_blocks(self, plans: Sequence[BlockPlan], x: Float[Array, "B s s C"]) -> int:
+        """How many of the first blocks stay in the first one's windows and have many cells."""
+        window, cells = plans[0].window, x.shape[0] * x.shape[1] * x.shape[2]
+        if not self._has_own_way_on_tpus() or not window or x.shape[1] % window:
+            return 0
+        for count, plan in enumerate(plans):
+            if cells <= _CELLS_ON_TPUS or plan.window != window:
+                return count
+            if plan.pool:
+                window, cells = window // 2, cells // 4
+        return len(plans)
+
+    def _by_parts(
+        self, plans: Sequence[BlockPlan], windows: Float[Array, "N w w C"]
+    ) -> list[Float[Array, "N _ _ _"]]:
+        """What each of the first blocks makes of windows; on TPUs, of a part of the windows at a time."""
+        params: list[Any] = [self.get_variable("params", f"blocks_{index}") for index in range(len(plans))]
+
+        def blocks(params: Sequence[Any], x: Array) -> list[Array]:
+            outputs = []
+            for plan, given in zip(plans, params, strict=True):
+                x = run(MultiScaleBlock(plan, True, self.dtype, parent=None), given, x)
+                outputs.append(x)
+            return outputs
+
+        def parts(params: Sequence[Any], x: Array) -> list[Array]:
+            size = _CELLS_ON_TPUS // x.shape[1] ** 2
+            return map_chunks(lambda part: blocks(params, part[0]), (x,), size)
+
+        return jax.lax.platform_dependent(params, windows, tpu=parts, default=blocks)
 
     def _positions(self, side: int) -> Float[Array, "side side C"]:
         """A coarse grid enlarged (bicubic) plus one window's embedding repeated."""
