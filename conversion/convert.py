@@ -1,9 +1,9 @@
 """Published checkpoints to a converted model: one folder with Orbax trees, vocabulary and `corrclip.json`."""
 
 import math
-import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from corrclip_jax.conversion.families import convert_state_dict
 from corrclip_jax.conversion.find import Found, find, find_all, find_vocabulary, published_beside
 from corrclip_jax.conversion.published import Published, recognise
 from corrclip_jax.conversion.rules import ConversionError
+from corrclip_jax.io.disk import check_room
 from corrclip_jax.io.files import atomic_folder
 from corrclip_jax.io.marks import file_digest
 from corrclip_jax.params.model_folder import (
@@ -260,10 +261,20 @@ def _progress(found: Found) -> str:
 
 
 def _convert_network(found: Found, config: NetworkConfig) -> Params:
+    with _reading(found.path):
+        try:
+            return convert_state_dict(found.family, found.checkpoint, config, found.layout)
+        except ConversionError as error:
+            raise ConversionError(f"{found.path}: {error}", error.faults) from error
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Name the file that cannot be read: the system does not, once it is open."""
     try:
-        return convert_state_dict(found.family, found.checkpoint, config, found.layout)
-    except ConversionError as error:
-        raise ConversionError(f"{found.path}: {error}", error.faults) from error
+        yield
+    except OSError as error:
+        raise ConversionError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def _configure(found: Found, quick_gelu: bool | None) -> NetworkConfig:
@@ -293,10 +304,10 @@ def _recognise(found: Found) -> Published | None:
 def _describe(found: Found) -> dict[str, Any]:
     """Where a network comes from, for `corrclip.json`."""
     known = _recognise(found)
-    files = [
-        {"name": file.name, "size": file.stat().st_size, "sha256": file_digest(file)}
-        for file in found.checkpoint.files
-    ]
+    files = []
+    for file in found.checkpoint.files:
+        with _reading(file):
+            files.append({"name": file.name, "size": file.stat().st_size, "sha256": file_digest(file)})
     return {
         "title": known.title if known else None,
         "repository": known.repository if known else None,
@@ -331,11 +342,6 @@ def _as_written(config: Config) -> Config:
 
 
 def _check_room(out: Path, tree: Params) -> None:
-    """Tell of a disk that is too full before the work, not after it."""
+    """Raise before the work starts if the disk is too small."""
     needed = 4 * sum(math.prod(shape) for shape in shapes_by_path(tree).values())
-    standing = next(parent for parent in out.absolute().parents if parent.exists())
-    if (free := shutil.disk_usage(standing).free) < needed:
-        raise OSError(
-            f"{out} cannot be written: the model takes {needed / 2**30:.1f} GiB and {standing} has "
-            f"{free / 2**30:.1f} GiB left. Choose another folder, or make room."
-        )
+    check_room(out, needed, "choose another folder")

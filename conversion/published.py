@@ -2,10 +2,15 @@
 
 import itertools
 import json
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
+
+from corrclip_jax.config.regions import RegionSource, region_sources
+from corrclip_jax.config.suggestions import did_you_mean
 
 REGISTRY = Path(__file__).parents[1] / "weights" / "registry.json"
 
@@ -100,6 +105,39 @@ def preset_models(preset: str) -> dict[str, Published]:
 def region_models() -> dict[str, Published]:
     """The published networks of regions by the names that `--regions` takes ("eomt", "sam2.1-t")."""
     return {name: published_models()[key] for name, key in _content()["regions"].items()}
+
+
+def source_names() -> list[str]:
+    """The names of all sources of regions: the families, those without weights, and the published networks."""
+    return list(dict.fromkeys([*region_sources(), *region_models()]))
+
+
+def source_or_folder(
+    regions: str | os.PathLike, *, name: str = "regions", also: Sequence[str] = ()
+) -> tuple[RegionSource, Path | None]:
+    """Where regions come from: a source (or a published network, "sam2.1-t"), or a folder of region maps.
+
+    Args:
+      regions: what was given.
+      name: what it was given as, for the message.
+      also: further names that stand for no folder.
+
+    Returns:
+      The source and None; or "none", since nothing is left to find, and the folder.
+
+    Raises:
+      ValueError: for what is neither, with the nearest name.
+    """
+    text = os.fspath(regions)
+    if text in also or text in source_names():
+        return text, None
+    if Path(text).is_dir():
+        return "none", Path(text)
+    raise ValueError(
+        f"{name} must be one of {', '.join([*region_sources(), *also])}, a published network (sam2.1-t; see "
+        f"corrclip models), or a folder of region maps. {text!r} is no folder."
+        f"{did_you_mean(text, [*source_names(), *also])}"
+    )
 
 
 def vocabulary_repository() -> str:

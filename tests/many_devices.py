@@ -83,6 +83,17 @@ def one_process(config, v2, text, first, second):
     for ours, labels in zip(results, wanted.labels[::2], strict=False):
         np.testing.assert_array_equal(ours.labels, labels[:height, :width])
     assert segmenter._runner.programs.count == 1
+    regions_over(mesh, config, params, photos)
+
+
+def regions_over(mesh, config, params, photos):
+    """The devices share the photos whose regions are asked for, and find those of one device."""
+    ours, wanted = (Segmenter((config, params), regions="slic", mesh=one) for one in (mesh, None))
+    for found, alone in zip(ours.regions(photos), wanted.regions(photos), strict=True):
+        np.testing.assert_array_equal(found.map, alone.map)
+    programs = ours._region_runner.programs
+    assert programs.batch_size(Bucket(*CANVAS, 6), len(photos)) == 8
+    assert {shard.data.shape[0] for shard in programs._last[0].addressable_shards} == {1}
 
 
 def images_bank_and_params_over(mesh, config, text, images, sizes, params, bank, wanted):

@@ -157,9 +157,8 @@ def published_shapes(family: str, config, layout: str) -> dict[str, tuple[int, .
         rule, match = next((rule, found) for rule in rules if (found := re.fullmatch(rule.source, name)))
         targets = (rule.target,) if isinstance(rule.target, str) else rule.target
         paths = [None if target is None else match.expand(target) for target in targets]
-        kept = next(
-            path for path in paths if path is not None
-        )  # a part that our tree drops has the same shape
+        # A part that our tree drops has the same shape.
+        kept = next(path for path in paths if path is not None)
         parts = [_as_published(rule.transform, path or kept, leaves[path or kept]) for path in paths]
         shapes[name] = parts[0] if len(parts) == 1 else (sum(part[0] for part in parts), *parts[0][1:])
     return shapes

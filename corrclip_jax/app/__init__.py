@@ -1,4 +1,4 @@
 """Web page: photos and class names in a browser, labelled on this machine.
 
-May import `inference` and below. Only `page.py` needs Gradio (the extra `app`). Begin with `answers.py`.
+Only `page.py` needs Gradio (the extra `app`). Begin with `answers.py`.
 """

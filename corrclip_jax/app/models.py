@@ -9,7 +9,8 @@ from typing import Any
 import jax
 
 from corrclip_jax.app.answers import Question, Say
-from corrclip_jax.config import Config
+from corrclip_jax.config import Config, takes_points
+from corrclip_jax.hub.embedded import EMBEDDED_MODELS
 from corrclip_jax.hub.presets import available_models, load
 from corrclip_jax.inference.segmenter import Segmenter
 from corrclip_jax.text.classes import parse_classes
@@ -18,13 +19,13 @@ _KEPT_SETTINGS = 4
 
 
 def choices(first: str | None = None) -> list[str]:
-    """The models that can be chosen: `first`, and those that need no download, the embedded one last.
+    """The models that can be chosen: `first`, and those that need no download, the embedded ones last.
 
     Args:
       first: a name or a folder, which may need a download.
     """
-    embedded, *others = available_models()
-    here = [*(model.name for model in others if model.converted), embedded.name]
+    converted = [model.name for model in available_models() if model.converted]
+    here = [*(name for name in converted if name not in EMBEDDED_MODELS), *EMBEDDED_MODELS]
     return here if first is None else list(dict.fromkeys([first, *here]))
 
 
@@ -67,7 +68,7 @@ class LoadedModels:
             self._name, self._loaded = question.model, (config, jax.device_put(dict(params)))
         settings = question.threshold, question.points
         if settings not in self._segmenters:
-            points = question.points if self._loaded[0].regions.source in ("sam1", "sam2") else None
+            points = question.points if takes_points(self._loaded[0].regions.source) else None
             self._segmenters[settings] = Segmenter(
                 self._loaded, background_threshold=question.threshold, points=points
             )

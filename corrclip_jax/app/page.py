@@ -20,14 +20,16 @@ from starlette.middleware import Middleware
 from corrclip_jax.app.answers import MAX_MEGAPIXELS, MAX_PHOTOS, Model, Question, Say, answer
 from corrclip_jax.app.examples import write_examples
 from corrclip_jax.app.models import LoadedModels, choices
+from corrclip_jax.hub.embedded import EMBEDDED_MODELS
 
 MAX_MEGABYTES = 25
 MOST_WAITING = 50
 _KEPT_SECONDS = 3600  # for files that users have uploaded or may download
 _OTHER_STEPS = 3  # of an answer, beside the photos: loading the model, writing, the end
 _OWN_SOURCES = "'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
-_TINY = (
-    "**tiny** was trained on generated scenes and knows no photographs: try it on the examples. For photos, "
+_ABOUT_EMBEDDED = (
+    f"The embedded model ({', '.join(EMBEDDED_MODELS)}) was trained on generated scenes and knows no photographs: "
+    "try it on the examples. For photos, "
     "convert a published model first (`corrclip prepare vit-b`); it can be chosen here afterwards."
 )
 
@@ -191,7 +193,7 @@ def build(
                 )
                 run = gr.Button("Label the photos", variant="primary", elem_id="run")
                 model = gr.Dropdown(list(models), value=models[0], label="Model", elem_id="model")
-                tiny = gr.Markdown(_TINY, visible=models[0] == "tiny", elem_id="tiny")
+                about = gr.Markdown(_ABOUT_EMBEDDED, visible=models[0] in EMBEDDED_MODELS, elem_id="embedded")
                 with gr.Accordion("More settings", open=False):
                     threshold = gr.Slider(
                         0,
@@ -237,7 +239,11 @@ def build(
             api_visibility="private",
         )
         model.change(
-            lambda name: gr.update(visible=name == "tiny"), model, tiny, queue=False, api_visibility="private"
+            lambda name: gr.update(visible=name in EMBEDDED_MODELS),
+            model,
+            about,
+            queue=False,
+            api_visibility="private",
         )
     return page
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from corrclip_jax.inference.segmentation import Segmentation
 from corrclip_jax.viz.data_uri import data_uri
+from corrclip_jax.viz.overlay import class_shares
 from corrclip_jax.viz.palette import class_colours, is_background
 
 LONGEST = 1280
@@ -28,7 +29,7 @@ def view_of(result: Segmentation) -> dict[str, Any]:
     columns = np.minimum((np.arange(size[0]) + 0.5) * width / size[0], width - 1).astype(int)
     picked = np.ix_(rows, columns)
     photo = Image.fromarray(result.photo)
-    shares = np.bincount(result.labels.ravel(), minlength=len(result.classes)) / result.labels.size
+    shares = class_shares(result.labels, len(result.classes))
     colours = class_colours(result.class_names).tolist()
     return {
         "width": size[0],

@@ -2,4 +2,4 @@
 
 
 class BankError(ValueError):
-    """A bank that is damaged, empty, or made by other networks than it is to be used with."""
+    """A bank that is damaged, empty, or made by other networks than those it is used with."""

@@ -52,7 +52,7 @@ def read_index(path: str | Path) -> Float[np.ndarray, "N C"] | QuantisedKeys:
 
 
 class _File:
-    """A file that is read from the beginning; what it does not hold is an error."""
+    """A file that is read sequentially; reading beyond its end is an error."""
 
     def __init__(self, path: Path):
         self.path, self.position = path, 0

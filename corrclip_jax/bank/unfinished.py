@@ -109,7 +109,7 @@ class Unfinished:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other builds of the same bank out; the system ends this with the process.
+        """Lock the bank against other builds; the lock ends with the process at the latest.
 
         Raises:
           BankError: if there is one.

@@ -1,7 +1,7 @@
 """Exact search of a bank, timed beside `faiss.IndexFlatIP` on the same cores, with the same neighbours.
 
 `python -m corrclip_jax.bench.against_faiss [--entries 1000000] [--width 1024] [--queries 32]` needs
-`pip install 'corrclip-jax[bench]'`. Keys are random float16; faiss holds them as float32, which takes twice the
+the extra `bench`. Keys are random float16; faiss holds them as float32, which takes twice the
 memory. For one core: `taskset -c 0 env OMP_NUM_THREADS=1 python -m ...`.
 """
 

@@ -25,7 +25,7 @@ from corrclip_jax.method.support import (
     Support,
     region_queries,
     region_support,
-    said_by,
+    support_from_neighbours,
 )
 from corrclip_jax.method.whole_image import WholeImages, whole_images
 from corrclip_jax.regions.sources import find_regions
@@ -136,7 +136,7 @@ def _bank_stages(
         return banks.search(bank, queries, method.neighbours)
 
     def support(bank: Bank, text: TextEmbedding, ids: jax.Array, scores: jax.Array) -> Support:
-        return said_by(ids, scores, bank, text, method)
+        return support_from_neighbours(ids, scores, bank, text, method)
 
     features, there = jax.jit(exactly(queries))(whole, regions)
     features, there = features.reshape(-1, features.shape[-1]), there.reshape(-1)

@@ -1,6 +1,6 @@
 """The program `corrclip`: one module per command in `commands`, its work in `runs`, what they share in `shared`.
 
-May import everything. Nothing here imports JAX before a command needs it, so that `--help` and errors in the
+Nothing here imports JAX before a command needs it, so that `--help` and errors in the
 options appear immediately. Begin with `commands/segment.py`.
 """
 
@@ -39,13 +39,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_WAIT_FOR_SIGNALS = (
-    segment,
-    regions,
-    evaluate,
-    demo,
-    app_command,
-)  # and save what is done; the others run in a thread
+# Commands that wait for signals themselves, and save what is done; the others run in a thread.
+_WAIT_FOR_SIGNALS = (segment, regions, evaluate, demo, app_command)
 for _module in (
     segment,
     regions,

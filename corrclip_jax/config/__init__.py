@@ -15,7 +15,7 @@ from corrclip_jax.config.base import (
 )
 from corrclip_jax.config.families import FAMILIES, Family, families, family_of
 from corrclip_jax.config.fields import from_dict, to_dict, with_fields
-from corrclip_jax.config.method import MethodConfig, PartsConfig
+from corrclip_jax.config.method import PROBABILITY_POINTS, MethodConfig, PartsConfig
 from corrclip_jax.config.networks import (
     CLIPConfig,
     CLIPTextConfig,
@@ -40,10 +40,12 @@ from corrclip_jax.config.regions import (
     SLICConfig,
     region_sources,
     source_family,
+    takes_points,
 )
 
 __all__ = [
     "FAMILIES",
+    "PROBABILITY_POINTS",
     "SAM_AUTOMATIC",
     "CLIPConfig",
     "CLIPTextConfig",
@@ -78,6 +80,7 @@ __all__ = [
     "similarity_network",
     "source_family",
     "source_network",
+    "takes_points",
     "to_dict",
     "with_fields",
 ]

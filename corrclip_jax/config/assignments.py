@@ -12,7 +12,7 @@ _TRUE, _FALSE, _NONE = ("true", "on", "yes"), ("false", "off", "no"), ("none", "
 
 
 def with_assignments(config: Any, assignments: Sequence[str]) -> Any:
-    """A copy of a config with fields set by text, each checked against the field's type.
+    """A copy of a config with fields set by text, each checked against the field's type, all together for ranges.
 
     >>> from corrclip_jax.config import Config
     >>> with_assignments(Config(), ["method.spatial_layers=1", "parts.scope=off"]).method.spatial_layers
@@ -27,16 +27,20 @@ def with_assignments(config: Any, assignments: Sequence[str]) -> Any:
       ValueError: for a text of another form, a name that is no field (the message has those there are), or a value
         of another type or out of range.
     """
+    changes: dict[str, Any] = {}
     for text in assignments:
         name, sign, value = text.partition("=")
         path = name.strip().split(".")
         if not sign or not all(path):
             raise ValueError(f"an assignment is NAME=VALUE, as in method.spatial_layers=1. Got {text!r}.")
-        config = _with_assignment(config, path, value.strip(), name.strip())
-    return config
+        _add_change(changes, config, path, value.strip(), name.strip())
+    return with_fields(config, **changes)
 
 
-def _with_assignment(config: Any, path: Sequence[str], value: str, full_name: str) -> Any:
+def _add_change(
+    changes: dict[str, Any], config: Any, path: Sequence[str], value: str, full_name: str
+) -> None:
+    """Add an assignment to the changes of a configuration, as `with_fields` takes them."""
     name, rest = path[0], path[1:]
     place = full_name.removesuffix(".".join(path)).rstrip(".")
     known = [field.name for field in dataclasses.fields(config)]
@@ -50,11 +54,12 @@ def _with_assignment(config: Any, path: Sequence[str], value: str, full_name: st
         if not dataclasses.is_dataclass(current):
             what = "is None in this model" if current is None else "has no fields"
             raise ValueError(f"{full_name}: {'.'.join(filter(None, (place, name)))} {what}.")
-        return with_fields(config, **{name: _with_assignment(current, rest, value, full_name)})
+        _add_change(changes.setdefault(name, {}), current, rest, value, full_name)
+        return
     if dataclasses.is_dataclass(current):
         fields = ", ".join(f"{full_name}.{field.name}" for field in dataclasses.fields(current))
         raise ValueError(f"{full_name} is a part of the configuration. Set one of its fields: {fields}.")
-    return with_fields(config, **{name: _parsed(annotation, value, full_name)})
+    changes[name] = _parsed(annotation, value, full_name)
 
 
 def _parsed(annotation: Any, text: str, name: str) -> Any:

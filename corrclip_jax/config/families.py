@@ -1,9 +1,8 @@
 """Network families: the one table of CLIP, similarity backbones and networks that find regions.
 
 Everything that lists families follows from `FAMILIES`: the parts of a configuration and of a parameter tree,
-what `load` reads, the conversion tables, the options of `corrclip convert`. A new family is a configuration in
-`networks.py`, a row here, its modules in `models/`, its table in `conversion/tables/`, and a row in
-`regions/sources.py` or in `method/similarity.py`. Light: what a row names is imported when it is needed.
+what `load` reads, the conversion tables, the options of `corrclip convert`. CONTRIBUTING.md lists the files that a
+new family touches. Light: what a row names is imported when it is needed.
 """
 
 from importlib import import_module

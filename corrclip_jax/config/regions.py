@@ -5,10 +5,42 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from corrclip_jax.config.families import families
+from corrclip_jax.config.ranges import (
+    COUNT,
+    COUNT_OR_NONE,
+    COUNT_OR_ZERO,
+    FINITE,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    Range,
+    check_ranges,
+)
 
 # A family of networks that find regions, or one of those that need no weights.
 RegionSource: TypeAlias = str
 _WITHOUT_WEIGHTS = ("slic", "none")
+_WITH_POINTS = ("sam1", "sam2")
+
+_PANOPTIC_RANGES = {
+    "threshold": Range(least=0.0, most=1.0, optional=True),
+    "mask_threshold": SHARE,
+    "overlap_threshold": SHARE,
+}
+# The IoU that SAM predicts is not bound to 0 .. 1.
+_RANGES = {
+    "points_per_side": COUNT,
+    "iou_threshold": FINITE,
+    "stability_threshold": SHARE,
+    "stability_offset": NOT_NEGATIVE,
+    "mask_threshold": FINITE,
+    "nms_threshold": SHARE,
+    "points_per_chunk": COUNT_OR_NONE,
+    "crop_layers": COUNT_OR_ZERO,
+    "crop_overlap": SHARE,
+    "crop_points_downscale": COUNT,
+    "min_area": COUNT_OR_ZERO,
+}
 
 
 def region_sources() -> tuple[RegionSource, ...]:
@@ -23,6 +55,15 @@ def source_family(name: str) -> RegionSource:
     ('sam2', 'sam2', 'eomt', 'slic')
     """
     return next((family for family in families("regions") if re.match(rf"{family}[.-]", name)), name)
+
+
+def takes_points(source: RegionSource) -> bool:
+    """Whether a source of regions is asked at a grid of points (`points_per_side`).
+
+    >>> takes_points("sam1"), takes_points("sam2.1-t"), takes_points("eomt"), takes_points("none")
+    (True, True, False, False)
+    """
+    return source_family(source) in _WITH_POINTS
 
 
 @dataclass(frozen=True)
@@ -44,8 +85,12 @@ class SLICConfig:
     side: int | None = None
 
     def __post_init__(self) -> None:
-        wrong_side = self.side is not None and self.side < 1
-        if self.segments < 1 or self.iterations < 0 or not self.compactness > 0 or wrong_side:
+        if (
+            not COUNT.holds(self.segments)
+            or not COUNT_OR_ZERO.holds(self.iterations)
+            or not POSITIVE.holds(self.compactness)
+            or not COUNT_OR_NONE.holds(self.side)
+        ):
             wanted = "segments of 1 or more, iterations of 0 or more, a compactness above 0 and a side of 1 or more"
             raise ValueError(
                 f"SLIC needs {wanted}. Got {self.segments}, {self.iterations}, {self.compactness} and {self.side}."
@@ -72,6 +117,13 @@ class PanopticConfig:
     mask_threshold: float = 0.5
     overlap_threshold: float = 0.8
     fuse: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_ranges("regions.panoptic", self, _PANOPTIC_RANGES)
+        if not all(map(COUNT_OR_ZERO.holds, self.fuse)):
+            raise ValueError(
+                f"regions.panoptic.fuse must hold numbers of classes, 0 and above. Got {self.fuse}."
+            )
 
 
 @dataclass(frozen=True)
@@ -122,6 +174,7 @@ class RegionConfig:
         if self.source not in region_sources():
             known = ", ".join(region_sources())
             raise ValueError(f"regions.source must be one of {known}. Got {self.source!r}.")
+        check_ranges("regions", self, _RANGES)
 
 
 SAM_AUTOMATIC = RegionConfig(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from corrclip_jax.datasets.dataset import Dataset, DatasetError, Example
-from corrclip_jax.datasets.label_files import LabelError, read_labels
+from corrclip_jax.datasets.label_files import Ignored, LabelError, ignored_note, ignored_number, read_labels
 from corrclip_jax.datasets.layouts import Layout, Pair, find_pairs, own_pairs
 from corrclip_jax.io.photos import photo_size, read_photo
 from corrclip_jax.text.classes import read_classes
@@ -88,7 +88,7 @@ def open_benchmark(name: str, root: str | Path) -> Dataset:
     """A benchmark whose tree lies below `root`.
 
     Raises:
-      DatasetError: for a name that there is not, and a tree that is missing or not whole.
+      DatasetError: for an unknown name, and a tree that is missing or incomplete.
     """
     if name not in benchmarks():
         raise DatasetError(f"the benchmarks are: {', '.join(benchmarks())}. Got {name!r}.")
@@ -108,11 +108,12 @@ def open_folders(
     classes: Sequence[Sequence[str]],
     *,
     first_id: int = 0,
-    ignored: int | None = 255,
+    ignored: Ignored = "auto",
 ) -> Dataset:
-    """One's own data: a folder of photos, one of label files of the same stems, and class names.
+    """A user's own data: a folder of photos, one of label files of the same stems, and class names.
 
-    The number of class 0 in the label files is `first_id` (0 or 1; then 0 is left out); `ignored` is left out.
+    The number of class 0 in the label files is `first_id` (0 or 1; then 0 is left out); `ignored` is left out: by
+    default 255, unless it is a class's number, which `about` then says.
 
     Raises:
       DatasetError: for folders that do not belong together.
@@ -121,7 +122,10 @@ def open_folders(
     names = tuple(tuple(synonyms) for synonyms in classes)
     pairs = own_pairs(Path(images), Path(labels))
     about = f"{len(pairs)} images in {images}, labels in {labels}"
-    data = _dataset(Path(images).resolve().name, names, pairs, first_id, ignored)
+    if note := ignored_note([synonyms[0] for synonyms in names], first_id, ignored):
+        about += f"; {note}"
+    number = ignored_number(len(names), first_id, ignored)
+    data = _dataset(Path(images).resolve().name, names, pairs, first_id, number)
     return dataclasses.replace(data, about=about)
 
 

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Integer, UInt8
 
-from corrclip_jax.io.region_maps import SUFFIXES, read_regions
+from corrclip_jax.io.region_maps import SUFFIXES, read_regions, region_file_names
 
 NOT_SCORED = -1
 
 
 class DatasetError(ValueError):
-    """A data set that is not there, or not whole."""
+    """A data set that is missing or incomplete."""
 
 
 class Example(NamedTuple):
@@ -33,7 +33,7 @@ class Dataset:
 
     Attributes:
       name: the data set's, in reports.
-      classes: the names of every class, synonyms, by which it is asked for.
+      classes: the query names (synonyms) of every class.
       count: how many examples there are.
       example: gives an example by its index.
       stem: names an example, uniquely: its predictions and its region map go by it.
@@ -66,7 +66,7 @@ class Dataset:
 
 
 def with_region_files(dataset: Dataset, folder: str | Path) -> Dataset:
-    """The data set with region maps from a folder, files of the same stems as its pictures.
+    """The data set with region maps from a folder, files of the same stems as its pictures (see `region_file`).
 
     Raises:
       DatasetError: where the folder lacks some of them, or holds two for one picture.
@@ -74,8 +74,14 @@ def with_region_files(dataset: Dataset, folder: str | Path) -> Dataset:
     """
     folder = Path(folder)
     stems = [dataset.stem(index) for index in range(dataset.count)]
-    there = by_stem(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    missing = [stem for stem in stems if stem not in there]
+    by_name: dict[str, list[Path]] = {}
+    for stem, paths in by_stem(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES).items():
+        for path in paths:
+            by_name.setdefault(stem + path.suffix.lower(), []).append(path)
+    there = {
+        stem: [path for name in region_file_names(stem) for path in by_name.get(name, ())] for stem in stems
+    }
+    missing = [stem for stem, paths in there.items() if not paths]
     if missing:
         raise DatasetError(
             f"{folder} lacks the region maps of {len(missing)} of the {dataset.count} images of {dataset.name}: "
@@ -109,7 +115,7 @@ def first(dataset: Dataset, count: int | None) -> Dataset:
     if count is None:
         return dataset
     if not 1 <= count <= dataset.count:
-        raise DatasetError(f"{dataset.name} has 1 to {dataset.count} images to take. Got {count}.")
+        raise DatasetError(f"count must be 1 to {dataset.count}, the images of {dataset.name}. Got {count}.")
     return dataclasses.replace(dataset, count=count)
 
 

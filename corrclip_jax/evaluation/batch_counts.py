@@ -71,3 +71,9 @@ def joined(counts: Sequence[BatchCounts]) -> BatchCounts:
         sum(each.pixels for each in counts),
         [one for each in labels for one in each] if labels else None,
     )
+
+
+def first_unlabelled(counts: BatchCounts) -> int:
+    """The first image with pixels that the first variant gave no label; by others, the batch's first image."""
+    true, predicted = counts.areas[:, 1].sum(axis=-1), counts.areas[:, 2].sum(axis=-1)
+    return counts.indices[int(np.argmax(true > predicted))]

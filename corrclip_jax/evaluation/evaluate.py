@@ -6,7 +6,8 @@ from typing import Any
 
 from corrclip_jax.config import Config, DtypeChoice
 from corrclip_jax.datasets.dataset import Dataset
-from corrclip_jax.evaluation.options import Classes, EvaluateOptions
+from corrclip_jax.datasets.label_files import Ignored
+from corrclip_jax.evaluation.options import Classes, EvaluateOptions, default_model
 from corrclip_jax.evaluation.pipeline import Evaluation, run_evaluation
 from corrclip_jax.evaluation.resumable import Progress
 from corrclip_jax.inference.open_bank import BankLike
@@ -21,8 +22,8 @@ def evaluate(
     labels: str | Path | None = None,
     classes: Classes | None = None,
     first_id: int = 0,
-    ignored: int | None = 255,
-    model: str | Path | tuple[Config, Mapping[str, Any]] = "tiny",
+    ignored: Ignored = "auto",
+    model: str | Path | tuple[Config, Mapping[str, Any]] | None = None,
     split: str = "val",
     count: int | None = None,
     regions: str | Path | None = None,
@@ -61,8 +62,10 @@ def evaluate(
       classes: their class names in the order of the numbers (a list inside is synonyms), or a file with one class a
         line.
       first_id: the number of the first class in label files, 0 or 1; where it is 1, 0 is left out.
-      ignored: the number in label files that is left out.
-      model: a name or a folder (see `load`), or configuration and parameters.
+      ignored: the number in label files that is left out, None for none; by default 255, unless it is a class's
+        number (then nothing is left out, and `report["about"]` says so).
+      model: a name or a folder (see `load`), or configuration and parameters; by default "tiny" for "scenes",
+        otherwise "vit-b".
       split: of the scenes, "val" or "unseen".
       count: only the first so many images.
       regions: a source of regions ("sam2", "none", ...), "truth" for the data set's own, or a folder of region maps
@@ -101,8 +104,30 @@ def evaluate(
       jax.errors.JaxRuntimeError: if a device fails.
     """
     options = EvaluateOptions(
-        dataset, data_root, images, labels, classes, first_id, ignored, model, split, count, regions, points,
-        background_threshold, dtype, assignments, ablation, batch_size, out, predictions, save_every, resume,
-        overwrite, distributed, bank, others,
-    )  # fmt: skip
+        dataset=dataset,
+        data_root=data_root,
+        images=images,
+        labels=labels,
+        classes=classes,
+        first_id=first_id,
+        ignored=ignored,
+        model=default_model(dataset) if model is None else model,
+        split=split,
+        count=count,
+        regions=regions,
+        points=points,
+        background_threshold=background_threshold,
+        dtype=dtype,
+        assignments=assignments,
+        ablation=ablation,
+        batch_size=batch_size,
+        out=out,
+        predictions=predictions,
+        save_every=save_every,
+        resume=resume,
+        overwrite=overwrite,
+        distributed=distributed,
+        bank=bank,
+        others=others,
+    )
     return run_evaluation(options, on_start=on_start, progress=progress)

@@ -1,25 +1,30 @@
 """Opening of the data set that an evaluation names: a benchmark, generated scenes, folders, or a `Dataset`."""
 
-import os
 from pathlib import Path
 
+from corrclip_jax.config import RegionSource
 from corrclip_jax.config.suggestions import did_you_mean
-from corrclip_jax.conversion.published import region_models
+from corrclip_jax.conversion.published import source_or_folder
 from corrclip_jax.datasets.benchmarks import benchmarks, open_benchmark, open_folders
 from corrclip_jax.datasets.dataset import Dataset, DatasetError, first, with_region_files
 from corrclip_jax.datasets.scenes.dataset import SCENES, scenes
 from corrclip_jax.evaluation.options import EvaluateOptions
 from corrclip_jax.evaluation.scorer import FROM_DATASET
-from corrclip_jax.regions.sources import SOURCES
 from corrclip_jax.text.classes import normalise_classes, read_classes
 
 
-def is_source(regions: str | os.PathLike | None) -> bool:
-    """Whether this names a source of regions or the data set's own, rather than a folder of region maps.
+def chosen_regions(options: EvaluateOptions) -> tuple[RegionSource | None, Path | None]:
+    """The source of regions (`FROM_DATASET` for the data set's own, None for the model's), or the folder of maps.
 
-    None is the model's own source.
+    Raises:
+      DatasetError: for what is neither.
     """
-    return regions is None or str(regions) in (*SOURCES, *region_models(), FROM_DATASET)
+    if options.regions is None:
+        return None, None
+    try:
+        return source_or_folder(options.regions, also=(FROM_DATASET,))
+    except ValueError as error:
+        raise DatasetError(str(error)) from None
 
 
 def open_dataset(options: EvaluateOptions) -> Dataset:
@@ -30,21 +35,12 @@ def open_dataset(options: EvaluateOptions) -> Dataset:
         maps that are missing.
     """
     data = first(_own(options) if options.dataset is None else _named(options), options.count)
-    if is_source(options.regions):
-        if options.regions == FROM_DATASET and not _has_regions(options.dataset):
-            raise DatasetError(
-                f"the data set {data.name!r} has no true regions. Take sam2, none, or a folder of region maps."
-            )
-        return data
-    assert options.regions is not None
-    if not Path(options.regions).is_dir():
-        known = [*SOURCES, FROM_DATASET]
-        hint = did_you_mean(str(options.regions), [*known, *region_models()])
+    source, folder = chosen_regions(options)
+    if source == FROM_DATASET and not _has_regions(options.dataset):
         raise DatasetError(
-            f"regions must be {', '.join(known)}, a published network (sam2.1-t; see corrclip models), or a folder "
-            f"of region maps. {str(options.regions)!r} is no folder.{hint}"
+            f"the data set {data.name!r} has no true regions. Take sam2, none, or a folder of region maps."
         )
-    return with_region_files(data, options.regions)
+    return data if folder is None else with_region_files(data, folder)
 
 
 def _own(options: EvaluateOptions) -> Dataset:

@@ -14,26 +14,26 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from corrclip_jax.config import Config, PartsConfig, source_family, with_fields
+from corrclip_jax.config import Config, PartsConfig, source_family, takes_points, with_fields
 from corrclip_jax.datasets.benchmarks import PUBLISHED_BANK, in_version_two, published_miou
 from corrclip_jax.datasets.dataset import Dataset
 from corrclip_jax.evaluation import provenance, report
 from corrclip_jax.evaluation.ablation import ablation
 from corrclip_jax.evaluation.best_worst import LabelledImage, label_again, sheet, shown, worst_and_best
 from corrclip_jax.evaluation.counts import Counts, CountsFolder
-from corrclip_jax.evaluation.open_dataset import is_source, open_dataset
+from corrclip_jax.evaluation.open_dataset import chosen_regions, open_dataset
 from corrclip_jax.evaluation.options import EvaluateOptions
 from corrclip_jax.evaluation.output import Output
 from corrclip_jax.evaluation.report_html import page
 from corrclip_jax.evaluation.resumable import MOST_SHOWN, STATE, Progress, ResumableEvaluation
 from corrclip_jax.evaluation.scorer import FROM_DATASET, Scorer
 from corrclip_jax.hub.presets import load_lazily
+from corrclip_jax.inference.model_and_source import with_source
 from corrclip_jax.inference.open_bank import read_bank
 from corrclip_jax.inference.other_clips import described, load_text_towers
 from corrclip_jax.inference.settings import check_settings, with_settings
 from corrclip_jax.method.bank import Bank
 from corrclip_jax.params.model_folder import sources_of
-from corrclip_jax.regions.sources import network_to_load
 from corrclip_jax.runtime import environment
 from corrclip_jax.runtime.distributed import connect
 
@@ -132,9 +132,9 @@ def _output(options: EvaluateOptions, data: Dataset) -> Output:
     """
     assert options.out is not None
     out = Path(options.out)
-    for name in ("images", "labels", "regions"):
-        given = getattr(options, name)
-        if given is not None and not is_source(given) and Path(given).resolve() == out.resolve():
+    folders = {"images": options.images, "labels": options.labels, "regions": chosen_regions(options)[1]}
+    for name, given in folders.items():
+        if given is not None and Path(given).resolve() == out.resolve():
             raise ValueError(
                 f"{out} is the folder of the {name}, in which the results would be taken for more of them. Choose "
                 "another one (--out)."
@@ -154,7 +154,8 @@ def _scorer(options: EvaluateOptions, data: Dataset, config: Config, params: Map
         assignments=options.assignments,
     )
     variants = [config.parts, *_ablation(options, config.parts).values()]
-    source = source_family(str(options.regions)) if is_source(options.regions) else FROM_DATASET
+    chosen, folder = chosen_regions(options)
+    source = FROM_DATASET if folder is not None else source_family(str(chosen))
     others = load_text_towers(options.others)
     bank = None if options.bank is None else read_bank(options.bank, config, params, described(others))
     return Scorer(
@@ -175,7 +176,8 @@ def _provenance(
     """What the counts belong to; the contents of the images' files only where counts are kept."""
     checking, data = "Checking weights and files", scorer.dataset
     on_step(checking)
-    regions = str(options.regions) if is_source(options.regions) else FILES
+    source, folder = chosen_regions(options)
+    regions = FILES if folder is not None else str(source)
     files = provenance.files_sha256(scorer.params)
     kept = CountsFolder(Path(options.out) / STATE) if options.out is not None else None
     weights = (kept.weights_of(files) if kept else None) or provenance.weights_sha256(scorer.params)
@@ -207,19 +209,16 @@ def _check(options: EvaluateOptions) -> None:
 
 
 def _model(options: EvaluateOptions) -> tuple[Config, Mapping[str, Any]]:
-    if isinstance(options.model, tuple):
-        return options.model
-    # Region maps of the data set or of files need no network.
-    given = options.regions == FROM_DATASET or not is_source(options.regions)
-    source = None if options.regions is None else str(options.regions)
-    return load_lazily(options.model, region_network=None if given else network_to_load(source))
+    source, _ = chosen_regions(options)
+    # Region maps of the data set need no network, as those of files.
+    return with_source(options.model, "none" if source == FROM_DATASET else source, load_lazily)
 
 
 def _content(options: EvaluateOptions, run: ResumableEvaluation, counts: Counts) -> dict[str, Any]:
     """The content of the report."""
     scorer, settings = run.scorer, run.provenance.settings
     config, regions = scorer.config, settings["regions"]
-    points = config.regions.points_per_side if regions.startswith("sam") else None
+    points = config.regions.points_per_side if takes_points(regions) else None
     bank = None if scorer.bank is None else PUBLISHED_BANK
     published = published_miou(scorer.dataset.name, config.name, regions, points, bank)
     details = {
@@ -276,7 +275,7 @@ def _write(content: dict[str, Any], run: ResumableEvaluation, counts: Counts, ou
     """Write the report as JSON, Markdown and HTML, and the worst images as a contact sheet."""
     worst, best = _looked_at(run, counts)
     texts: dict[str, Callable[[], str]] = {
-        "report.json": lambda: json.dumps(content, indent=1, ensure_ascii=False) + "\n",
+        "report.json": lambda: json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         "report.md": lambda: report.markdown(content),
         "report.html": lambda: page(content, worst, best),
     }

@@ -1,12 +1,10 @@
 """Provenance of a score, as plain JSON types: settings, digests of weights, labels, photos and region maps."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,7 @@ from corrclip_jax.config import Config, PartsConfig, to_dict
 from corrclip_jax.datasets.dataset import Dataset, some
 from corrclip_jax.datasets.marks import content_marks
 from corrclip_jax.inference.other_clips import Loaded
-from corrclip_jax.io.marks import folder_digest
+from corrclip_jax.io.marks import folder_digests, vocabulary_digest
 from corrclip_jax.method.bank import Bank
 from corrclip_jax.params.digests import network_digest
 from corrclip_jax.params.model_folder import LazyParams
@@ -106,7 +104,7 @@ def settings(
         "regions": regions,
         "model": model,
         "weights_sha256": dict(weights),
-        "vocabulary_sha256": _vocabulary_sha256(config.vocabulary),
+        "vocabulary_sha256": vocabulary_digest(config.vocabulary),
         "variants": [to_dict(parts) for parts in variants],
         "bank_sha256": None if bank is None else bank_digest(bank),
         "others_sha256": {name: network_digest(tree["clip"]) for name, (_, tree) in (others or {}).items()}
@@ -117,18 +115,14 @@ def settings(
 
 def weights_sha256(params: Mapping[str, Any]) -> dict[str, str]:
     """A digest of every network's parameters."""
-    return _each(network_digest, params)
+    names = sorted(params)
+    with ThreadPoolExecutor() as pool:  # hashing releases Python's lock
+        return dict(zip(names, pool.map(lambda name: network_digest(params[name]), names), strict=True))
 
 
 def files_sha256(params: Mapping[str, Any]) -> dict[str, str]:
     """A digest of the files of every network; {} for parameters that lie in no files."""
-    return _each(folder_digest, params.trees) if isinstance(params, LazyParams) else {}
-
-
-def _each(digest: Callable[[Any], str], networks: Mapping[str, Any]) -> dict[str, str]:
-    names = sorted(networks)
-    with ThreadPoolExecutor() as pool:  # hashing releases Python's lock
-        return dict(zip(names, pool.map(lambda name: digest(networks[name]), names), strict=True))
+    return folder_digests(params.trees) if isinstance(params, LazyParams) else {}
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -148,19 +142,6 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "
         elif old != new:
             lines.append(f"{prefix}{key}: was {_short(old)}, is {_short(new)}")
     return lines
-
-
-def _vocabulary_sha256(vocabulary: str | None) -> str | None:
-    """A digest of the tokenizer's file, or of all files of its folder that a tokenizer may be read from."""
-    if vocabulary is None:
-        return None
-    path = Path(vocabulary)
-    names = ("tokenizer.json", "vocab.json", "merges.txt", "*.txt.gz")
-    files = sorted(file for name in names for file in path.glob(name)) if path.is_dir() else [path]
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes() if file.is_file() else b"")
-    return digest.hexdigest()
 
 
 def _short(value: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from corrclip_jax.config import takes_points
 from corrclip_jax.datasets.benchmarks import PUBLISHED_BANK
 from corrclip_jax.datasets.dataset import Dataset
 from corrclip_jax.evaluation import metrics
@@ -128,7 +129,7 @@ def facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     settings, hardware = content["settings"], content["hardware"]
     method = settings["model"]["method"]
     regions = content["regions"]
-    if regions == "sam2":
+    if takes_points(regions):
         side = settings["model"]["regions"]["points_per_side"]
         regions += f", {side} x {side} points"
     return [

@@ -16,10 +16,11 @@ from jax.sharding import Mesh
 from corrclip_jax.config import Config, PartsConfig, with_fields
 from corrclip_jax.datasets.dataset import Dataset, Example
 from corrclip_jax.evaluation import metrics
-from corrclip_jax.evaluation.batch_counts import BatchCounts, counts_of, joined
+from corrclip_jax.evaluation.batch_counts import BatchCounts, counts_of, first_unlabelled, joined
 from corrclip_jax.evaluation.loading import Unreadable, padded_examples, read_example, read_sizes
 from corrclip_jax.inference.buckets import Batch, Size, plan_batches, plan_buckets
 from corrclip_jax.inference.label_runner import region_cap
+from corrclip_jax.inference.not_finite import not_finite
 from corrclip_jax.inference.other_clips import Loaded, embed_in_all
 from corrclip_jax.inference.programs import BatchLimit, Piece, Programs
 from corrclip_jax.io.region_maps import count_regions
@@ -162,6 +163,7 @@ class Scorer:
 
         Raises:
           jax.errors.JaxRuntimeError: if a device fails for another reason.
+          NotFiniteError: for an image whose features are not finite, since no score of damaged weights is one.
         """
         if not batches:
             return
@@ -176,7 +178,10 @@ class Scorer:
                     yield from self._too_large(piece)
             done = [piece for piece in pieces if piece.out is not None and not exhausted(piece.out)]
             if done:
-                yield joined([counts_of(piece) for piece in done])
+                counts = joined([counts_of(piece) for piece in done])
+                if counts.matrices[:, :, -1].any():  # pixels without a label
+                    raise not_finite(self.dataset.stem(first_unlabelled(counts)))
+                yield counts
 
     def _too_large(self, piece: Piece) -> Iterator[Unreadable]:
         """The images of a piece, one for each device, that did not fit the memory."""

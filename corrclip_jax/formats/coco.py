@@ -14,7 +14,7 @@ from corrclip_jax.formats.images import (
     plain,
     rings_of_segments,
 )
-from corrclip_jax.formats.photos import link_photos
+from corrclip_jax.formats.photos import by_name, link_photos
 from corrclip_jax.formats.polygons import Ring, ring_area
 from corrclip_jax.formats.segments import Segment
 from corrclip_jax.formats.target import JsonList, Target, compact_json
@@ -60,7 +60,7 @@ def write_file(
     Raises:
       OutputError: if it cannot be written.
     """
-    link_photos(target.own.folder, images, (entry.name for entry in images.entries))
+    link_photos(target, images, by_name)
     if target.is_done(name, mark):
         return
     with target.writing(name, mark, images) as path, path.open("wb") as file:

@@ -28,6 +28,8 @@ def write(target: Target, vocabulary: Vocabulary, images: Images, options: Optio
                 Image.fromarray(id_colours(ids)).save(png, optimize=True)
         return [{"image_id": image_id, "file_name": name, "segments_info": segments}]
 
+    if target.is_done(FILE, mark):
+        target.current.update(f"{FOLDER}/{entry.stem}.png" for entry in images.entries)
     write_file(target, FILE, mark, images, _categories(vocabulary), described)
 
 

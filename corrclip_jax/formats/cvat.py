@@ -19,7 +19,7 @@ from corrclip_jax.formats.images import (
     plain,
     rings_of_segments,
 )
-from corrclip_jax.formats.photos import link_photos
+from corrclip_jax.formats.photos import by_name, link_photos
 from corrclip_jax.formats.target import Target
 from corrclip_jax.formats.xml_text import xml_text
 
@@ -32,7 +32,7 @@ def write(target: Target, vocabulary: Vocabulary, images: Images, options: Optio
     Raises:
       OutputError: if it cannot be written.
     """
-    link_photos(target.own.folder, images, (entry.name for entry in images.entries))
+    link_photos(target, images, by_name)
     if target.is_done(FILE, mark):
         return
     with target.writing(FILE, mark, images) as path, path.open("w", encoding="utf-8", newline="\n") as file:

@@ -12,6 +12,7 @@ from jaxtyping import Int32
 
 from corrclip_jax.formats.polygons import Polygon, Ring, simplify, trace_all, without_holes
 from corrclip_jax.formats.segments import By, Segment
+from corrclip_jax.io.own_files import value_digest
 from corrclip_jax.viz.palette import class_colours, is_background
 
 Shapes: TypeAlias = Literal["polygons", "masks"]
@@ -35,6 +36,11 @@ class Vocabulary:
         """RGB of every class."""
         return [tuple(colour) for colour in class_colours(self.names).tolist()]
 
+    @cached_property
+    def mark(self) -> str:
+        """What stands for the classes in the journal of own files."""
+        return value_digest(self.classes)
+
     @property
     def hex_colours(self) -> list[str]:
         """The same as "#rrggbb"."""
@@ -43,7 +49,7 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Options:
-    """Choices for all formats; each heeds those that it can.
+    """Choices for all formats; each format uses those that apply.
 
     Attributes:
       by: what a segment is (see `segments.By`).
@@ -156,7 +162,7 @@ class Images:
 
 
 def polygons_of(image: LabelledImage, segments: Sequence[Segment], options: Options) -> list[list[Polygon]]:
-    """The polygons of each of some segments of an image, simplified as asked."""
+    """The polygons of each of some segments of an image, simplified by `options.tolerance`."""
     numbers = np.zeros((image.height, image.width), np.int64)
     for number, segment in enumerate(segments, start=1):
         x, y, w, h = segment.box

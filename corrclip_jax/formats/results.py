@@ -84,7 +84,7 @@ def _or_error(path: Path) -> _Found | str:
         data = path.read_bytes()
         content = json.loads(data)
         classes = tuple(tuple(one["names"]) for one in content["classes"])
-        photo = _whole_path(content.get("path", content["photo"]))
+        photo = whole_path(content.get("path", content["photo"]))
         mark = hashlib.sha256(data).hexdigest()
         if "segments" not in content:
             mark += hashlib.sha256(path.with_suffix(".png").read_bytes()).hexdigest()
@@ -95,7 +95,7 @@ def _or_error(path: Path) -> _Found | str:
         return f"{path} is no description of corrclip segment: {type(error).__name__}: {error}."
 
 
-def _whole_path(path: str) -> Path:
+def whole_path(path: str | os.PathLike) -> Path:
     """The path from the root on, links kept."""
     return Path(os.path.normpath(Path(path).absolute()))
 

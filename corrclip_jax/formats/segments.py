@@ -124,7 +124,7 @@ def from_json(content: dict[str, Any], classes: int, size: tuple[int, int]) -> S
     """
     x, y, w, h = content["box"]
     if tuple(content["rle"]["size"]) != size or not 0 <= content["label"] < classes:
-        raise ValueError("a segment has another size than the image, or a class that is not there")
+        raise ValueError("a segment has another size than the image, or an unknown class")
     mask = coco_rle.decode(content["rle"])[y : y + h, x : x + w]
     if int(mask.sum()) != content["area"] or mask.shape != (h, w):
         raise ValueError("area and box of a segment do not fit its mask")

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,11 +20,15 @@ class Target:
       own: the folder with its journal.
       made: settings that decide the content of all files.
       overwrite: write everything again, and replace files that this program did not write.
+      current: names of the files that are up to date, as they were written now or found to be so.
+      links: the photos of the links that an earlier export made, by the links' names.
     """
 
     own: OwnFiles
     made: dict[str, Any]
     overwrite: bool = False
+    current: set[str] = field(default_factory=set)
+    links: dict[str, str] = field(default_factory=dict)
 
     def is_done(self, name: str, mark: str) -> bool:
         """Whether a file is there that was made in the same way from an input with this mark.
@@ -37,6 +41,8 @@ class Target:
         standing = self.own.look([name], self._made(mark))
         if standing.foreign and not standing.done:
             raise ForeignFileError(self.own.folder, standing.foreign)
+        if standing.done:
+            self.current.add(name)
         return standing.done
 
     @contextmanager
@@ -53,6 +59,7 @@ class Target:
             yield path
             if images is not None and images.failed:
                 made["failed"] = len(images.failed)
+        self.current.add(name)
 
     def write(self, name: str, mark: str, content: bytes) -> None:
         """Write a file, unless it is there already."""
@@ -66,7 +73,7 @@ class Target:
 
 def compact_json(content: Any) -> bytes:
     """JSON on one line, as UTF-8."""
-    return utf8(json.dumps(content, ensure_ascii=False, separators=(",", ":")))
+    return utf8(json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
 
 
 class JsonList:

@@ -2,7 +2,7 @@
 
 import yaml
 
-from corrclip_jax.formats.images import Images, LabelledImage, Options, Vocabulary, rings_of_segments
+from corrclip_jax.formats.images import Entry, Images, LabelledImage, Options, Vocabulary, rings_of_segments
 from corrclip_jax.formats.photos import FOLDER, link_photos
 from corrclip_jax.formats.target import Target
 
@@ -23,12 +23,17 @@ def write(target: Target, vocabulary: Vocabulary, images: Images, options: Optio
                 continue
             with target.writing(name, entry.mark) as path:
                 path.write_text("".join(lines(image, vocabulary, options)), "utf-8")
-    link_photos(target.own.folder, images, (one.stem + one.photo.suffix for one in images.entries))
+    link_photos(target, images, link_name)
     names = dict(enumerate(vocabulary.names))
     content = yaml.safe_dump(
         {"train": FOLDER, "val": FOLDER, "names": names}, allow_unicode=True, sort_keys=False
     )
     target.write(FILE, "", content.encode("utf-8", "backslashreplace"))
+
+
+def link_name(entry: Entry) -> str:
+    """The name of the link to a photo, which Ultralytics looks for by that of the labels."""
+    return entry.stem + entry.photo.suffix
 
 
 def lines(image: LabelledImage, vocabulary: Vocabulary, options: Options) -> list[str]:

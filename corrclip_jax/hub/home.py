@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-HOME_VARIABLE = "CORRCLIP_HOME"
+from corrclip_jax.runtime.home import chosen_home, default_home
 
 
 def weights_home() -> Path:
@@ -11,13 +11,13 @@ def weights_home() -> Path:
 
     `converted/` holds conversions; in `published/<owner>/<name>/` files of the repositories may be placed by hand.
     """
-    if named := os.environ.get(HOME_VARIABLE):
-        return Path(named).expanduser()
+    if chosen := chosen_home():
+        return chosen
     checkout = Path(__file__).resolve().parents[2]
     is_checkout = (checkout / "pyproject.toml").is_file() and (checkout / "conversion").is_dir()
     if is_checkout and os.access(checkout / "weights", os.W_OK):
         return checkout / "weights"
-    return Path.home() / ".cache" / "corrclip_jax"
+    return default_home()
 
 
 def model_place(name: str) -> Path:

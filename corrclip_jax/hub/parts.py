@@ -9,23 +9,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.utils import WeakFileLock
-
 from corrclip_jax.config import Config, NetworkConfig, with_fields
 from corrclip_jax.conversion.convert import convert_part
 from corrclip_jax.conversion.published import Published
 from corrclip_jax.conversion.rules import ConversionError
-from corrclip_jax.hub.download import (
-    DownloadError,
-    Offer,
-    check_room,
-    fetch,
-    fetch_vocabulary,
-    find_offer,
-    is_cached,
-    readable,
-)
-from corrclip_jax.hub.home import HOME_VARIABLE, part_place, published_place, weights_home
+from corrclip_jax.hub.download import check_room, fetch, fetch_vocabulary, is_cached
+from corrclip_jax.hub.errors import DownloadError
+from corrclip_jax.hub.home import part_place, published_place, weights_home
+from corrclip_jax.hub.locks import locked
+from corrclip_jax.hub.offers import Offer, find_offer
+from corrclip_jax.io.disk import readable
 from corrclip_jax.io.files import atomic_folder
 from corrclip_jax.params.model_folder import (
     OWN_NAMES,
@@ -35,6 +28,7 @@ from corrclip_jax.params.model_folder import (
     read_part,
     write_description,
 )
+from corrclip_jax.runtime.home import HOME_VARIABLE
 
 Report = Callable[[str], None]
 
@@ -63,8 +57,7 @@ def assemble(
     """
     if is_complete(folder):
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(folder.parent / ".lock"):
+    with locked(folder):
         return folder if is_complete(folder) else _assemble(folder, config, parts, region_part, report)
 
 
@@ -81,14 +74,11 @@ def provide(name: str, one: Published, config: NetworkConfig | None, report: Rep
       FileNotFoundError, ConversionError, OSError: as `assemble`.
     """
     wanted = None if one.family in _TOLD_BY_FILES else config
-    place = part_place(one.key)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(place.parent / ".lock"):
-        if part := _made(one, wanted):
-            return part
-        (offer,) = _fetch_all(name, {one.family: one}, report).values()
-        vocabulary = _vocabulary(name, offer) if one.family == "clip" else None
-        return _convert(offer, wanted, vocabulary, report)
+    if part := _made(one, wanted):
+        return part
+    (offer,) = _fetch_all(name, {one.family: one}, report).values()
+    vocabulary = _vocabulary(name, offer) if one.family == "clip" else None
+    return _convert(offer, wanted, vocabulary, report)
 
 
 def _assemble(
@@ -110,16 +100,17 @@ def _assemble(
 
 
 def _convert(offer: Offer, config: NetworkConfig | None, vocabulary: Path | None, report: Report) -> Part:
-    """The part that an offer's files become.
+    """The part that an offer's files become, unless another process has made it meanwhile.
 
     Raises:
-      ConversionError: for a file that cannot be converted; of one in the hub's cache, how to be rid of it.
+      ConversionError: for a file that cannot be converted; of one in the hub's cache, how to delete it.
     """
-    one, checkpoint = offer.published, offer.checkpoint
+    one, checkpoint, place = offer.published, offer.checkpoint, part_place(offer.published.key)
     try:
-        return convert_part(
-            one.family, checkpoint, part_place(one.key), config=config, vocabulary=vocabulary, report=report
-        )
+        with locked(place):
+            return _made(one, config) or convert_part(
+                one.family, checkpoint, place, config=config, vocabulary=vocabulary, report=report
+            )
     except ConversionError as error:
         if not is_cached(checkpoint):
             raise
@@ -195,7 +186,7 @@ def how_to_place(name: str, parts: Mapping[str, Published], failures: Mapping[st
         [
             f"The weights of {name} are not all here, and could not be downloaded:",
             *(f"  {error}" for error in failures.values()),
-            "With a network, load again: what is whole is not downloaded again. Without one, place these files:",
+            "Mend this and load again: what is whole is not downloaded again. Or place these files:",
             *places,
             f"and load again. {HOME_VARIABLE} names another place than {weights_home()}.",
             "The embedded model, tiny, needs no files, but knows generated scenes only: corrclip demo.",

@@ -1,5 +1,6 @@
 """Models by name, and `load`: from a preset or a folder to configuration and parameters."""
 
+import glob
 import hashlib
 import shutil
 from collections.abc import Callable
@@ -244,14 +245,19 @@ def _prepare_folder(folder: Path) -> Path:
     # Names, sizes and times stand for the content, which would take seconds to read.
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     place, state = (_digest(x) for x in (str(folder.resolve()), repr(stats)))
-    out = model_place(f"{folder.resolve().name}-{place}-{state}")
-    if not is_complete(out):
-        from corrclip_jax.hub.download import vocabulary_here  # loads the hub's client: half a second
+    one = model_place(f"{folder.resolve().name}-{place}")
+    out = one.with_name(f"{one.name}-{state}")
+    if is_complete(out):
+        return out
+    from corrclip_jax.hub.download import vocabulary_here  # loads the hub's client: half a second
+    from corrclip_jax.hub.locks import locked
 
-        convert_folder(folder, out, name=folder.resolve().name, spare_vocabulary=vocabulary_here())
-        for outdated in out.parent.glob(f"{folder.resolve().name}-{place}-*"):
-            if outdated != out:
-                shutil.rmtree(outdated)
+    with locked(one):
+        if not is_complete(out):
+            convert_folder(folder, out, name=folder.resolve().name, spare_vocabulary=vocabulary_here())
+            for outdated in out.parent.glob(f"{glob.escape(one.name)}-*"):
+                if outdated != out:
+                    shutil.rmtree(outdated)
     return out
 
 

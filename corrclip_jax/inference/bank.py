@@ -3,19 +3,18 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
 
-from corrclip_jax.config import Config, DtypeChoice, with_fields
+from corrclip_jax.config import DtypeChoice, source_family, with_fields
+from corrclip_jax.conversion.published import source_or_folder
 from corrclip_jax.hub.presets import load
 from corrclip_jax.hub.single_networks import load_clip, load_network
 from corrclip_jax.inference.bank_build import BankBuild, Progress, build
 from corrclip_jax.inference.bank_features import BankFeatures
+from corrclip_jax.inference.model_and_source import Model, with_source
+from corrclip_jax.inference.other_clips import check_names
 from corrclip_jax.inference.settings import check_settings, with_settings
 from corrclip_jax.io.files import check_writable
-from corrclip_jax.regions.sources import SOURCES, network_to_load
 from corrclip_jax.runtime.distributed import connect
-
-Model: TypeAlias = str | os.PathLike | tuple[Config, Mapping[str, Any]]
 
 DINO_MODEL = "vit-b"
 """Whose DINO makes the values where the model has none."""
@@ -46,10 +45,11 @@ def build_bank(
       out: the bank's folder.
       model: a name, a folder, or configuration and parameters as `load` returns them: its backbone makes the keys,
         its CLIP the values.
-      regions: a source of regions (`regions.sources.SOURCES`), or a folder of region maps of the photos' stems; by
-        default the model's source.
+      regions: a source of regions (`regions.sources.SOURCES`), for a model with a name also a published network
+        ("sam2.1-t"), or a folder of region maps of the photos' stems; by default the model's source.
       points: n for SAM's n x n grid of points.
-      others: further CLIPs that make values of these names: published ones ("dfn-b16"), or those of models.
+      others: further CLIPs that make values of these names: published ones ("dfn-b16"), or those of models. "main"
+        is the model's own; families of networks are no names either.
       dtype: the networks' compute type.
       restart: forget an interrupted build.
       distributed: share the images with the other processes of a `jax.distributed` cluster.
@@ -62,7 +62,8 @@ def build_bank(
       BankError: for a bank, or an interrupted build, of other networks or settings.
       PhotoError: for missing images.
       FileNotFoundError: for missing weights.
-      ValueError: for settings out of range, and a model that finds no regions.
+      ValueError: for settings out of range, regions that are neither a source nor a folder, names of `others` that
+        are taken, and a model that finds no regions.
     """
     if distributed:
         connect()
@@ -82,24 +83,27 @@ def bank_features(
     """What makes the entries of a bank; for the arguments see `build_bank`.
 
     Raises:
-      ValueError: for settings out of range, and a model that finds no regions.
-      FileNotFoundError: for missing weights.
+      ValueError, FileNotFoundError: as `build_bank`.
     """
     check_settings(dtype, points, None)
-    source: Any = regions if regions is None or regions in SOURCES else "none"
-    config, params = _loaded(model, network_to_load(source))
+    check_names(others or ())
+    source, folder = (None, None) if regions is None else source_or_folder(regions)
+    config, params = with_source(model, source, load)
     config = with_settings(config, dtype=dtype, points=points, background_threshold=None)
     if source is not None:
-        config = with_fields(config, regions={"source": source})
+        config = with_fields(config, regions={"source": source_family(source)})
     if config.dino is None:
         dino, weights = load_network(DINO_MODEL, "dino")
         config, params = with_fields(config, dino=dino), {**params, "dino": weights}
     return BankFeatures(
         config,
         params,
-        regions=None if source == regions else Path(str(regions)),
+        regions=folder,
+        source=source,
         others={
-            name: other if isinstance(other, tuple) else load_clip(_name(other))
+            name: other
+            if isinstance(other, tuple)
+            else load_clip(other if isinstance(other, str) else Path(other))
             for name, other in (others or {}).items()
         },
     )
@@ -108,13 +112,3 @@ def bank_features(
 def listed_paths(images: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Path]:
     """One path, or several, as a list."""
     return [Path(path) for path in ([images] if isinstance(images, str | os.PathLike) else images)]
-
-
-def _loaded(model: Model, region_network: str | None) -> tuple[Config, Mapping[str, Any]]:
-    if isinstance(model, tuple):
-        return model
-    return load(_name(model), region_network=region_network)
-
-
-def _name(model: str | os.PathLike) -> str | Path:
-    return model if isinstance(model, str) else Path(model)

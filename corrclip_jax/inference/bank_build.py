@@ -20,6 +20,7 @@ from corrclip_jax.bank.errors import BankError
 from corrclip_jax.bank.folder import DESCRIPTION, Description, Network, read_description, read_images
 from corrclip_jax.bank.unfinished import Entries, Plan, PlannedImage, Unfinished
 from corrclip_jax.inference.buckets import Batch, Bucket, Size
+from corrclip_jax.inference.not_finite import NOT_FINITE
 from corrclip_jax.inference.photo_reading import read_photo_sizes
 from corrclip_jax.io.marks import file_mark
 from corrclip_jax.io.photo_files import survey_photos
@@ -306,5 +307,5 @@ def as_stored(keys: np.ndarray, values: Mapping[str, np.ndarray]) -> tuple[np.nd
     """
     stored = {name: np.asarray(x, np.float16) for name, x in {"": keys, **values}.items()}
     if not all(np.isfinite(x).all() for x in stored.values()):
-        raise BankError("its features are not finite (NaN): the model's weights are damaged")
+        raise BankError(NOT_FINITE)
     return stored.pop(""), stored

@@ -15,7 +15,7 @@ from corrclip_jax.config import Config, RegionConfig, similarity_network, with_f
 from corrclip_jax.inference.bank_build import as_stored
 from corrclip_jax.inference.buckets import Batch, Size, plan_batches, plan_buckets
 from corrclip_jax.inference.photo_reading import or_error, read_photo_of_size
-from corrclip_jax.inference.programs import BatchLimit, Programs
+from corrclip_jax.inference.programs import SEGMENT_LIMIT, Piece, Programs
 from corrclip_jax.inference.stream import padded_batch, sizes_of
 from corrclip_jax.io.region_maps import RegionError, bounding_box, read_masks, region_file
 from corrclip_jax.method.bank_entries import RegionMasks, bank_entries, values_config
@@ -23,8 +23,6 @@ from corrclip_jax.params.digests import network_digest
 from corrclip_jax.regions.sources import SOURCES, can_find, find_regions
 from corrclip_jax.runtime.memory import exhausted, too_large
 
-_LIMIT = BatchLimit(images=8, pixels=1 << 23)
-_MOST_BUCKETS = 4
 _CAPS = (16, 64, 256, 1024, 4096)  # numbers of regions that programs are compiled for
 
 
@@ -47,6 +45,7 @@ class BankFeatures:
         params: Mapping[str, Any],
         *,
         regions: Path | None = None,
+        source: str | None = None,
         others: Mapping[str, tuple[Config, Mapping[str, Any]]] | None = None,
         short: int | None = None,
     ):
@@ -57,6 +56,8 @@ class BankFeatures:
             regions come from.
           params: its parameters, DINO's among them.
           regions: a folder of region maps to use instead.
+          source: the name of the source for the bank's settings, where it says more than the configuration: a
+            published network.
           others: further models whose CLIPs make values, by name.
           short: shorter side of the resized images for values; see `values_config`.
 
@@ -73,10 +74,9 @@ class BankFeatures:
         if regions is None and (finder := self._network_of_regions(config, params)) is not None:
             networks[finder] = params[finder]
         identity = "bank", config, self._clips, short
-        self._programs = Programs({**networks, **clips}, _LIMIT, identity=identity)
+        self._programs = Programs({**networks, **clips}, SEGMENT_LIMIT, identity=identity)
         self.backbone = backbone_of(config, params)
         self.clips: Mapping[str, Network] = {name: clip_of(*model) for name, model in models.items()}
-        source = "files" if regions is not None else config.regions.source
         self.settings: Mapping[str, Any] = {
             "short": method.resize_short,
             "window": method.window,
@@ -84,7 +84,7 @@ class BankFeatures:
             "similarity_side": config.method.similarity_side,
             "dtype": config.dtype,
             "dino": network_digest(params["dino"]),
-            "regions": {"source": source} if regions is not None else _recorded(config.regions),
+            "regions": {"source": "files"} if regions is not None else _recorded(config.regions, source),
         }
 
     @staticmethod
@@ -100,9 +100,7 @@ class BankFeatures:
     def plan(self, sizes: Sequence[Size]) -> list[Batch]:
         """Images that are computed together."""
         method = values_config(self._config, self._short).method
-        return plan_batches(
-            sizes, plan_buckets(sizes, method, _MOST_BUCKETS), method, self._programs.batch_size
-        )
+        return plan_batches(sizes, plan_buckets(sizes, method), method, self._programs.batch_size)
 
     def __call__(
         self, batches: Sequence[Batch], photos: Mapping[int, Path], sizes: Mapping[int, Size]
@@ -124,11 +122,15 @@ class BankFeatures:
         for number, pieces in enumerate(self._programs.run(batches, read, start)):
             found: dict[int, Entries | str] = {}
             for piece in pieces:
-                found |= self._entries(piece.batch, piece.items, piece.out, photos)
+                found |= self._entries(piece, photos)
             yield number, found
 
     def _find_regions(self, batch: Batch, images: list[Any]) -> None:
-        """Put an `_Image` in the place of the pixels of each image whose regions are not given."""
+        """Put an `_Image` in the place of the pixels of each image whose regions are not given, in the list itself.
+
+        `Programs.run` passes the same list on: as the items of the piece, and to smaller batches where memory runs
+        out, for which the regions are then known.
+        """
         bare = [index for index, image in enumerate(images) if isinstance(image, np.ndarray)]
         if not bare:
             return
@@ -163,25 +165,20 @@ class BankFeatures:
 
         return self._programs(("entries", batch.bucket.windows, cap), lambda: program, *arrays)
 
-    def _entries(
-        self, batch: Batch, items: list[Any], out: Any, photos: Mapping[int, Path]
-    ) -> dict[int, Entries | str]:
+    def _entries(self, piece: Piece, photos: Mapping[int, Path]) -> dict[int, Entries | str]:
         found: dict[int, Entries | str] = {}
-        row = 0
-        for index, image in zip(batch.indices, items, strict=True):
-            if isinstance(image, Exception):
-                found[index] = str(image)
-            elif not _has_regions(image):
+        for index, image, row in piece.results(_has_row):
+            if row is None:
                 found[index] = self._nothing()
-            elif isinstance(out, Exception):
-                if not exhausted(out):
-                    raise out
+            elif isinstance(row, int):
+                values = {name: x[row] for name, x in piece.out.values.items()}
+                found[index] = _stored(image, piece.out.keys[row], values, photos[index])
+            elif row is image:
+                found[index] = str(image)
+            elif exhausted(row):
                 found[index] = too_large(photos[index])
             else:
-                found[index] = _stored(
-                    image, out.keys[row], {name: x[row] for name, x in out.values.items()}, photos[index]
-                )
-                row += 1
+                raise row
         return found
 
     def _nothing(self) -> Entries:
@@ -199,9 +196,9 @@ def _stored(image: _Image, keys: np.ndarray, values: dict[str, np.ndarray], phot
     return Entries(*stored, image.ids, image.boxes)
 
 
-def _recorded(regions: RegionConfig) -> dict[str, Any]:
+def _recorded(regions: RegionConfig, source: str | None) -> dict[str, Any]:
     """The settings of regions, without those that banks of earlier versions do not know and that were not set."""
-    settings = asdict(regions)
+    settings = asdict(regions) | ({} if source is None else {"source": source})
     if regions.slic.side is None:
         del settings["slic"]["side"]
     return settings
@@ -209,6 +206,11 @@ def _recorded(regions: RegionConfig) -> dict[str, Any]:
 
 def _has_regions(image: Any) -> bool:
     return isinstance(image, _Image) and len(image.ids) > 0
+
+
+def _has_row(image: Any) -> bool:
+    """Whether an image ran; where the device failed while regions were sought, its pixels are still there."""
+    return isinstance(image, np.ndarray) or _has_regions(image)
 
 
 def _numbers(image: _Image) -> np.ndarray:

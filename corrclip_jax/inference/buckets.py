@@ -25,6 +25,7 @@ from corrclip_jax.method.windows import plan_windows
 from corrclip_jax.method.windows_padded import chunk_sizes, window_shape
 
 Size = tuple[int, int]
+MOST_BUCKETS = 4  # programs for images that are planned together
 # Buckets are joined while that costs at most this share of the total, even where more buckets are allowed.
 _NEGLIGIBLE = 0.02
 # Sizes are first rounded up until at most this many distinct ones are left to join.
@@ -77,7 +78,7 @@ def windows_of(size: Size, method: MethodConfig) -> int:
     return len(plan.y.starts) * len(plan.x.starts)
 
 
-def plan_buckets(sizes: Iterable[Size], method: MethodConfig, most: int = 4) -> tuple[Bucket, ...]:
+def plan_buckets(sizes: Iterable[Size], method: MethodConfig, most: int = MOST_BUCKETS) -> tuple[Bucket, ...]:
     """Buckets, at most `most`, that hold all images at little cost; the cheapest first.
 
     Images so narrow that their windows are padded get one bucket for each shape of padded window; only where there

@@ -7,6 +7,7 @@ lies inside the program, or in its own folder, from where it is read when the pr
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,18 +24,17 @@ from corrclip_jax.io.files import atomic_folder
 from corrclip_jax.method.bank import Bank
 from corrclip_jax.method.segment import Result, SupportedResult, make_segment
 from corrclip_jax.ops.cudnn_attention import EXPORT_CHECKS
-from corrclip_jax.params.model_folder import OWN_NAMES, read, write_description, write_network
+from corrclip_jax.params.model_folder import EXPORTED, OWN_NAMES, read, write_description, write_network
 from corrclip_jax.runtime.environment import start_backend, versions
 from corrclip_jax.runtime.memory import with_memory_defaults
 from corrclip_jax.text.embedding import TextEmbedding, as_text_embedding
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-DESCRIPTION = "export.json"
-PROGRAM = "program.bin"
-TEXT = "text.npz"
+DESCRIPTION, PROGRAM, TEXT = EXPORTED
 FORMAT = 1
 _OTHER = "others."  # begins the names of the queries in further CLIPs
 _MEMORY = 8 << 30  # of an unknown device
+_MOST_PIXELS = 2**31 - 1  # of an image: they are counted in int32
 
 
 class Exported(NamedTuple):
@@ -70,14 +70,21 @@ class Exported(NamedTuple):
           text_emb: other classes, padded (`pad_queries`) to the exported number of queries.
 
         Raises:
-          ValueError: for arrays of another shape or type than the program's, or regions that it does not take.
+          ValueError: for arrays of another shape or type than the program's, more classes than it was exported for,
+            or regions that it does not take.
         """
         inputs = self.description["inputs"]
         text = self.text if text_emb is None else as_text_embedding(text_emb)
-        if text.features.shape != self.text.features.shape or text.num_classes > self.text.num_classes:
+        wanted_shape, most = self.text.features.shape, self.text.num_classes
+        if text.features.shape != wanted_shape:
             raise ValueError(
-                f"text_emb must be of {self.text.features.shape[0]} queries, pad_queries(text_emb, "
-                f"{self.text.features.shape[0]}). Got {list(text.features.shape)}, {text.num_classes} classes."
+                f"text_emb must be of {wanted_shape[0]} queries, pad_queries(text_emb, {wanted_shape[0]}), and of "
+                f"width {wanted_shape[1]}. Got {list(text.features.shape)}."
+            )
+        if (classes := _classes(text, most)) > most:
+            raise ValueError(
+                f"text_emb must be of at most {most} classes, those that the program was exported with. Got "
+                f"{classes}. Export it again: it then takes as many classes as queries."
             )
         if (got := _widths(text)) != (wanted := _widths(self.text)):
             raise ValueError(
@@ -144,8 +151,8 @@ def export(
       The folder.
 
     Raises:
-      ValueError: for what `make_segment` refuses, for an unknown platform, and for a bank that does not fit the
-        model or is too large to lie inside.
+      ValueError: for what `make_segment` refuses, for images of no pixels or of more than int32 counts, for an
+        unknown platform, and for a bank that does not fit the model or is too large to lie inside.
       FileExistsError: if `path` holds something else than an exported program, unless `overwrite`.
       OSError: if it cannot be written.
     """
@@ -158,7 +165,14 @@ def export(
         )
     if unknown := sorted(set(platforms) - set(PLATFORMS)) or not platforms:
         raise ValueError(f"platforms must be some of {', '.join(PLATFORMS)}. Got {unknown or 'none'}.")
+    if min(height, width, batch) < 1 or height * width > _MOST_PIXELS:
+        raise ValueError(
+            f"height, width and batch must be at least 1, and height x width at most {_MOST_PIXELS:,} pixels. Got "
+            f"{height} x {width}, batch {batch}."
+        )
     text = as_text_embedding(text_emb)
+    # Queries are the only bound, so that any other classes fit that are padded to as many.
+    text = replace(text, num_classes=max(text.num_classes, text.features.shape[0]))
     clips = described(load_text_towers(others))
     if set(text.others) != set(clips) or (clips and bank is None):
         raise ValueError(
@@ -323,11 +337,22 @@ def _widths(text: TextEmbedding) -> dict[str, int]:
     return {name: queries.shape[1] for name, queries in text.others.items()}
 
 
+def _classes(text: TextEmbedding, most: int) -> int:
+    """How many classes there are; an upper bound where it fits `most`, or the values are not known."""
+    if text.num_classes <= most or isinstance(text.query_to_class, jax.core.Tracer):
+        return text.num_classes
+    return int(np.max(text.query_to_class)) + 1
+
+
 def _result(found: Sequence[Any]) -> Result | SupportedResult:
     return Result(*found) if len(found) == len(Result._fields) else SupportedResult(*found)
 
 
 def _check_array(name: str, array: Any, shape: list[int], dtype: str) -> None:
+    if not hasattr(array, "dtype") or not hasattr(array, "shape"):
+        raise ValueError(
+            f"{name} must be an array, {dtype} {shape}, as the program was exported. Got {type(array).__name__}."
+        )
     fits = np.issubdtype(array.dtype, np.integer) if dtype != "uint8" else array.dtype == np.uint8
     if list(array.shape) != shape or not fits:
         raise ValueError(

@@ -4,7 +4,7 @@
     known.add(sizes)                                                  # of the photos of one call
     batches = known.plan(sizes, programs.batch_size)
 
-A new bucket costs the compilation of a program; an old one that is larger than needed wastes canvas with every
+A new bucket costs the compilation of a program; an old one that is larger than needed wastes padding with every
 photo. As in the ski rental problem, an old bucket is used until the waste adds up to the cost of a program, so few
 programs are compiled for photos of ever new sizes. Where no bucket holds a photo, the new one also holds what the
 old ones do, with sides rounded up to powers of two.
@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 from corrclip_jax.config import MethodConfig
 from corrclip_jax.inference.buckets import (
+    MOST_BUCKETS,
     Batch,
     Bucket,
     Size,
@@ -26,17 +27,17 @@ from corrclip_jax.inference.buckets import (
 
 # An old bucket serves a photo whatever it has cost if it costs at most this much more than the photo's own.
 _WORTH_A_BUCKET = 1.5
-# A program's compilation as a `Bucket.cost`: what 20 s are for the canvases of some 200 photos of 500 x 375.
+# A program's compilation as a `Bucket.cost`: what 20 s are for the padded arrays of some 200 photos of 500 x 375.
 _PROGRAM = 400_000_000
 
 
 class GrowingBuckets:
     """The buckets of one runner, at most `most` new ones for the photos of a call.
 
-    With `headroom` those of the first call have some for later ones, which costs a little of their canvas.
+    With `headroom` those of the first call have some for later ones, which costs a little padding.
     """
 
-    def __init__(self, method: MethodConfig, most: int, *, headroom: bool = True):
+    def __init__(self, method: MethodConfig, most: int = MOST_BUCKETS, *, headroom: bool = True):
         self._method, self._most, self._headroom = method, most, headroom
         self._buckets: list[Bucket] = []
         self._planned: set[Size] = set()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import jax
 import numpy as np
@@ -12,7 +12,8 @@ from jaxtyping import Float16, Float32, Int32, Integer, UInt8
 from corrclip_jax.config import Config, with_fields
 from corrclip_jax.inference.buckets import Batch, Bucket, Size
 from corrclip_jax.inference.growing_buckets import GrowingBuckets
-from corrclip_jax.inference.programs import BatchLimit, Piece, Programs
+from corrclip_jax.inference.not_finite import check_labels
+from corrclip_jax.inference.programs import SEGMENT_LIMIT, Piece, Programs
 from corrclip_jax.inference.segmentation import RegionSupport
 from corrclip_jax.inference.stream import padded_batch, sizes_of
 from corrclip_jax.io.region_maps import count_regions
@@ -22,8 +23,6 @@ from corrclip_jax.method.segment import make_segment
 from corrclip_jax.runtime.sharding import over_images
 from corrclip_jax.text.embedding import TextEmbedding
 
-_LIMIT = BatchLimit(images=8, pixels=1 << 23)
-_MOST_BUCKETS = 4  # new ones for the images of one call
 _MANY = 1 << 20  # more than any batch
 
 OnStart: TypeAlias = Callable[[Sequence[int], bool], object]
@@ -76,9 +75,9 @@ class LabelRunner:
         self._points = points
         self._bank = {} if bank is None else {"bank": bank}
         devices = 1 if mesh is None else mesh.size
-        self.programs = Programs(params, _LIMIT, identity=("labels", config, points), devices=devices)
+        self.programs = Programs(params, SEGMENT_LIMIT, identity=("labels", config, points), devices=devices)
         self._mesh = mesh
-        self._buckets = GrowingBuckets(config.method, _MOST_BUCKETS, headroom=headroom)
+        self._buckets = GrowingBuckets(config.method, headroom=headroom)
         self._expected: dict[Bucket, int] = {}
 
     def expect(self, sizes: Sequence[Size]) -> None:
@@ -115,8 +114,9 @@ class LabelRunner:
             that these calls share a program.
 
         Yields:
-          An image's index, what was read, and its results; or, in place of the results, `read`'s error or the
-          `JaxRuntimeError` of a device that failed. Where memory runs out, batches are halved first.
+          An image's index, what was read, and its results; or, in place of the results, `read`'s error, a
+          `NotFiniteError`, or the `JaxRuntimeError` of a device that failed. Where memory runs out, batches are
+          halved first.
         """
 
         def start(batch: Batch, items: list[Request | Exception]) -> tuple | None:
@@ -182,10 +182,9 @@ def region_cap(count: int, config: Config) -> int:
 
 def _outcomes(piece: Piece, points: int | None) -> Iterator[tuple[int, Any, Outcome | Exception]]:
     """Each image's results, at its own size."""
-    row = 0
-    for index, item in zip(piece.batch.indices, piece.items, strict=True):
-        if isinstance(item, Exception) or isinstance(piece.out, Exception):
-            yield index, item, item if isinstance(item, Exception) else piece.out
+    for index, item, row in piece.results():
+        if not isinstance(row, int):
+            yield index, item, cast(Exception, row)
             continue
         height, width = item.photo.shape[:2]
         result, chances = piece.out, None
@@ -194,7 +193,9 @@ def _outcomes(piece: Piece, points: int | None) -> Iterator[tuple[int, Any, Outc
             rows, columns = points_per_side(np.array([height, width]), points)
             chances = everywhere[row, :, :rows, :columns]
         labels, scores, regions = (array[row, :height, :width].copy() for array in result[:3])
+        if error := check_labels(labels):
+            yield index, item, error
+            continue
         support = RegionSupport.of(regions, *(array[row] for array in result[3:])) if result[3:] else None
         seconds = piece.seconds / len(piece.items)
         yield index, item, Outcome(labels, scores, regions, seconds, piece.compiled, chances, support)
-        row += 1

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from corrclip_jax.bank.folder import Network, clip_of
-from corrclip_jax.config import Config
+from corrclip_jax.config import FAMILIES, Config
 from corrclip_jax.hub.single_networks import load_clip
 from corrclip_jax.text.embedding import TextEmbedding
 from corrclip_jax.text.encode import embed_text
@@ -18,12 +18,26 @@ Loaded: TypeAlias = Mapping[str, tuple[Config, Mapping[str, Any]]]
 """Configurations and parameters of CLIPs, by the names of their values in a bank."""
 
 
+def check_names(names: Iterable[str]) -> None:
+    """Refuse names of further CLIPs that stand for something else beside them.
+
+    Raises:
+      ValueError: for "main", the values of the model's own CLIP, and names of network families.
+    """
+    if taken := sorted({"main", *FAMILIES} & set(names)):
+        raise ValueError(
+            f"a further CLIP cannot be called {' or '.join(taken)}: main is the model's own CLIP, and "
+            f"{', '.join(FAMILIES)} are its networks. Choose another name for its values, as in aux=dfn-b16."
+        )
+
+
 def load_text_towers(others: Mapping[str, OtherModel] | None) -> Loaded:
     """The text towers of CLIPs, which is all that a bank's values of them need.
 
     Raises:
-      ValueError, FileNotFoundError: as `load_clip`.
+      ValueError, FileNotFoundError: as `check_names` and `load_clip`.
     """
+    check_names(others or ())
     return {
         name: one
         if isinstance(one, tuple)

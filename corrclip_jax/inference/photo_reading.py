@@ -1,18 +1,21 @@
 """Reading of photos and region maps for many images: sizes first, pixels when a batch needs them."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Integer, UInt8
+from PIL import Image
 
 from corrclip_jax.inference.buckets import Size
 from corrclip_jax.io.photos import PhotoError, photo_size, read_photo
 from corrclip_jax.io.region_maps import RegionError, as_regions, count_regions, read_regions
 
 T = TypeVar("T")
+ONE_PHOTO = str | os.PathLike | bytes | bytearray | memoryview | Image.Image
+"""What is always one photo; opened files and arrays are, too."""
 
 
 def read_photo_sizes(photos: Sequence[Any]) -> tuple[dict[int, Size], dict[int, PhotoError]]:
@@ -66,3 +69,24 @@ def or_error(function: Callable[..., T]) -> Callable[..., T | PhotoError | Regio
             return error
 
     return call
+
+
+def is_one_photo(photos: Any) -> bool:
+    """Whether this is one photo: anything but a list or the like and an iterator, which an opened file is, too."""
+    if isinstance(photos, ONE_PHOTO) or hasattr(photos, "read"):
+        return True
+    return not isinstance(photos, Sequence | Iterator)
+
+
+def one_for_each(regions: Iterable[Any] | None, count: int) -> list[Any]:
+    """The region maps of so many photos, None for a photo without one.
+
+    Raises:
+      RegionError: for another number of them.
+    """
+    given = [None] * count if regions is None else list(regions)
+    if len(given) != count:
+        raise RegionError(
+            f"{count} photos need as many region maps (or None in place of one). Got {len(given)}."
+        )
+    return given

@@ -58,7 +58,7 @@ class Regions:
 
     @cached_property
     def scores(self) -> Float32[np.ndarray, " n"]:
-        """How good the source thinks each region is, 0..1: SAM's predicted IoU, a panoptic network's probability.
+        """The source's score of each region, 0..1: SAM's predicted IoU, a panoptic network's probability.
 
         NaN for sources without such a score.
         """

@@ -2,7 +2,7 @@
 
 The engine under labels (`label_runner`), regions (`region_runner`) and scores (`evaluation.scorer`):
 
-    programs = Programs(params, BatchLimit(images=8, pixels=1 << 23), identity=("labels", config))
+    programs = Programs(params, SEGMENT_LIMIT, identity=("labels", config))
     batches = plan_batches(sizes, buckets, config.method, programs.batch_size)
     for pieces in programs.run(batches, read, start):                 # read(index), start(batch, items)
         ...
@@ -31,6 +31,10 @@ class BatchLimit(NamedTuple):
     pixels: int
 
 
+SEGMENT_LIMIT = BatchLimit(images=8, pixels=1 << 23)
+"""Of programs that run CLIP and a backbone of similarities."""
+
+
 class Piece(NamedTuple):
     """A batch, or a part of one that was too large for the memory, after it has run.
 
@@ -47,6 +51,27 @@ class Piece(NamedTuple):
     out: Any
     seconds: float
     compiled: bool
+
+    def results(
+        self, ran: Callable[[Any], bool] = lambda item: not isinstance(item, Exception)
+    ) -> Iterator[tuple[int, Any, int | Exception | None]]:
+        """Each image's index, what was read for it, and the row of `out` that is its result.
+
+        Args:
+          ran: whether `start` gave an image, by what was read for it, a row.
+
+        Yields:
+          In place of a row the error that was read, None for another image without a row, or that of the device.
+        """
+        row = 0
+        for index, item in zip(self.batch.indices, self.items, strict=True):
+            if not ran(item):
+                yield index, item, item if isinstance(item, Exception) else None
+            elif isinstance(self.out, Exception):
+                yield index, item, self.out
+            else:
+                yield index, item, row
+                row += 1
 
 
 class _TooLarge(Exception):

@@ -1,6 +1,5 @@
 """Raster results: the label raster, polygons, preview and description of a raster whose tiles are done."""
 
-import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
@@ -10,10 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from corrclip_jax.inference.descriptions import read_description
 from corrclip_jax.inference.raster_tiles import OnStep, Place, RasterTiles, Stopped
-from corrclip_jax.inference.segmentation import class_shares
+from corrclip_jax.inference.segmentation import describe_classes
 from corrclip_jax.inference.tile_grid import TileGrid
-from corrclip_jax.inference.tile_labels import RegionVotes, label_core
+from corrclip_jax.inference.tile_labels import RegionVotes, class_chances, label_core
 from corrclip_jax.inference.tile_store import TileStore
 from corrclip_jax.io import raster_output
 from corrclip_jax.io.files import json_bytes
@@ -68,8 +68,8 @@ def write_results(
         on_part(step, done, len(tiles.grid.tiles))
 
     first, final, scores = (store.folder / f"{name}.tif" for name in ("first", "labels", "scores"))
-    winners = _label_pixels(tiles, store, first, scores if layers else None, on_tile)
-    counts, shown = _label_regions(tiles, store, first, final, winners, on_tile)
+    winners = _label_pixels(tiles, store, first, on_tile)
+    counts, shown = _label_regions(tiles, store, first, final, scores if layers else None, winners, on_tile)
     raster_output.to_cog(final, labels)
     categories.write_bytes(raster_output.category_names(names))
     style.write_bytes(raster_output.qgis_style(names))
@@ -84,24 +84,16 @@ def write_results(
 
 
 def _label_pixels(
-    tiles: RasterTiles, store: TileStore, path: Path, scores: Path | None, on_tile: Callable[[str, int], None]
+    tiles: RasterTiles, store: TileStore, path: Path, on_tile: Callable[[str, int], None]
 ) -> dict[Place, np.ndarray] | None:
-    """Write the labels before the correction by region, and their scores; returns the regions' labels, if any."""
-    config, names = tiles.segmenter.config, tiles.names
+    """Write the labels before the correction by region; returns the regions' labels, if any."""
+    config, names = tiles.config, tiles.names
     votes = RegionVotes(store, tiles.grid, len(names)) if config.parts.correction else None
-    with ExitStack() as stack:
-        opened = stack.enter_context(_new_labels(path, tiles))
-        scored = None
-        if scores is not None:
-            scored = stack.enter_context(raster_output.new_raster(scores, tiles.raster, "uint16"))
+    with _new_labels(path, tiles) as opened:
         for number, place in enumerate(tiles.grid.tiles, start=1):
             found = label_core(store, tiles.grid, place, config.method.background_threshold)
-            window = _window(tiles.grid, place)
             values = raster_output.with_nodata(found.labels, found.valid, len(names))
-            opened.write(values, 1, window=window)
-            if scored is not None:
-                parts = np.rint(found.scores.clip(0, 1) * raster_output.CERTAIN)
-                scored.write(parts.astype(np.uint16), 1, window=window)
+            opened.write(values, 1, window=_window(tiles.grid, place))
             if votes is not None:
                 votes.add(place, found)
             on_tile("Seams", number)
@@ -113,16 +105,22 @@ def _label_regions(
     store: TileStore,
     first: Path,
     path: Path,
+    scores: Path | None,
     winners: Mapping[Place, np.ndarray] | None,
     on_tile: Callable[[str, int], None],
 ) -> tuple[Counts, Image.Image]:
-    """Write the labels in which regions have theirs; returns their counts and the preview."""
+    """Write the labels in which regions have theirs, and their scores; returns their counts and the preview."""
     raster, names, step = tiles.raster, tiles.names, tiles.step
     empty = raster_output.nodata_of(len(names))
     counts = np.zeros(len(names), np.int64)
     shape = -(-raster.height // step), -(-raster.width // step)
     photo, small = np.zeros((*shape, 3), np.uint8), np.full(shape, empty)
-    with raster_output.opened(first) as read, _new_labels(path, tiles) as opened:
+    with ExitStack() as stack:
+        read = stack.enter_context(raster_output.opened(first))
+        opened = stack.enter_context(_new_labels(path, tiles))
+        scored = None
+        if scores is not None:
+            scored = stack.enter_context(raster_output.new_raster(scores, raster, "uint16"))
         for number, place in enumerate(tiles.grid.tiles, start=1):
             window, tile = _window(tiles.grid, place), store.read(place)
             values = read.read(1, window=window)
@@ -131,6 +129,9 @@ def _label_regions(
                 own = winners[place][tile.regions[tiles.grid.own(place)]]
                 values = np.where(known & (own >= 0), own, values).astype(values.dtype)
             opened.write(values, 1, window=window)
+            if scored is not None:
+                chances = class_chances(store, tiles.grid, place, values).clip(0, 1)
+                scored.write(np.rint(chances * raster_output.CERTAIN).astype(np.uint16), 1, window=window)
             counts += np.bincount(values[known], minlength=len(names))
             _put(photo, tile.small, tiles.grid.corner(place), step)
             top, left = window.row_off, window.col_off
@@ -160,9 +161,17 @@ def _window(grid: TileGrid, place: Place) -> Any:
 
 
 def counts_of(description: Path) -> Counts:
-    """The counts of a result that is there."""
-    content = json.loads(description.read_bytes())
-    return Counts({one["names"][0]: one["pixels"] for one in content["classes"]}, content["nodata"]["pixels"])
+    """The counts of a result that is there.
+
+    Raises:
+      OutputError: if its description is damaged.
+    """
+
+    def take(content: Any) -> Counts:
+        pixels = {one["names"][0]: int(one["pixels"]) for one in content["classes"]}
+        return Counts(pixels, int(content["nodata"]["pixels"]))
+
+    return read_description(description, take)
 
 
 def _description(
@@ -171,7 +180,7 @@ def _description(
     raster = tiles.raster
     classes = [
         {**one, "area": one["pixels"] * raster.pixel_area}
-        for one in class_shares(tiles.classes, np.array(list(counts.pixels.values())))
+        for one in describe_classes(tiles.classes, np.array(list(counts.pixels.values())))
     ]
     return {
         "raster": [str(path) for path in raster.paths],

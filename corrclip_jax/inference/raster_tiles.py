@@ -6,6 +6,7 @@ from typing import NamedTuple, cast
 import numpy as np
 from jaxtyping import Float16
 
+from corrclip_jax.config import Config, with_fields
 from corrclip_jax.inference.label_runner import Outcome, Request
 from corrclip_jax.inference.segmenter import Segmenter
 from corrclip_jax.inference.tile_grid import TileGrid, plan_axis
@@ -57,7 +58,7 @@ class RasterTiles:
       raster: what is labelled.
       classes: the names of each class, synonyms included.
       grid: of the tiles.
-      segmenter: that sees tiles at the right size.
+      config: that of the model, for networks that see tiles at the right size.
       step: of how many rows and columns the preview shows one.
     """
 
@@ -72,13 +73,8 @@ class RasterTiles:
         window = round(method.window * stride / method.stride)
         y, x = (plan_axis(side, tiling.tile, window, stride, cell) for side in (raster.height, raster.width))
         self.grid = TileGrid(y, x, cell)
-        self.segmenter = segmenter.at_scale(
-            self.grid.sides,
-            method.stride / stride,
-            max(self.grid.sides) // cell,
-            by_shorter=self.grid.by_shorter,
-            superpixel=self.grid.common_side(segmenter.config.regions.slic.segments),
-        )
+        self.config = scaled_config(segmenter.config, self.grid, method.stride / stride)
+        self._segmenter = segmenter
         self.step = max(1, -(-max(raster.height, raster.width) // _PREVIEW))
 
     @property
@@ -111,8 +107,9 @@ class RasterTiles:
 
         # Every tile is planned as a whole one, so that all share a program.
         sizes = [self.grid.sides] * len(left)
-        text = self.segmenter.embed(self.classes)
-        for index, _, found in self.segmenter.label(sizes, request, text):
+        text = self._segmenter.embed(self.classes)
+        runner = self._segmenter.runner_of(self.config, -(-max(self.grid.sides) // self.grid.cell))
+        for index, _, found in runner.work(sizes, [False] * len(sizes), request, text):
             if isinstance(found, Outcome):
                 store.write(left[index], self._tile(left[index], found, *read.pop(index)))
             elif isinstance(found, _Empty):
@@ -140,6 +137,16 @@ class RasterTiles:
         asked = cast(np.ndarray, found.probabilities)  # of the segmenter, which was told the points
         chances = at_cells(asked[: len(self.classes)], found.regions.shape, (height, width), self.grid.cell)
         return Tile(chances, regions.astype(np.uint16 if most < 65536 else np.int32), valid, small)
+
+
+def scaled_config(config: Config, grid: TileGrid, zoom: float) -> Config:
+    """The configuration with which networks see a raster's whole tiles at `zoom` times their size."""
+    shorter, longer = (max(1, round(side * zoom)) for side in sorted(grid.sides))
+    sizes = {"resize_short": longer + 1, "resize_long": longer}
+    if grid.by_shorter:
+        sizes = {"resize_short": shorter, "resize_long": max(longer, 2 * shorter) + 1}
+    superpixel = grid.common_side(config.regions.slic.segments)
+    return with_fields(config, method=sizes, regions={"slic": {"side": superpixel}})
 
 
 def at_cells(

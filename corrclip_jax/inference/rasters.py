@@ -73,7 +73,7 @@ def segment_raster(
     Raises:
       RasterError: a raster that cannot be read.
       ForeignFileError: if a file that this program did not write would be replaced, and `overwrite` is False.
-      OutputError: if a file cannot be written.
+      OutputError: if a file cannot be written, or the description of an earlier result is damaged.
       ValueError: for other arguments that do not fit.
       Stopped: if `stop` said so.
     """

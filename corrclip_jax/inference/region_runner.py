@@ -1,11 +1,12 @@
 """Region runner: images of any sizes to their regions through few compiled programs, without class names."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from corrclip_jax.config import Config
 from corrclip_jax.inference.buckets import Batch, Size
@@ -16,18 +17,20 @@ from corrclip_jax.inference.programs import BatchLimit, Piece, Programs
 from corrclip_jax.inference.stream import padded_batch, sizes_of
 from corrclip_jax.io.photos import PhotoError
 from corrclip_jax.regions.sources import SOURCES, can_find, score_regions
+from corrclip_jax.runtime.sharding import over_images, sharded
 
 Failure: TypeAlias = PhotoError | jax.errors.JaxRuntimeError
 
 _LIMIT = BatchLimit(images=16, pixels=1 << 24)
-_MOST_BUCKETS = 4  # for the images of one call
 
 
 class RegionRunner:
     """The configured source of regions with its compiled programs."""
 
-    def __init__(self, config: Config, params: Mapping[str, Any]):
+    def __init__(self, config: Config, params: Mapping[str, Any], mesh: Mesh | None = None):
         """Keep the source's own network of `params`; a source without one takes an empty tree.
+
+        The devices of a `mesh` share the photos.
 
         Raises:
           ValueError: if the source's network is missing.
@@ -40,10 +43,10 @@ class RegionRunner:
             )
         self.config = config
         network = {} if source.network is None else {source.network: params[source.network]}
-        self.programs = Programs(network, _LIMIT, identity=("regions", config))
-        self._buckets = GrowingBuckets(
-            config.method, _MOST_BUCKETS, headroom=False
-        )  # SLIC's time is its canvas
+        devices = 1 if mesh is None else mesh.size
+        self.programs = Programs(network, _LIMIT, identity=("regions", config), devices=devices)
+        self._mesh = mesh
+        self._buckets = GrowingBuckets(config.method, headroom=False)  # SLIC takes as long as its padded batch is large
 
     def stream(self, photos: Sequence[Any]) -> Iterator[tuple[int, Regions | Failure]]:
         """Find the regions of any number of photos with bounded memory: the next ones are read while some run.
@@ -67,12 +70,20 @@ class RegionRunner:
             good = [image for image in images if isinstance(image, np.ndarray)]
             if not good:
                 return None
-            arrays = jax.device_put((padded_batch(good, batch), sizes_of(good, batch)))
-            return self.programs("regions", lambda: partial(score_regions, self.config), *arrays)
+            host = padded_batch(good, batch), sizes_of(good, batch)
+            arrays = jax.device_put(host, self._mesh and over_images(self._mesh))
+            return self.programs("regions", self._program, *arrays)
 
         for pieces in self.programs.run(self._plan(list(sizes.values())), or_error(read), start):
             for piece in pieces:
                 yield from ((indices[position], found) for position, found in _found(piece))
+
+    def _program(self) -> Callable[..., Any]:
+        find = partial(score_regions, self.config)
+        if self._mesh is None:
+            return find
+        divided = sharded(lambda params, _, images, sizes: find(params, images, sizes), self._mesh)
+        return lambda params, images, sizes: divided(params, None, images, sizes)
 
     def _plan(self, sizes: Sequence[Size]) -> list[Batch]:
         self._buckets.add(sizes)
@@ -81,10 +92,9 @@ class RegionRunner:
 
 def _found(piece: Piece) -> Iterator[tuple[int, Regions | Failure]]:
     """Each image's regions, at its own size."""
-    row = 0
-    for index, image in zip(piece.batch.indices, piece.items, strict=True):
-        if isinstance(image, Exception) or isinstance(piece.out, Exception):
-            yield index, image if isinstance(image, Exception) else piece.out
+    for index, image, row in piece.results():
+        if not isinstance(row, int):
+            yield index, row
             continue
         maps, scores = piece.out
         height, width = image.shape[:2]
@@ -92,4 +102,3 @@ def _found(piece: Piece) -> Iterator[tuple[int, Regions | Failure]]:
         ids = np.unique(found)
         ids = ids[ids != 0]
         yield index, Regions(image, found, {name: values[row][ids] for name, values in scores.items()})
-        row += 1

@@ -185,7 +185,7 @@ class Segmentation:
         return {
             "width": width,
             "height": height,
-            "classes": class_shares(self.classes, pixels),
+            "classes": describe_classes(self.classes, pixels),
             "regions": int(np.count_nonzero(np.unique(self.regions))),
             "segments": [to_json(one, height, width, self.class_names) for one in self.segments],
         }
@@ -236,7 +236,9 @@ class Segmentation:
         return [own.folder / name for name in names]
 
 
-def class_shares(classes: Sequence[Sequence[str]], pixels: Integer[np.ndarray, " K"]) -> list[dict[str, Any]]:
+def describe_classes(
+    classes: Sequence[Sequence[str]], pixels: Integer[np.ndarray, " K"]
+) -> list[dict[str, Any]]:
     """Each class with its names, colour (RGB), pixels and share of all classes' pixels, as plain JSON types.
 
     Args:

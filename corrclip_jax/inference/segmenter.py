@@ -3,25 +3,32 @@
 For interactive use and scripts; `make_segment` is the jitted function underneath.
 """
 
-import copy
+import io
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Generator, Iterable, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, TypeAlias, cast, overload
+from typing import IO, Any, TypeAlias, cast, overload
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 from PIL import Image
 
-from corrclip_jax.config import Config, DtypeChoice, RegionSource, source_family, with_fields
+from corrclip_jax.config import (
+    PROBABILITY_POINTS,
+    Config,
+    DtypeChoice,
+    RegionSource,
+    source_family,
+    with_fields,
+)
 from corrclip_jax.hub.presets import load
 from corrclip_jax.inference import photo_reading
-from corrclip_jax.inference.frame_source import FrameSource
+from corrclip_jax.inference.frames import label_frames
 from corrclip_jax.inference.label_runner import LabelRunner, OnStart, Outcome, Request
+from corrclip_jax.inference.model_and_source import Model, with_source
 from corrclip_jax.inference.open_bank import BankLike, open_bank
 from corrclip_jax.inference.other_clips import OtherModel, described, embed_in_all, load_text_towers
 from corrclip_jax.inference.photo_regions import Regions
@@ -32,13 +39,13 @@ from corrclip_jax.inference.settings import check_settings, with_settings
 from corrclip_jax.io.photos import PhotoError, read_photo
 from corrclip_jax.io.region_maps import RegionError
 from corrclip_jax.models.layers import in_compute_type
-from corrclip_jax.regions.sources import SOURCES, can_find, network_to_load
+from corrclip_jax.regions.sources import SOURCES, can_find
 from corrclip_jax.runtime.sharding import put_params
 from corrclip_jax.text.classes import normalise_classes
 from corrclip_jax.text.embedding import TextEmbedding, pad_queries, query_bucket
 
 Classes = Iterable[str | Iterable[str]]
-Photo = str | os.PathLike | Image.Image | np.ndarray
+Photo = str | os.PathLike | IO[bytes] | bytes | Image.Image | np.ndarray
 _KEPT_VOCABULARIES = 16
 Failure: TypeAlias = PhotoError | RegionError | jax.errors.JaxRuntimeError
 
@@ -57,7 +64,7 @@ class Segmenter:
 
     def __init__(
         self,
-        model: str | os.PathLike | tuple[Config, Mapping[str, Any]] = "vit-b",
+        model: Model = "vit-b",
         *,
         dtype: DtypeChoice | None = None,
         regions: RegionSource | None = None,
@@ -68,7 +75,7 @@ class Segmenter:
         others: Mapping[str, OtherModel] | None = None,
         mesh: Mesh | None = None,
         shard_params: bool = False,
-        probability_points: int | None = 96,
+        probability_points: int | None = PROBABILITY_POINTS,
     ):
         """Load a model; settings that are None are the model's own.
 
@@ -84,7 +91,7 @@ class Segmenter:
           bank: a bank of unlabelled images, for a model of CorrCLIPv2: its folder, or a bank in memory, made with
             the model's backbone and CLIP.
           others: further CLIPs whose values the bank has, by the names of these values: a published one
-            ("dfn-b16"), or that of a model. Only their text towers are loaded.
+            ("dfn-b16"), or that of a model. Only their text towers are loaded. "main" is the model's own CLIP.
           mesh: devices of this process, which share the photos of a list, and the bank.
           shard_params: each of these devices holds a part of the parameters instead of all.
           probability_points: `Segmentation.probabilities` has so many points along the longer side of a photo. A
@@ -92,14 +99,13 @@ class Segmenter:
             with `tiny` and no regions a photo of 500 x 375 pixels then takes 4 to 10 % less time.
 
         Raises:
-          ValueError: for settings out of range, a model without the source's network, a bank that does not fit the
-            model, and whatever `load` refuses.
+          ValueError: for settings out of range, a name that is no source of regions, a model without the source's
+            network, names of `others` that are taken, a bank that does not fit the model, and whatever `load`
+            refuses.
           FileNotFoundError: if a model's weights are missing and cannot be downloaded.
         """
         check_settings(dtype, points, background_threshold, probability_points)
-        config, params = (
-            model if isinstance(model, tuple) else load(_name(model), region_network=network_to_load(regions))
-        )
+        config, params = with_source(model, regions, load)
         config = with_settings(
             config,
             dtype=dtype,
@@ -127,7 +133,7 @@ class Segmenter:
         self._mesh, self._bank = mesh, opened
         self._runner = LabelRunner(config, self._params, mesh, opened, points=probability_points)
         self._region_runner: RegionRunner | None = None
-        self._scaled: dict[tuple[Config, int], Segmenter] = {}
+        self._other_runner: tuple[tuple[Config, int], LabelRunner] | None = None
 
     def embed(self, classes: Classes) -> TextEmbedding:
         """Text embeddings of classes (a list inside is synonyms), padded to a bucket and kept.
@@ -155,44 +161,20 @@ class Segmenter:
         if sizes:
             self._runner.expect(sizes)
 
-    def at_scale(
-        self,
-        sides: tuple[int, int],
-        zoom: float,
-        points: int,
-        *,
-        by_shorter: bool,
-        superpixel: int | None = None,
-    ) -> "Segmenter":
-        """A copy that sees images of this height and width at `zoom` times their size; its programs are for these.
+    def runner_of(self, config: Config, points: int) -> LabelRunner:
+        """What labels images of a few known sizes with another configuration of this model.
 
-        Images of which only the longer side is the same are seen so, too; with `by_shorter`, those of which the
-        shorter one is. Weights and text embeddings are shared, and the last copy is kept with its
-        programs. `points` is the copy's `probability_points`, `superpixel` its `config.regions.slic.side`.
+        Weights and bank are shared, and the last runner is kept with its programs.
+
+        Args:
+          config: this model's networks with other settings.
+          points: `probability_points` in place of this model's.
         """
-        shorter, longer = (max(1, round(side * zoom)) for side in sorted(sides))
-        sizes = {"resize_short": longer + 1, "resize_long": longer}
-        if by_shorter:
-            sizes = {"resize_short": shorter, "resize_long": max(longer, 2 * shorter) + 1}
-        config = with_fields(self.config, method=sizes, regions={"slic": {"side": superpixel}})
-        if (config, points) not in self._scaled:
-            other = copy.copy(self)
-            other.config, other._scaled = config, {}
-            other._runner = LabelRunner(
-                config, self._params, self._mesh, self._bank, points=points, headroom=False
-            )
-            self._scaled.clear()  # one at a time: its programs take memory
-            self._scaled[config, points] = other
-        return self._scaled[config, points]
-
-    def label(
-        self,
-        sizes: Sequence[tuple[int, int]],
-        read: Callable[[int], Request | Exception],
-        text: TextEmbedding,
-    ) -> Iterator[tuple[int, Any, Outcome | Exception]]:
-        """Label images that `read` returns by their indices (see `LabelRunner.work`)."""
-        return self._runner.work(sizes, [False] * len(sizes), read, text)
+        if self._other_runner is None or self._other_runner[0] != (config, points):
+            self._other_runner = None  # one at a time: its programs take memory
+            runner = LabelRunner(config, self._params, self._mesh, self._bank, points=points, headroom=False)
+            self._other_runner = (config, points), runner
+        return self._other_runner[1]
 
     @overload
     def __call__(self, photos: Photo, classes: Classes, *, regions: Any = None) -> Segmentation: ...
@@ -208,7 +190,8 @@ class Segmenter:
         """Label a photo, or each of a list of photos.
 
         Args:
-          photos: a path, a PIL image, an array uint8 [H, W, 3] or [H, W]; or a list of such, of any sizes.
+          photos: a path, an opened file or its bytes, a PIL image, an array uint8 [H, W, 3] or [H, W]; or a list of
+            such, of any sizes, or an iterator, which is read to its end (`stream` needs no memory for all).
           classes: class names; a list inside is synonyms of one class.
           regions: a region map instead of regions that the model finds: integers [H, W] (0 for unsegmented
             pixels), or the path of a file. For a list of photos, a list of such, with None for a photo without one.
@@ -221,14 +204,10 @@ class Segmenter:
           RegionError: a region map of another size, with ids below 0, or with more than `max_regions` regions.
           ValueError: no classes, an empty or a repeated name.
         """
-        single = _is_one(photos)
+        single = photo_reading.is_one_photo(photos)
         names = tuple(tuple(synonyms) for synonyms in normalise_classes(classes))
         listed = [photos] if single else list(photos)
-        given = [regions] if single else [None] * len(listed) if regions is None else list(regions)
-        if len(given) != len(listed):
-            raise RegionError(
-                f"{len(listed)} photos need as many region maps (or None in place of one). Got {len(given)}."
-            )
+        given = [regions] if single else photo_reading.one_for_each(regions, len(listed))
         with ThreadPoolExecutor() as pool:
             pixels = list(pool.map(read_photo, listed))
         items = [self._request(photo, one) for photo, one in zip(pixels, given, strict=True)]
@@ -274,18 +253,27 @@ class Segmenter:
           frames, their numbers in the iterator, in order.
 
         Raises:
-          ValueError: no classes, an empty or a repeated name; region maps for frames; `track` without regions.
+          ValueError: no classes, an empty or a repeated name; a single photo; region maps for frames, or more or
+            fewer than photos (`RegionError`); `track` without regions.
           Exception: what an iterator of frames raises, after the results of those before.
         """
         names = tuple(tuple(synonyms) for synonyms in normalise_classes(classes))
+        if isinstance(photos, photo_reading.ONE_PHOTO | io.IOBase):
+            raise ValueError("stream labels photos or frames: give one photo as a list, [photo].")
         if newest or track or not isinstance(photos, Sized):
             if regions is not None:
                 raise ValueError("region maps cannot be given for frames, only for a list of photos.")
             tracks = RegionTracks(len(names), self.config.regions.source) if track else None
-            yield from self._frames(photos, names, newest, tracks, on_start)
+            frames = label_frames(self._runner, photos, self.embed(names), newest=newest, on_start=on_start)
+            for number, pixels, found in frames:
+                if isinstance(found, Exception):
+                    yield number, cast(Failure, found)
+                else:
+                    result = _segmentation(pixels, names, found)
+                    yield number, result if tracks is None else tracks(result)
             return
         photos = cast(Sequence[Any], photos)
-        given = [None] * len(photos) if regions is None else list(regions)
+        given = photo_reading.one_for_each(regions, len(photos))
         text = self.embed(names)
         sizes, failures = photo_reading.read_photo_sizes(photos)
         yield from failures.items()
@@ -306,50 +294,6 @@ class Segmenter:
             else:
                 yield indices[position], _segmentation(item.photo, names, found)
 
-    def _frames(
-        self,
-        frames: Iterable[Any],
-        names: tuple[tuple[str, ...], ...],
-        newest: bool,
-        tracks: RegionTracks | None,
-        on_start: OnStart,
-    ) -> Iterator[tuple[int, Segmentation | Failure]]:
-        text = self.embed(names)
-        together = 1
-        with FrameSource(frames, newest=newest) as source:
-            while taken := source.take(together):
-                read = {number: photo_reading.or_error(read_photo)(frame) for number, frame in taken}
-                good = {
-                    number: pixels for number, pixels in read.items() if not isinstance(pixels, Exception)
-                }
-                found = self._label_frames(good, text, on_start, newest)
-                for number, pixels in read.items():
-                    outcome = found.get(number, pixels)
-                    if isinstance(outcome, Outcome):
-                        result = _segmentation(good[number], names, outcome)
-                        yield number, result if tracks is None else tracks(result)
-                    else:
-                        yield number, outcome
-                if good and not newest:
-                    sizes = {pixels.shape[:2] for pixels in good.values()}
-                    together = source.ahead = max(map(self._runner.together, sizes))
-
-    def _label_frames(
-        self, frames: Mapping[int, np.ndarray], text: TextEmbedding, on_start: OnStart, alone: bool
-    ) -> dict[int, Any]:
-        """The outcomes of frames by their numbers."""
-        numbers = list(frames)
-        items = [Request(pixels, None) for pixels in frames.values()]
-        work = self._runner.work(
-            [item.photo.shape[:2] for item in items],
-            [False] * len(items),
-            items.__getitem__,
-            text,
-            lambda places, compiles: on_start([numbers[place] for place in places], compiles),
-            of_many=not alone,
-        )
-        return {numbers[place]: outcome for place, _, outcome in work}
-
     @overload
     def regions(self, photos: Photo) -> Regions: ...
 
@@ -359,15 +303,17 @@ class Segmenter:
     def regions(self, photos: Any) -> Regions | list[Regions]:
         """The regions of a photo, or of each of a list of photos, by the model's source; needs no class names.
 
+        Photos are those of a call (`segmenter(photos, classes)`).
+
         Raises:
           PhotoError: a photo that cannot be read.
           ValueError: a model without the network of its source.
         """
-        single = _is_one(photos)
+        single = photo_reading.is_one_photo(photos)
         with ThreadPoolExecutor() as pool:
             pixels = list(pool.map(read_photo, [photos] if single else photos))
         if self._region_runner is None:
-            self._region_runner = RegionRunner(self.config, self._params)
+            self._region_runner = RegionRunner(self.config, self._params, self._mesh)
         found: dict[int, Regions] = {}
         for index, result in self._region_runner.stream(pixels):
             if isinstance(result, Exception):
@@ -386,11 +332,3 @@ def _segmentation(photo: np.ndarray, names: tuple[tuple[str, ...], ...], found: 
         support = replace(support, logits=support.logits[:, :queries], own=support.own[:, :queries])
     probabilities = None if found.probabilities is None else found.probabilities[: len(names)].copy()
     return Segmentation(photo, *found[:3], names, found.seconds, found.compiled, support, probabilities)
-
-
-def _is_one(photos: Any) -> bool:
-    return isinstance(photos, str | os.PathLike | Image.Image) or hasattr(photos, "ndim")
-
-
-def _name(model: str | os.PathLike) -> str | Path:
-    return model if isinstance(model, str) else Path(model)

@@ -5,6 +5,7 @@ from typing import get_args
 
 from corrclip_jax.config import Config, DtypeChoice, with_fields
 from corrclip_jax.config.assignments import with_assignments
+from corrclip_jax.config.ranges import COUNT_OR_NONE, SHARE
 from corrclip_jax.runtime.compute_type import resolve
 
 
@@ -21,14 +22,16 @@ def check_settings(
     """
     if dtype not in (None, *get_args(DtypeChoice)):
         raise ValueError(f"dtype must be float32, bfloat16 or auto. Got {dtype!r}.")
-    if points is not None and points < 1:
-        raise ValueError(f"points must be 1 or more: n gives a grid of n x n point prompts. Got {points}.")
-    if background_threshold is not None and not 0 <= background_threshold <= 1:
-        raise ValueError(f"background_threshold is a probability, 0 to 1. Got {background_threshold}.")
-    if probability_points is not None and probability_points < 1:
+    if not COUNT_OR_NONE.holds(points):
         raise ValueError(
-            "probability_points is the number of points along the longer side of a photo, 1 or more. Got "
-            f"{probability_points}."
+            f"points must be 1 or more, a whole number: n gives a grid of n x n point prompts. Got {points}."
+        )
+    if background_threshold is not None and not SHARE.holds(background_threshold):
+        raise ValueError(f"background_threshold is a probability, 0 to 1. Got {background_threshold}.")
+    if not COUNT_OR_NONE.holds(probability_points):
+        raise ValueError(
+            "probability_points is the number of points along the longer side of a photo, 1 or more, a whole "
+            f"number. Got {probability_points}."
         )
 
 

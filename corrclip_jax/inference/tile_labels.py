@@ -5,10 +5,11 @@ weighted mean over the tiles is therefore the mean of the logits. As a whole ima
 its most frequent label; a region's pieces in several tiles vote together.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 
 from corrclip_jax.inference.tile_grid import Axis, TileGrid
 from corrclip_jax.inference.tile_store import TileStore
@@ -25,33 +26,51 @@ class Labelled(NamedTuple):
 
     Attributes:
       labels: before the correction by region.
-      scores: their probabilities.
       regions: ids in the tile.
       valid: which pixels have data.
     """
 
     labels: Int[np.ndarray, "h w"]
-    scores: Float[np.ndarray, "h w"]
     regions: Int[np.ndarray, "h w"]
     valid: Bool[np.ndarray, "h w"]
 
 
 def label_core(store: TileStore, grid: TileGrid, place: tuple[int, int], threshold: float) -> Labelled:
     """The pixels that a tile labels, from its own and its neighbours' probabilities."""
-    (top, bottom), (left, right) = grid.y.core(place[0]), grid.x.core(place[1])
     tile, own = store.read(place), grid.own(place)
     valid, regions = tile.valid[own], tile.regions[own].astype(np.int64)
-    labels, scores = np.zeros(valid.shape, np.int64), np.zeros(valid.shape, np.float32)
+    labels = np.zeros(valid.shape, np.int64)
     if valid.any():
-        first, logits, mass = _blended(store, grid, (top, bottom), (left, right))
-        columns = _interpolation(np.arange(left, right), first[1], logits.shape[2], grid.cell)
-        for row in range(0, bottom - top, _ROWS):
-            rows = np.arange(top + row, min(top + row + _ROWS, bottom))
-            across = _interpolation(rows, first[0], logits.shape[1], grid.cell), columns
-            part = np.s_[row : row + len(rows)]
-            labels[part], scores[part] = _decided(_spread(logits, *across), _spread(mass[None], *across)[0])
-    labels = np.where(scores < threshold, 0, labels)
-    return Labelled(labels, scores, regions, valid)
+        for part, logits, mass in _strips(store, grid, place):
+            best = logits.argmax(axis=0)
+            labels[part] = np.where(_chances(logits, mass, best) < threshold, 0, best)
+    return Labelled(labels, regions, valid)
+
+
+def class_chances(
+    store: TileStore, grid: TileGrid, place: tuple[int, int], labels: Integer[np.ndarray, "h w"]
+) -> Float[np.ndarray, "h w"]:
+    """The probability of each pixel's class in `labels`, of the pixels that a tile labels; 0 without data."""
+    valid = store.read(place).valid[grid.own(place)]
+    chances = np.zeros(valid.shape, np.float32)
+    if valid.any():
+        labels = np.where(valid, labels, 0).astype(np.int64)
+        for part, logits, mass in _strips(store, grid, place):
+            chances[part] = _chances(logits, mass, labels[part])
+    return np.where(valid, chances, 0)
+
+
+def _strips(
+    store: TileStore, grid: TileGrid, place: tuple[int, int]
+) -> Iterator[tuple[slice, Float[np.ndarray, "K h w"], Float[np.ndarray, "h w"]]]:
+    """Logits and the sum of all probabilities of the pixels that a tile labels, some rows at a time."""
+    (top, bottom), (left, right) = grid.y.core(place[0]), grid.x.core(place[1])
+    first, logits, mass = _blended(store, grid, (top, bottom), (left, right))
+    columns = _interpolation(np.arange(left, right), first[1], logits.shape[2], grid.cell)
+    for row in range(0, bottom - top, _ROWS):
+        rows = np.arange(top + row, min(top + row + _ROWS, bottom))
+        across = _interpolation(rows, first[0], logits.shape[1], grid.cell), columns
+        yield slice(row, row + len(rows)), _spread(logits, *across), _spread(mass[None], *across)[0]
 
 
 def _blended(
@@ -109,12 +128,12 @@ def _spread(values: Float[np.ndarray, "K h w"], rows: tuple, columns: tuple) -> 
     return lines[:, :, low] * (1 - share) + lines[:, :, high] * share
 
 
-def _decided(
-    logits: Float[np.ndarray, "K h w"], mass: Float[np.ndarray, "h w"]
-) -> tuple[Int[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
-    """The best class and its probability; with synonyms all classes sum up to less than 1, to `mass`."""
-    highest = logits.max(axis=0)
-    return logits.argmax(axis=0), mass / np.exp(logits - highest).sum(axis=0)
+def _chances(
+    logits: Float[np.ndarray, "K h w"], mass: Float[np.ndarray, "h w"], labels: Int[np.ndarray, "h w"]
+) -> Float[np.ndarray, "h w"]:
+    """The probability of each pixel's class; with synonyms all classes sum up to less than 1, to `mass`."""
+    powers = np.exp(logits - logits.max(axis=0))
+    return mass * np.take_along_axis(powers, labels[None], axis=0)[0] / powers.sum(axis=0)
 
 
 class RegionVotes:
@@ -134,7 +153,7 @@ class RegionVotes:
 
     def add(self, place: tuple[int, int], found: Labelled) -> None:
         """Count the votes of the pixels that a tile labels; join its regions with those above and to the left."""
-        labels, _, regions, valid = found
+        labels, regions, valid = found
         offset = self._offsets[place] = self._total
         self._counts[place] = int(self._store.read(place).regions.max(initial=0)) + 1
         self._total += self._counts[place]

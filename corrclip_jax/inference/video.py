@@ -1,6 +1,5 @@
 """Videos: every frame labelled, written as an overlay with the original's audio, labels and a description."""
 
-import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from corrclip_jax.inference.segmentation import Segmentation, class_shares
+from corrclip_jax.inference.descriptions import read_description
+from corrclip_jax.inference.segmentation import Segmentation, describe_classes
 from corrclip_jax.inference.segmenter import Classes, Segmenter
 from corrclip_jax.io.files import json_bytes
 from corrclip_jax.io.marks import file_digest
@@ -129,7 +129,7 @@ def segment_video(
     Raises:
       VideoError: a file that is no video, or has no frame that can be read in this time.
       ForeignFileError: if a file that this program did not write would be replaced, and `overwrite` is False.
-      OutputError: if a file cannot be written.
+      OutputError: if a file cannot be written, or the description of an earlier result is damaged.
       MissingExtraError: if PyAV is not installed.
       ValueError: for other arguments that do not fit.
       VideoStopped: if `stop` said so.
@@ -259,7 +259,7 @@ class _Work:
             "every": self._span.every,
             "track": self._track,
             "damage": self._reader.damage,
-            "classes": class_shares(self._classes, self._pixels),
+            "classes": describe_classes(self._classes, self._pixels),
             "model": self._segmenter.config.name,
             "device": device_name(),
             "versions": versions(),
@@ -268,6 +268,9 @@ class _Work:
 
 def _described(paths: list[Path]) -> VideoResult:
     """What the description of a result says."""
-    content = json.loads(paths[-1].read_bytes())
-    shares = {one["names"][0]: one["share"] for one in content["classes"]}
-    return VideoResult(paths, content["frames"], shares, content["damage"], True)
+
+    def take(content: Any) -> VideoResult:
+        shares = {one["names"][0]: float(one["share"]) for one in content["classes"]}
+        return VideoResult(paths, int(content["frames"]), shares, content["damage"], True)
+
+    return read_description(paths[-1], take)

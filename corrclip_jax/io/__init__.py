@@ -1,4 +1,4 @@
 """Files: reading photos, region maps and COCO RLE; atomic writes. No JAX.
 
-May import `viz`. Begin with `photos.py`.
+Begin with `photos.py`.
 """

@@ -38,7 +38,7 @@ class Bands(NamedTuple):
 
 
 def has_other_bands(image: Image.Image) -> bool:
-    """Whether an opened TIFF is none that Pillow reads without loss: grey, RGB, CMYK ... of 8 bits."""
+    """Whether an opened TIFF is other than what Pillow reads without loss: grey, RGB, CMYK ... of 8 bits."""
     tags: Any = getattr(image, "tag_v2", {})
     bits, photometric = tags.get(258, (1,)), tags.get(262)
     extra = tags.get(338, ())
@@ -89,8 +89,13 @@ def read_tiff(file: Any, most_pixels: int) -> Bands:
     if values.ndim not in (2, 3):
         raise BandError(f"{what} with axes {page.axes}. An image has rows, columns and bands.")
     values = np.moveaxis(values, 0, -1) if separate else values.reshape(*values.shape[:2], -1)
-    turned = 1 if orientation is None else int(orientation.value)
+    turned = valid_orientation(orientation and orientation.value)
     return Bands(values, turned, number_of(nodata and nodata.value), pages)
+
+
+def valid_orientation(value: object) -> int:
+    """An orientation as EXIF and TIFF have it, 1 to 8; any other value is 1, upright, as in image viewers."""
+    return int(value) if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def pages_note(pages: int) -> str:
@@ -198,7 +203,7 @@ class Stretch(NamedTuple):
     """A linear scale to 8 bits.
 
     Attributes:
-      first, last: the values that become 0 and 255.
+      first, last: the values that become 0 and 255; the first is the larger one where white is 0.
       low, high: the smallest and the largest value there is.
     """
 
@@ -213,7 +218,8 @@ class Stretch(NamedTuple):
         """The values as 8 bits; 0 for those without data."""
         valid = valid if valid.ndim == values.ndim else valid[..., None]
         values = np.where(valid, values, 0).astype(np.float64)
-        scaled = (values - self.first) * (255 / max(self.last - self.first, 1e-12))
+        span = self.last - self.first
+        scaled = (values - self.first) * (255 / (span if abs(span) > 1e-12 else 1e-12))
         return np.where(valid, np.rint(scaled).clip(0, 255), 0).astype(np.uint8)
 
     def note(self, dtype: str) -> str:
@@ -228,25 +234,36 @@ def stretch_of(
     values: Shaped[np.ndarray, "n C"],
     valid: Bool[np.ndarray, " n"],
     percentiles: tuple[float, float] | None = None,
-) -> Stretch:
-    """The stretch of a sample of pixels, one for all bands, so that colours stay.
+    *,
+    bits: int | None = None,
+    white_is_zero: bool = False,
+) -> Stretch | None:
+    """The stretch of a sample of pixels, one for all bands, so that colours stay; None for 8 bits that stay.
 
     Args:
       values: of pixels spread over the image.
       valid: which of them have data.
-      percentiles: of the values, which become 0 and 255; by default 2 and 98, and floats of 0..1 are taken as such.
+      percentiles: of the values, which become 0 and 255; by default 2 and 98, and floats of 0..1 and unsigned
+        integers of up to 8 bits are taken as such.
+      bits: how many of the numbers' bits are used; None for all.
+      white_is_zero: whether 0 is white, so that the scale is turned round.
 
     Raises:
       BandError: if no pixel has data.
     """
+    if percentiles is None and values.dtype == np.uint8:
+        white = float(2 ** min(bits or 8, 8) - 1)
+        found = None if white == 255 else Stretch(0.0, white, 0.0, white)
+        return Stretch(white, 0.0, 0.0, white) if white_is_zero else found
     if not valid.any():
         raise BandError("has no pixel with data.")
     known = values[valid].astype(np.float64)
     low, high = float(known.min()), float(known.max())
     if percentiles is None and values.dtype.kind == "f" and low >= 0 and 0.25 < high <= 1:
-        return Stretch(0.0, 1.0, low, high)
-    first, last = np.percentile(known, percentiles or (2, 98))
-    return Stretch(float(first), float(last), low, high)
+        first, last = 0.0, 1.0
+    else:
+        first, last = map(float, np.percentile(known, percentiles or (2, 98)))
+    return Stretch(last, first, low, high) if white_is_zero else Stretch(first, last, low, high)
 
 
 def check_bands(count: int, chosen: Sequence[int]) -> None:
@@ -278,8 +295,8 @@ def _upper_bits(
     return scaled, f"{note} It {dark}" if note and dark else note or dark
 
 
-def dark_note(pixels: UInt8[np.ndarray, "..."]) -> str:
-    """A note for pixels of more than 8 bits that are nearly black as 8 bits; empty for others."""
+def dark_note(pixels: UInt8[np.ndarray, "..."], advice: str = "scale it to 8 bits") -> str:
+    """A note for pixels that are nearly black as 8 bits, with advice in case that is wrong; empty for others."""
     if pixels.size and pixels.max() > 0 and np.percentile(pixels, 98) < _DARK:
-        return f"is dark: 98 % of its pixels are below {_DARK} of 255. If that is wrong, scale it to 8 bits."
+        return f"is dark: 98 % of its pixels are below {_DARK} of 255. If that is wrong, {advice}."
     return ""

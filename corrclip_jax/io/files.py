@@ -1,11 +1,13 @@
 """Atomic writes of files and folders, file names that fit, and a check that a folder is writable."""
 
 import errno
+import glob
 import hashlib
 import itertools
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
@@ -19,7 +21,7 @@ def atomic_folder(path: Path, own: Collection[str] = ()) -> Iterator[Path]:
     """A temporary folder next to `path`, renamed to `path` if the block succeeds and deleted if it fails.
 
     It takes the place of an existing folder. Files in that folder which this program did not write are kept.
-    Temporary folders of processes that were killed are deleted.
+    Temporary folders of processes that were killed are deleted; a folder that they had moved aside is put back.
 
     Args:
       path: the folder to write.
@@ -27,37 +29,110 @@ def atomic_folder(path: Path, own: Collection[str] = ()) -> Iterator[Path]:
         others are moved into the new folder.
 
     Raises:
-      OSError: if it cannot be written; the message says what to do.
+      OSError: if it cannot be written; the message says what to do. Other errors of the block are raised as they
+        are.
     """
     mark = f".{path.name}.partial-{platform.node()}-"
     temporary = path.parent / f"{mark}{os.getpid()}"
+    old = path.parent / f"{temporary.name}{_OLD}"
+    made = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for stale in path.parent.glob(f"{mark}*"):
-            if not _is_running(stale.name.removeprefix(mark)):
-                shutil.rmtree(stale)
+        _clear_up(path, mark, own)
         temporary.mkdir()
+        made = True
+        _in_use.add(temporary.absolute())
         yield temporary
-        _replace(temporary, path, own)
+        _replace(temporary, path, old, own)
     except OSError as error:
+        if not is_of_writing(error, path, temporary, old):
+            raise
         reason = error.strerror or error
         raise OSError(f"{path} cannot be written: {reason}. Choose another folder, or make room.") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if made:
+            shutil.rmtree(temporary, ignore_errors=True)
+            _in_use.discard(temporary.absolute())
 
 
-def _replace(folder: Path, path: Path, own: Collection[str]) -> None:
+_in_use: set[Path] = set()
+"""Temporary folders of this process, whose id may be that of one that was killed."""
+_OLD = "-old"
+"""Ends the name of a folder that is moved aside until the new one has its name, and the files of others."""
+
+
+def _clear_up(path: Path, mark: str, own: Collection[str]) -> None:
+    """Delete temporary folders of processes that were killed, and put back what they had moved aside."""
+    for stale in path.parent.glob(f"{glob.escape(mark)}*"):
+        # The name of another machine may begin with that of this one.
+        name = re.fullmatch(rf"(\d+)({_OLD})?", stale.name.removeprefix(mark))
+        if name is None:
+            continue
+        temporary = stale.with_name(f"{mark}{name[1]}").absolute()
+        if temporary in _in_use or (name[1] != str(os.getpid()) and _is_running(name[1])):
+            continue
+        with suppress(OSError):  # which hinders nobody: the next run tries again
+            if name[2]:
+                _put_back(stale, path, own)
+            else:
+                shutil.rmtree(stale)
+
+
+def _replace(folder: Path, path: Path, old: Path, own: Collection[str]) -> None:
     """Rename `folder` to `path`; a folder that was there is deleted, without what is not this program's own."""
     if path.exists() and not path.is_dir():
         raise FileExistsError(errno.EEXIST, "a file has this name")
-    old = folder.with_name(folder.name + "-old")
-    if path.exists():
-        path.rename(old)
-    folder.rename(path)
-    for entry in old.iterdir() if old.is_dir() else ():
-        if entry.name not in own and not (path / entry.name).exists():
+    replaces = path.exists()
+    try:
+        if replaces:
+            path.rename(old)
+        folder.rename(path)
+    except BaseException:
+        if replaces and not path.exists():
+            old.rename(path)
+        raise
+    if replaces:
+        _keep_foreign(old, path, own)
+
+
+def _put_back(old: Path, path: Path, own: Collection[str]) -> None:
+    """Undo what a killed process had begun, or end it where the new folder has its name already."""
+    if path.is_dir():
+        _keep_foreign(old, path, own)
+    elif not os.path.lexists(path):
+        old.rename(path)
+
+
+def _keep_foreign(old: Path, path: Path, own: Collection[str]) -> None:
+    """Move what is not this program's own from a folder into the one that takes its place; delete the rest."""
+    for entry in old.iterdir():
+        if entry.name not in own and not os.path.lexists(path / entry.name):
             entry.rename(path / entry.name)
     shutil.rmtree(old, ignore_errors=True)
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+def is_of_writing(error: OSError, *places: Path) -> bool:
+    """Whether an error that came up while `places` were written is one of writing them, not of reading others.
+
+    It is, if it names one of them, something in one of them, or a folder on the way there. So it is if it names no
+    file, as where an open file cannot grow: what reads in the meantime has to name its file. If it names two, one
+    of them elsewhere (a file that is copied), it is one of writing only where the disk is full or must not be
+    written.
+    """
+    names = [
+        name for name in (error.filename, error.filename2) if isinstance(name, str | bytes | os.PathLike)
+    ]
+    ours = [any(_lies_on_the_way(name, place) for place in places) for name in names]
+    return all(ours) or (any(ours) and error.errno in _FULL)
+
+
+def _lies_on_the_way(name: str | bytes | os.PathLike, place: Path) -> bool:
+    """Whether one of the two is the other, or lies in the other."""
+    named, wanted = (Path(os.path.realpath(os.fsdecode(each))) for each in (name, place))
+    return named == wanted or named in wanted.parents or wanted in named.parents
 
 
 def _is_running(process: str) -> bool:
@@ -88,8 +163,12 @@ def result_names(stem: str, *, probabilities: bool = False) -> list[str]:
 
 
 def json_bytes(content: Any) -> bytes:
-    """JSON in lines as UTF-8, whatever the locale is (see `utf8`)."""
-    return utf8(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    """JSON in lines as UTF-8, whatever the locale is (see `utf8`).
+
+    Raises:
+      ValueError: for NaN and infinities, which JSON does not have.
+    """
+    return utf8(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def utf8(text: str) -> bytes:
@@ -137,7 +216,7 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
     Missing parent folders are created.
 
     Raises:
-      OutputError: if the file cannot be written.
+      OutputError: if the file cannot be written. Other errors of the block are raised as they are.
     """
     path = Path(path)
     partial = partial_file(path)
@@ -146,6 +225,8 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
         yield partial
         partial.replace(path)
     except OSError as e:
+        if not is_of_writing(e, path, partial):
+            raise
         raise OutputError(explained(path, e)) from e
     finally:
         with suppress(OSError):

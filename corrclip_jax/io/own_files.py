@@ -25,7 +25,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from corrclip_jax.io.files import OutputError, explained, partial_file, remove_stale_partials
+from corrclip_jax.io.files import OutputError, explained, is_of_writing, partial_file, remove_stale_partials
 from corrclip_jax.io.marks import file_digest
 
 JOURNAL = ".corrclip-files.jsonl"
@@ -83,6 +83,11 @@ class OwnFiles:
         self._begun = False
         self._read()
 
+    @property
+    def written(self) -> Mapping[tuple[str, ...], Made]:
+        """The sets of files that were written, whether they are there or not, and how each was made last."""
+        return {names: line["made"] for names, line in self._sets.items()}
+
     def wrote(self, name: str) -> bool:
         """Whether the file `name` exists and is as this program wrote it.
 
@@ -138,7 +143,7 @@ class OwnFiles:
 
         Raises:
           ForeignFileError: if one of them would be replaced, and `overwrite` is False. Nothing is changed then.
-          OutputError: if a file cannot be written.
+          OutputError: if a file cannot be written. Other errors of the block are raised as they are.
         """
         paths = [self.folder / name for name in names]
         partials = [partial_file(path) for path in paths]
@@ -159,6 +164,8 @@ class OwnFiles:
         except OutputError:
             raise
         except OSError as error:
+            if not is_of_writing(error, *paths, *partials, self.folder / JOURNAL):
+                raise
             raise OutputError(explained(current, error)) from error
         finally:
             for partial in partials:

@@ -28,8 +28,8 @@ class PhotoFiles:
     Attributes:
       photos: their files, each once.
       others: how many files of folders were left out, by suffix.
-      folders: folders in folders that were not looked into.
-      links: links to folders in folders that were looked into, which are not followed.
+      folders: folders in folders that were not searched.
+      links: links to folders in folders that were searched, which are not followed.
       own: files left out because an earlier run of this program wrote them.
       problems: messages about paths that do not exist, and folders that hold no images or cannot be read.
     """
@@ -98,7 +98,7 @@ def survey_photos(
     Args:
       paths: files, which may have any suffix, and folders.
       recursive: look into the folders of a folder, too; links to folders are not followed.
-      out: a folder for results, which is not looked into.
+      out: a folder for results, which is not searched.
 
     Raises:
       PhotoError: if there are only problems.

@@ -3,7 +3,7 @@
 As in the authors' implementation, which uses OpenCV: EXIF rotation is applied, transparency is dropped (the
 colour of a transparent pixel is used), colour profiles are ignored, and 16-bit pixels are reduced to their
 upper eight bits. Where that would be nearly black, and for other kinds of numbers and bands, see `io.bands`;
-what is done then is said by a `PhotoWarning`.
+a `PhotoWarning` then says what was done.
 """
 
 import io
@@ -74,7 +74,7 @@ def read_photo(
 
     Args:
       photo: a path, an opened binary file, a PIL image of any mode, or an array: uint8 [H, W, 3], or [H, W]
-      for grey.
+        for grey.
       bands: for a path, the bands for red, green and blue, or one band for grey, counted from 1.
 
     Returns:
@@ -216,7 +216,7 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def _is_survey(file: Any) -> bool:
-    """Whether a TIFF is none that Pillow reads without loss."""
+    """Whether Pillow cannot read a TIFF without loss."""
     try:
         with Image.open(file) as image:
             return has_other_bands(image)

@@ -15,7 +15,16 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image
 
-from corrclip_jax.io.bands import BandError, Bands, bands_note, dark_note, number_of, pages_note, to_rgb
+from corrclip_jax.io.bands import (
+    BandError,
+    Bands,
+    bands_note,
+    dark_note,
+    number_of,
+    pages_note,
+    to_rgb,
+    valid_orientation,
+)
 
 MAX_PIXELS = 100_000_000
 """Limit on the pixels of a photo, since a small file can decode to more memory than there is."""
@@ -127,10 +136,8 @@ def _values(image: Image.Image) -> np.ndarray:
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.mode in (
-        "RGBa",
-        "La",
-    ):  # premultiplied alpha, which Pillow converts only to straight alpha
+    # Pillow converts premultiplied alpha to straight alpha alone.
+    if image.mode in ("RGBa", "La"):
         image = image.convert(image.mode.replace("a", "A"))
     try:
         return image.convert("RGB")
@@ -141,9 +148,9 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none."""
+    """The EXIF orientation, 1 to 8; 1 where there is none, or another value."""
     try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
+        return valid_orientation(image.getexif().get(ExifTags.Base.Orientation))
     except Exception:
         return 1  # as in image viewers, EXIF that cannot be read is ignored
 
@@ -154,7 +161,7 @@ def rgb_of_bands(
     """Upright pixels of some `bands` of those found, and notes; see `io.bands.to_rgb`.
 
     Raises:
-      PhotoError: for bands that are not there.
+      PhotoError: for bands that the image does not have.
     """
     try:
         pixels, notes = to_rgb(found, bands)

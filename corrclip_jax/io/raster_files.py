@@ -47,7 +47,7 @@ def is_raster(path: str | os.PathLike) -> bool:
     """Whether an image file is a raster: georeferenced, or of more than `MAX_PIXELS` pixels.
 
     Georeferenced are VRTs, TIFFs and JPEG 2000 files that hold a position, and images with a world file
-    beside them. A file that cannot be opened is none.
+    beside them. A file that cannot be opened is not one.
     """
     path = Path(path)
     suffix = path.suffix.lower()

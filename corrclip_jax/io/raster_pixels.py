@@ -129,6 +129,29 @@ def alpha_band(opened: Any) -> int | None:
     return names.index("alpha") + 1 if "alpha" in names and len(names) > 1 else None
 
 
+def palette_of(opened: Any) -> dict[int, tuple[int, int, int, int]] | None:
+    """The colour table of a raster whose only band are its indices; None for others.
+
+    Raises:
+      ValueError: if the table is missing.
+    """
+    if opened.count != 1 or opened.colorinterp[0].name != "palette":
+        return None
+    return opened.colormap(1)
+
+
+def bits_and_white(opened: Any) -> tuple[int | None, bool]:
+    """How many bits of its numbers a raster uses, None for all or if that is unknown, and whether 0 is white.
+
+    The latter is minded for unsigned integers alone, as of photos.
+    """
+    bits = opened.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
+    turned = opened.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES" and opened.dtypes[0].startswith(
+        "uint"
+    )
+    return int(bits) if bits is not None and bits.isdecimal() else None, turned
+
+
 def looks_like_a_mask(values: Shaped[np.ndarray, "*n"]) -> bool:
     """Whether the values of an alpha band are nearly all 0 or opaque, the largest there can be or a single one."""
     share = values.astype(np.float64) / (np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1.0)

@@ -231,7 +231,7 @@ def _geojson(path: Path, features: Iterator[tuple[Any, dict]], raster: Raster) -
                 "properties": properties,
                 "geometry": shapely.geometry.mapping(shape),
             }
-            file.write(f"{',' if total else ''}\n{json.dumps(feature, ensure_ascii=False)}")
+            file.write(f"{',' if total else ''}\n{json.dumps(feature, ensure_ascii=False, allow_nan=False)}")
             total += 1
         file.write("\n]}\n")
     return total

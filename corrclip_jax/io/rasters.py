@@ -12,10 +12,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from corrclip_jax.io.bands import BandError, Stretch, check_bands, stretch_of
+from corrclip_jax.io.bands import BandError, Stretch, check_bands, dark_note, stretch_of
 from corrclip_jax.io.raster_files import require_geo
 from corrclip_jax.io.raster_mosaic import mosaic
-from corrclip_jax.io.raster_pixels import RasterPixels, alpha_band, looks_like_a_mask
+from corrclip_jax.io.raster_pixels import (
+    RasterPixels,
+    alpha_band,
+    bits_and_white,
+    looks_like_a_mask,
+    palette_of,
+)
 
 _CACHE_MB = 256
 _RGB = ("red", "green", "blue")
@@ -86,21 +92,21 @@ class Raster:
         require_geo("rasters")
         self.paths = [Path(one) for one in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
         self.notes: list[str] = []
-        with gdal():
+        self._percentiles = stretch
+        with gdal(), self._opening():
             self._opened = self._open()
             self.nodata = self._opened.nodata
             self.crs = self._opened.crs
             self.bands = self._choose(bands)
-            self._pixels = RasterPixels(self._opened, self._mask_band(alpha))
-            self._scale = (1.0, 1.0) if resolution is None else self._scale_for(resolution)
-            size = self._opened.height, self._opened.width
-            self.height, self.width = (
-                max(1, round(side * scale)) for side, scale in zip(size, self._scale, strict=True)
-            )
+            mask = self._mask_band(alpha)
+            if mask is not None and len(self.paths) > 1:
+                self._opened = self._open(mask)
+            self._pixels = RasterPixels(self._opened, mask)
+            self.height, self.width = self._size(resolution)
             ratios = self._opened.width / self.width, self._opened.height / self.height
             self.transform = self._opened.transform @ type(self._opened.transform).scale(*ratios)
-            self._percentiles = stretch
             self._note_orientation()
+            self._note_control_points()
 
     def __str__(self) -> str:
         more = len(self.paths) - 1
@@ -109,15 +115,19 @@ class Raster:
     @cached_property
     def stretch(self) -> Stretch | None:
         """How values become 8 bits, from an overview or from evenly spread samples; None where they stay."""
-        if self._palette is not None or (self._percentiles is None and self._dtype == np.uint8):
+        if self._palette is not None:
             return None
         with self._readable():
             values, valid = (one[:, 0] for one in self._pixels.sample(self.bands))
+            bits, white_is_zero = bits_and_white(self._opened)
         try:
-            found = stretch_of(values, valid, self._percentiles)
+            found = stretch_of(values, valid, self._percentiles, bits=bits, white_is_zero=white_is_zero)
         except BandError as error:
             raise RasterError(f"{self} {error}") from error
-        self.notes.append(found.note(str(self._dtype)))
+        if found is not None:
+            self.notes.append(found.note(str(self._dtype)))
+        elif dark := dark_note(values[valid], "give --stretch 2,98"):
+            self.notes.append(dark)
         return found
 
     @property
@@ -195,24 +205,33 @@ class Raster:
         pixels = np.where(valid[..., None], pixels, np.uint8(0))
         return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
-    def _open(self) -> Any:
+    @contextmanager
+    def _opening(self) -> Iterator[None]:
+        """Errors of GDAL and of damaged headers as those of this raster."""
+        import rasterio
+
+        try:
+            yield
+        except RasterError:
+            raise
+        except (rasterio.errors.RasterioError, ValueError, ArithmeticError, OSError) as error:
+            reason = str(error).rstrip(".")
+            raise RasterError(f"{self} cannot be read as a raster: {reason}.") from error
+
+    def _open(self, mask: int | None = None) -> Any:
         import rasterio
 
         for path in self.paths:
             if not path.exists():
                 raise RasterError(f"{path} does not exist.")
-        try:
-            if len(self.paths) == 1:
-                return rasterio.open(self.paths[0])
-            return rasterio.open(mosaic(self.paths))
-        except rasterio.errors.RasterioError as error:
-            reason = str(error).rstrip(".")
-            raise RasterError(f"{self} cannot be read as a raster: {reason}.") from error
+        if len(self.paths) == 1:
+            return rasterio.open(self.paths[0])
+        return rasterio.open(mosaic(self.paths, mask))
 
     def _choose(self, chosen: Sequence[int] | None) -> tuple[int, ...]:
         opened = self._opened
         self._dtype = np.dtype(opened.dtypes[0]) if opened.count else np.dtype(np.uint8)
-        self._palette = self._colours() if opened.count == 1 else None
+        self._palette = self._colours()
         colours = [each.name for each in opened.colorinterp]
         usable = [number for number in range(1, opened.count + 1) if number != alpha_band(opened)]
         if not usable:
@@ -257,15 +276,29 @@ class Raster:
 
     def _colours(self) -> UInt8[np.ndarray, "256 3"] | None:
         """The colour table of a raster of indices, None for others."""
-        if self._dtype != np.uint8 or self._opened.colorinterp[0].name != "palette":
+        colours = palette_of(self._opened) if self._dtype == np.uint8 else None
+        if colours is None:
             return None
         table = np.zeros((256, 3), np.uint8)
-        for index, colour in self._opened.colormap(1).items():
+        for index, colour in colours.items():
             table[index] = colour[:3]
         return table
 
-    def _scale_for(self, resolution: float) -> tuple[float, float]:
-        """How many new pixels there are for an old one, down and across, for pixels of `resolution` metres."""
+    def _size(self, resolution: float | None) -> tuple[int, int]:
+        """Height and width in pixels of `resolution` metres, by default those of the file."""
+        if resolution is None:
+            return self._opened.height, self._opened.width
+        down, across = self._pixel_in_metres()
+        height, width = down * self._opened.height, across * self._opened.width
+        if not 0 < resolution <= min(height, width) * (1 + 1e-6):
+            raise RasterError(
+                f"{self} is {width:.6g} m wide and {height:.6g} m high. --resolution must be more than 0 and at "
+                f"most the shorter side. Got {resolution:g} m."
+            )
+        return max(1, round(height / resolution)), max(1, round(width / resolution))
+
+    def _pixel_in_metres(self) -> tuple[float, float]:
+        """The sides of a pixel, down and across."""
         if self.crs is None:
             raise RasterError(
                 f"{self} has no coordinate reference system, so --resolution in metres means nothing for it. Leave "
@@ -276,9 +309,16 @@ class Raster:
         if self.crs.is_geographic:
             _, latitude = turn @ (self._opened.width / 2, self._opened.height / 2)
             metres = _degree_lengths(latitude)
-            return down * metres[0] / resolution, across * metres[1] / resolution
+            return down * metres[0], across * metres[1]
         metre = self.crs.linear_units_factor[1]
-        return down * metre / resolution, across * metre / resolution
+        return down * metre, across * metre
+
+    def _note_control_points(self) -> None:
+        if self.crs is None and self.transform.is_identity:
+            points, _ = self._opened.gcps
+            if points or self._opened.rpcs is not None:
+                by = "control points" if points else "rational polynomials (RPCs)"
+                self.notes.append(f"is placed by {by}, which are not kept: warp it first (gdalwarp).")
 
     def _note_orientation(self) -> None:
         orientation = self._opened.tags(ns="EXIF").get("EXIF_Orientation") or self._opened.tags().get(

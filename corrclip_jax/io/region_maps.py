@@ -6,11 +6,12 @@
 """
 
 import json
-import math
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,14 @@ from PIL import Image, UnidentifiedImageError
 
 from corrclip_jax.io import coco_rle
 from corrclip_jax.io.files import atomic_file, fitting_stem
+from corrclip_jax.io.index_images import IndexImageError, stored_numbers
 from corrclip_jax.viz.palette import palette
 
 KEY = "instance_mask"
 SUFFIXES = (".npz", ".png", ".json")
-"""Suffixes of region maps, in the order in which they are looked for."""
+"""Suffixes of region maps."""
+MAX_MASKS = 4096
+"""How many masks of a photo, which may overlap, a file may hold."""
 
 _MAP_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
 _REGION = "region"  # the id in the map, in addition to the fields that SAM writes
@@ -38,16 +42,24 @@ def region_file(folder: str | os.PathLike, photo: str | os.PathLike) -> Path:
     """Find the region map of a photo in a folder, by the photo's stem.
 
     Raises:
-      RegionError: if there is none.
+      RegionError: if there is none, or more than one.
     """
-    paths = [Path(folder) / region_file_name(photo, suffix) for suffix in SUFFIXES]
-    found = next((path for path in paths if path.is_file()), None)
-    if found is None:
+    paths = [Path(folder) / name for name in region_file_names(Path(photo).stem)]
+    found = [path for path in paths if path.is_file()]
+    if not found:
         others = ", ".join(SUFFIXES[1:])
         raise RegionError(
             f"{photo} has no region map: {paths[0]} does not exist, nor one that ends in {others}."
         )
-    return found
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise RegionError(f"{photo} has several region maps in {folder}: {names}. Keep one of them.")
+    return found[0]
+
+
+def region_file_names(stem: str) -> list[str]:
+    """The names that the region map of a photo of this stem may have, one for each of `SUFFIXES`."""
+    return [f"{fitting_stem(stem, suffix)}{suffix}" for suffix in SUFFIXES]
 
 
 def region_file_name(photo: str | os.PathLike, suffix: str) -> str:
@@ -64,22 +76,14 @@ def read_regions(path: str | os.PathLike, height: int, width: int) -> Int32[np.n
       RegionError: if the file is missing, damaged or of another format, or `as_regions` rejects the map.
     """
     path = Path(path)
-    try:
+    with _faults_named(path):
         match path.suffix.lower():
             case ".png":
                 regions = _read_png(path)
             case ".json":
                 regions = _read_json(path, height, width)
             case _:
-                regions = _read_npz(path, height * width)
-    except FileNotFoundError:
-        raise RegionError(f"The region map {path} does not exist.") from None
-    except RegionError:
-        raise
-    except MemoryError:
-        raise RegionError(f"The region map {path} needs more memory than there is. Is it damaged?") from None
-    except Exception as e:  # decoders raise whatever damaged data makes them raise
-        raise RegionError(f"{path} is no readable region map: {type(e).__name__}: {e}.") from e
+                regions = _read_npz(path, height, width)
     return as_regions(regions, height, width, name=str(path))
 
 
@@ -87,7 +91,7 @@ def read_masks(
     path: str | os.PathLike, height: int, width: int
 ) -> Int32[np.ndarray, "{height} {width}"] | Bool[np.ndarray, "R {height} {width}"]:
     """Read the regions of a photo of this size: a map as of `read_regions`, or the masks that an `.npz` file
-    holds in its place, which may overlap.
+    holds in its place, which may overlap; `MAX_MASKS` at most.
 
     Raises:
       RegionError: as `read_regions` does.
@@ -95,17 +99,9 @@ def read_masks(
     path = Path(path)
     if path.suffix.lower() in (".png", ".json"):
         return read_regions(path, height, width)
-    try:
-        found = _read_npz(path, height * width)
-    except FileNotFoundError:
-        raise RegionError(f"The region map {path} does not exist.") from None
-    if found.dtype != bool or found.ndim != 3:
-        return as_regions(found, height, width, name=str(path))
-    if found.shape[1:] != (height, width):
-        raise RegionError(
-            f"{path} must hold masks of the photo's size, {height} x {width}. Got {found.shape[1:]}."
-        )
-    return found
+    with _faults_named(path):
+        found = _read_npz(path, height, width, masks=True)
+    return found if found.ndim == 3 else as_regions(found, height, width, name=str(path))
 
 
 def as_regions(
@@ -119,18 +115,21 @@ def as_regions(
     regions = np.asarray(regions)
     if regions.dtype.kind not in "iu":
         raise RegionError(f"{name} must hold integers. It holds {regions.dtype}.")
-    if regions.shape != (height, width):
-        hint = " Height and width are swapped." if regions.shape == (width, height) else ""
-        raise RegionError(
-            f"{name} must have the photo's size, (height, width) = ({height}, {width})."
-            f" Got {regions.shape}.{hint}"
-        )
+    _check_shape(regions.shape, height, width, name)
     if regions.min() < 0 or regions.max() > np.iinfo(np.int32).max:
         raise RegionError(
             f"{name} must hold ids of 0 (unsegmented) and above, of at most 31 bits."
             f" It holds {regions.min()} to {regions.max()}."
         )
     return regions.astype(np.int32)
+
+
+def _check_shape(shape: tuple[int, ...], height: int, width: int, name: str) -> None:
+    if shape != (height, width):
+        hint = " Height and width are swapped." if shape == (width, height) else ""
+        raise RegionError(
+            f"{name} must have the photo's size, (height, width) = ({height}, {width}). Got {shape}.{hint}"
+        )
 
 
 def count_regions(regions: Integer[np.ndarray, "*shape"]) -> int:
@@ -219,14 +218,16 @@ def to_annotations(
 def from_annotations(annotations: Any, height: int, width: int) -> Int32[np.ndarray, "{height} {width}"]:
     """The region map of a list of masks; an empty list gives zeros.
 
-    Ids are those under "region" if every mask has one. Otherwise masks are painted like those of SAM in the method:
-    sorted by area, with ids from 1 for the smallest, and the largest painted last.
+    Ids are those under "region" if every mask has one, an integer from 1 on. Otherwise masks are painted like those
+    of SAM in the method: sorted by area, with ids from 1 for the smallest, and the largest painted last.
 
     Raises:
-      RegionError: if this is no list of masks of this size.
+      RegionError: if this is no list of masks of this size, for masks of several images ("image_id"), for two masks
+        with the same "region", and for one that is true or false.
     """
     if not isinstance(annotations, list) or not all(isinstance(one, dict) for one in annotations):
         raise RegionError('expected a list of masks, each with a "segmentation".')
+    _check_one_image([one["image_id"] for one in annotations if "image_id" in one])
     masks = []
     for index, one in enumerate(annotations):
         segmentation = one.get("segmentation")
@@ -239,7 +240,13 @@ def from_annotations(annotations: Any, height: int, width: int) -> Int32[np.ndar
             raise RegionError(f"mask {index}: {error}") from error
     regions = np.zeros((height, width), np.int32)
     known = [one.get(_REGION) for one in annotations]
+    for index, id in enumerate(known):
+        if isinstance(id, bool):
+            raise RegionError(f'mask {index} has the "{_REGION}" {json.dumps(id)}, expected an integer.')
     if all(isinstance(id, int) and 0 < id < 1 << 31 for id in known):
+        id, count = Counter(known).most_common(1)[0] if known else (0, 0)
+        if count > 1:
+            raise RegionError(f'{count} masks have the "{_REGION}" {id}. Give each mask a number of its own.')
         numbered = list(zip(known, masks, strict=True))
     else:
         numbered = list(enumerate(sorted(masks, key=np.count_nonzero), start=1))
@@ -248,14 +255,29 @@ def from_annotations(annotations: Any, height: int, width: int) -> Int32[np.ndar
     return regions
 
 
-def _read_npz(path: Path, pixels: int) -> np.ndarray:
+@contextmanager
+def _faults_named(path: Path) -> Iterator[None]:
+    """Errors of reading a region map as `RegionError` with its path."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise RegionError(f"The region map {path} does not exist.") from None
+    except RegionError:
+        raise
+    except MemoryError:
+        raise RegionError(f"The region map {path} needs more memory than there is. Is it damaged?") from None
+    except Exception as e:  # decoders raise whatever damaged data makes them raise
+        raise RegionError(f"{path} is no readable region map: {type(e).__name__}: {e}.") from e
+
+
+def _read_npz(path: Path, height: int, width: int, *, masks: bool = False) -> np.ndarray:
+    """The array in a file: a map of this size, or `masks` of it. No memory is taken for others."""
     with path.open("rb") as file:
         try:
             content = np.load(file, allow_pickle=False)
         except _DAMAGED as e:
-            reason = (
-                "NumPy did not write it" if "pickle" in str(e) else e
-            )  # NumPy advises to run what is in it
+            # For a foreign file NumPy's own message advises to unpickle it, which would run its code.
+            reason = "NumPy did not write it" if "pickle" in str(e) else e
             raise RegionError(f"{path} is no readable .npz file: {reason}.") from e
         if isinstance(content, np.ndarray):
             raise RegionError(
@@ -266,18 +288,32 @@ def _read_npz(path: Path, pixels: int) -> np.ndarray:
                 raise RegionError(f"{path} has no array {KEY!r}. It has: {', '.join(content) or 'nothing'}.")
             try:
                 with content.zip.open(f"{KEY}.npy") as array:
-                    shape = _shape(array)
-                if math.prod(shape) <= 4 * pixels:  # else no memory is taken for it
-                    return content[KEY]
+                    shape, dtype = _header(array)
+                if masks and len(shape) == 3 and dtype.kind == "b":
+                    _check_masks(shape, height, width, path)
+                else:
+                    _check_shape(shape, height, width, str(path))
+                return content[KEY]
+            except RegionError:
+                raise
             except _DAMAGED as e:
                 raise RegionError(f"{path} is damaged or cut short: {e}.") from e
-    raise RegionError(f"{path} must have the photo's size. Got {shape}.")
 
 
-def _shape(file: zipfile.ZipExtFile) -> tuple[int, ...]:
-    """The shape of an array in a .npy file, from its header."""
+def _check_masks(shape: tuple[int, ...], height: int, width: int, path: Path) -> None:
+    if shape[1:] != (height, width):
+        raise RegionError(f"{path} must hold masks of the photo's size, {height} x {width}. Got {shape[1:]}.")
+    if shape[0] > MAX_MASKS:
+        raise RegionError(
+            f"{path} holds {shape[0]:,} masks; the limit is {MAX_MASKS:,}. Leave out small ones."
+        )
+
+
+def _header(file: zipfile.ZipExtFile) -> tuple[tuple[int, ...], np.dtype]:
+    """The shape and type of an array in a .npy file, from its header."""
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    return read[np.lib.format.read_magic(file)](file)[0]
+    shape, _, dtype = read[np.lib.format.read_magic(file)](file)
+    return shape, dtype
 
 
 def _read_png(path: Path) -> np.ndarray:
@@ -287,11 +323,23 @@ def _read_png(path: Path) -> np.ndarray:
                 raise RegionError(
                     f"{path} is an image in {image.mode}, no index map. Save ids as 8 or 16 bits, one channel."
                 )
-            return np.asarray(image).astype(np.int32)
+            return stored_numbers(image)
     except (FileNotFoundError, RegionError):
         raise
+    except IndexImageError as e:
+        raise RegionError(f"{path} is no index map: {e}.") from None
     except (*_DAMAGED, UnidentifiedImageError, SyntaxError) as e:
         raise RegionError(f"{path} is no readable image: {e}.") from e
+
+
+def _check_one_image(ids: Iterable[Any]) -> None:
+    """Refuse masks, or a file, of several images."""
+    distinct = list(dict.fromkeys(map(json.dumps, ids)))
+    if len(distinct) > 1:
+        raise RegionError(
+            f"these are several images ({', '.join(distinct[:5])}), and a region map is of one photo. Write a file "
+            "per photo, named for it."
+        )
 
 
 def _read_json(path: Path, height: int, width: int) -> np.ndarray:
@@ -302,6 +350,10 @@ def _read_json(path: Path, height: int, width: int) -> np.ndarray:
     except (OSError, ValueError) as e:
         raise RegionError(f"{path} is no readable JSON file: {e}.") from e
     try:
+        if isinstance(content, dict) and isinstance(
+            images := content.get("images"), list
+        ):  # COCO's data sets
+            _check_one_image([one.get("id") if isinstance(one, dict) else one for one in images])
         # Files of SA-1B have the list under a key. An empty list means that nothing was found in the photo.
         return from_annotations(
             content["annotations"] if isinstance(content, dict) else content, height, width
@@ -309,7 +361,7 @@ def _read_json(path: Path, height: int, width: int) -> np.ndarray:
     except KeyError:
         raise RegionError(f'{path} holds no masks in COCO RLE: it has no "annotations".') from None
     except RegionError as e:
-        raise RegionError(f"{path} holds no masks in COCO RLE: {e}") from e
+        raise RegionError(f"{path} is no region map in COCO RLE: {e}") from e
 
 
 _DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)

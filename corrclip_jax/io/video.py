@@ -1,4 +1,4 @@
-"""Video reader: upright RGB frames with their exact times, and a plain word on what is damaged. Needs PyAV.
+"""Video reader: upright RGB frames with their exact times, and a description of any damage. Needs PyAV.
 
 with VideoReader("clip.mp4", start=10, end=12.5) as video:
     for frame in video.frames():
@@ -246,9 +246,8 @@ class VideoReader:
         yield from self._in_time(self._decode())
 
     def _in_time(self, frames: Iterator[tuple[Any, int]]) -> Iterator[tuple[Any, int]]:
-        slack = min(
-            float(self._stream.time_base) / 2, 5e-4
-        )  # times as text are no multiples of the time base
+        # Times given as text are no multiples of the time base.
+        slack = min(float(self._stream.time_base) / 2, 5e-4)
         for frame, pts in frames:
             time = self._time(pts)
             if self.end is not None and time >= self.end - slack:
@@ -281,7 +280,7 @@ class VideoReader:
                 yield frame, pts
 
     def _packets(self) -> Iterator[Any]:
-        """Packets of the video, with the last one an empty one that makes the decoder give up what it holds."""
+        """Packets of the video; the last, an empty packet, flushes the decoder."""
         import av
 
         packets = self._container.demux()

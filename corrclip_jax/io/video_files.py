@@ -41,7 +41,7 @@ def videos_in(folder: Path, *, recursive: bool = False, out: Path | None = None)
     Args:
       folder: where.
       recursive: look into its folders, too.
-      out: a folder for results, which is not looked into.
+      out: a folder for results, which is not searched.
     """
     own: dict[Path, OwnFiles] = {}
     results = None if out is None or out.resolve() == folder.resolve() else out.resolve()

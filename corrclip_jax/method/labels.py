@@ -62,7 +62,8 @@ def classify(
 
     A class's probability is that of its best query, and the softmax keeps the order of the logits, so that the
     best query alone decides; its probability needs one sum over the queries. `fuse` may change the logits
-    [h, Q, W0] of some of the image's rows, given their numbers [h].
+    [h, Q, W0] of some of the image's rows, given their numbers [h]. Where logits are not finite, the class is -1
+    and the probability NaN.
     """
 
     def decide(block: tuple[Any, Any]) -> tuple[Array, Array]:
@@ -76,7 +77,7 @@ def classify(
         highest = logits.max(axis=1)
         score = 1 / jnp.exp(logits - highest[:, None]).sum(axis=1)
         label = jnp.where(score < method.background_threshold, 0, text.query_to_class[best])
-        return label.astype(jnp.int32), score
+        return jnp.where(jnp.isnan(score), -1, label).astype(jnp.int32), score
 
     height, width = len(rows), len(columns)
     at_once = rows_at_once(method.rows_per_chunk, text.features.shape[0], width, device_bytes())
@@ -125,10 +126,13 @@ def correct_by_region(
 ) -> Int[Array, "H0 W0"]:
     """Give every region its most frequent label, the smallest of several; unsegmented pixels keep theirs.
 
-    `regions` are compacted ids below `cap`, of which 0 is unsegmented; pixels with the id `cap` have no vote.
+    `regions` are compacted ids below `cap`, of which 0 is unsegmented; pixels with the id `cap` have no vote, and
+    those of label -1 neither have one nor get another label.
     """
-    votes = jnp.zeros((cap, num_classes), jnp.int32).at[regions, labels].add(1, mode="drop")
-    return jnp.where(regions == 0, labels, votes.argmax(axis=1).astype(jnp.int32)[regions])
+    voted = jnp.where(labels < 0, num_classes, labels)  # beyond the classes: dropped
+    votes = jnp.zeros((cap, num_classes), jnp.int32).at[regions, voted].add(1, mode="drop")
+    keep = (regions == 0) | (labels < 0)
+    return jnp.where(keep, labels, votes.argmax(axis=1).astype(jnp.int32)[regions])
 
 
 def probabilities(

@@ -58,7 +58,8 @@ class Result(NamedTuple):
     """Labels of a batch of images.
 
     Where there is no result, labels are -1 and scores NaN: outside of images of given sizes (there `regions` are -1
-    too), and in an image with more regions or windows than the cap. Under `jax_debug_nans` these scores are 0.
+    too), in an image with more regions or windows than the cap, and where logits are not finite, as with damaged
+    weights. Under `jax_debug_nans` these scores are 0.
 
     Attributes:
       labels: classes 0 .. K-1.
@@ -216,7 +217,7 @@ def label_images(
 
     result: Result
     result, own, chances = windows.map_images(one_image, features, windows.fill_outside(regions), support)
-    joined = result if support is None else SupportedResult(*result, *support.said(), own)
+    joined = result if support is None else SupportedResult(*result, *support.as_results(), own)
     return joined if points is None else (joined, chances)
 
 

@@ -39,8 +39,8 @@ class Support(NamedTuple):
     neighbours: Int[Array, "*B R k"]
     scores: Float[Array, "*B R k"]
 
-    def said(self) -> tuple[Array, Array, Array]:
-        """What `segment` returns of it: neighbours, their scores, the regions' logits."""
+    def as_results(self) -> tuple[Array, Array, Array]:
+        """The fields that `segment` returns: neighbours, their scores, the regions' logits."""
         return self.neighbours, self.scores, self.logits
 
 
@@ -115,12 +115,12 @@ def support_of(
     method: MethodConfig,
     axes: tuple[str, ...] | None = None,
 ) -> Support:
-    """What the nearest entries of a bank say about regions with the given unit-length features."""
+    """Support of regions with these unit-length features by the nearest entries of a bank."""
     ids, scores = banks.search(bank, queries, method.neighbours, axes=axes)
-    return said_by(ids, scores, bank, text, method, axes)
+    return support_from_neighbours(ids, scores, bank, text, method, axes)
 
 
-def said_by(
+def support_from_neighbours(
     ids: Int[Array, "R k"],
     scores: Float[Array, "R k"],
     bank: Bank,
@@ -128,7 +128,7 @@ def said_by(
     method: MethodConfig,
     axes: tuple[str, ...] | None = None,
 ) -> Support:
-    """What the entries that a search found say about their regions."""
+    """The support that the entries found by a search give to their regions."""
     logits = []
     for name, values in bank.values.items():
         supports, supported = banks.support(values, ids, axes=axes)

@@ -1,5 +1,5 @@
 """The networks as Flax Linen modules with the published parameter names: CLIP, DINO, SAM, EoMT, Mask2Former.
 
-May import `ops` and `config`; families do not import each other. Begin with `dino.py`, the shortest.
+Families do not import each other. Begin with `dino.py`, the shortest.
 Nothing is imported here, so that reading a configuration does not load Flax.
 """

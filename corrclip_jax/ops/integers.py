@@ -1,7 +1,7 @@
 """Division of integers that are not negative, for sizes and positions inside compiled programs.
 
-On traced values Python's `//` and `%` mind the signs of both numbers, a dozen operations each time that XLA copies
-into whatever reads the result. Where there are no signs, one operation does.
+On traced values Python's `//` and `%` handle the signs of both numbers: a dozen operations each time, which XLA
+copies into whatever reads the result. Where there are no signs, one operation does.
 """
 
 from typing import Any

@@ -245,9 +245,8 @@ def photo_taps(index: Axis1, size: Length, out: Length) -> tuple[Any, Any, Any, 
     low = above - 1
     high, rest = divide(rest << 12, whole)
     last, rest = divide(rest << 12, whole)
-    fraction = (
-        (high << 13) + (last << 1) + (rest > 0).astype(np.int32)
-    )  # of 2 ** 25, the last bit for all that follows
+    # In units of 2 ** -25; the last bit stands for all that follows.
+    fraction = (high << 13) + (last << 1) + (rest > 0).astype(np.int32)
     exponent = _exponent(xp.maximum(low, 1))
     fraction = _round_half_even(fraction, exponent + 2) << exponent  # of 2 ** 23, float32's precision
     left, right = (

@@ -1,4 +1,4 @@
-"""Read, write and check parameter trees. No torch.
+"""Model folders on disk: trees, vocabulary, description. No torch.
 
 A converted model is a folder: one Orbax tree per network (`clip/`, `dino/`, `sam2/`), the CLIP
 vocabulary (`vocabulary/`) and `corrclip.json`, which holds the configuration and where the weights come from. A
@@ -35,7 +35,9 @@ from corrclip_jax.runtime.environment import versions
 DESCRIPTION = "corrclip.json"
 PART = "part.json"
 VOCABULARY = "vocabulary"
-OWN_NAMES = (*FAMILIES, DESCRIPTION, PART, VOCABULARY, "export.json", "program.bin", "text.npz")
+EXPORTED = ("export.json", "program.bin", "text.npz")
+"""The files of an exported program besides its bank: its description, the program, the text embeddings."""
+OWN_NAMES = (*FAMILIES, DESCRIPTION, PART, VOCABULARY, *EXPORTED)
 """What this program writes to the folders of models, parts and exported programs; all else there is the user's."""
 FORMAT, FORMAT_OF_PARTS = 1, 2
 """Formats of `corrclip.json`: every tree in the folder; trees elsewhere, named by `networks`."""

@@ -15,14 +15,13 @@ from corrclip_jax.runtime.extras import require
 _MOST_BLOCKS = 10_000
 _FEW = 2_000  # images whose sizes the driver reads itself
 _SIZES = 256  # images of one task that reads sizes
-_STORE_BYTES = (
-    200 << 20
-)  # of the object store of a cluster that is started here, which holds keys and errors only
+# Size of the object store of a cluster that is started here, which holds keys and errors only.
+_STORE_BYTES = 200 << 20
 RETRIES = 3  # of a chunk whose actor died
 
 
 class ClusterError(OSError):
-    """A cluster that cannot be reached or gives up, or an error that concerns all images."""
+    """A cluster that cannot be reached or fails, or an error that concerns all images."""
 
 
 class Actors(NamedTuple):

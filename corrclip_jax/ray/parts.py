@@ -94,7 +94,7 @@ def part_name(sources: Sequence[Source], mark: str) -> str:
 
 
 class WriteParts:
-    """Labels chunks of sources and writes a part for each; a part that is there is not made again."""
+    """Labels chunks of sources and writes a part for each; existing parts are kept."""
 
     def __init__(self, folder: str, mark: str, segment: SegmentImages):
         self._folder, self._mark, self._segment = folder, mark, segment

@@ -60,7 +60,7 @@ def result_row(key: str, result: Any, labels: LabelFormat, notes: Sequence[str] 
         "width": width,
         "labels": _png(result.label_image()) if labels == "png" else _rle(result.labels),
         "shares": [one["share"] for one in summary["classes"]],
-        "segments": json.dumps(summary["segments"]),
+        "segments": json.dumps(summary["segments"], allow_nan=False),
         "notes": list(notes),
         "seconds": result.seconds,
         "error": None,

@@ -68,7 +68,7 @@ def find_sources(places: Sequence[str], *, recursive: bool = False, out: str = "
       places: paths and addresses of images, folders, Parquet files, tars, and text files with an address a line;
         addresses may be patterns with *.
       recursive: look into the folders of a folder, too.
-      out: where results go; a folder there is not looked into.
+      out: where results go; a folder there is not searched.
 
     Raises:
       StorageError: for a place that cannot be listed, files of several kinds, and keys that occur twice.

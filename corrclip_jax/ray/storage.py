@@ -106,7 +106,7 @@ def stored_file(place: str) -> StoredFile | None:
     """The file at an address with its mark, "" for a page of the web; None for a folder.
 
     Raises:
-      StorageError: if there is nothing.
+      StorageError: if there is no such file.
     """
     if is_web(place):
         return StoredFile(place, "")

@@ -4,8 +4,8 @@ A source's `find(config, params, images, sizes)` takes
   config: the whole configuration; a source reads its own part of `config.regions`,
   params: the tree of `load`, of which it reads `params[source.network]`,
   images: uint8 [B, H, W, 3],
-  sizes: int [B, 2], the true (height, width) of images that lie in the top left corner of one canvas, or None,
-and gives region maps int32 [B, H, W]: 0 for what belongs to no region, the canvas around an image included, else 1
+  sizes: int [B, 2], the true (height, width) of images in the top left corners of a padded batch, or None,
+and gives region maps int32 [B, H, W]: 0 for what belongs to no region, the padding around an image included, else 1
 and above, fewer than `source.cap(config)` distinct ids with 0 among them.
 
 A new source is a function like these and an entry in `SOURCES`, under the name of its network's family.
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
-from corrclip_jax.config import Config, RegionSource, source_family
+from corrclip_jax.config import Config, RegionSource
 from corrclip_jax.regions.crop_layout import count_masks
 from corrclip_jax.regions.panoptic import panoptic_regions
 from corrclip_jax.regions.sam_crops import automatic_masks
@@ -88,7 +88,7 @@ def _sam_cap(config: Config) -> int:
 
 
 def _has_more(config: Config) -> bool:
-    """Whether SAM 2 is asked for more than the method's own program does."""
+    """Whether the settings need the automatic mask generator: more than one mask a point, crops, or cleaning."""
     settings = config.regions
     return settings.multimask or settings.crop_layers > 0 or settings.min_area > 0
 
@@ -134,9 +134,9 @@ SOURCES: dict[RegionSource, Source] = {
 def network_to_load(source: RegionSource | None) -> str | None:
     """What `load(region_network=)` reads for a source: its network or None; "all" for the model's own source.
 
-    A published size of a network ("sam2.1-t") is itself what `load` reads.
+    Any other name is itself what `load` reads: a published size of a network ("sam2.1-t"), or what it refuses.
     """
-    if source is None or source_family(source) not in SOURCES:
+    if source is None:
         return "all"
     return SOURCES[source].network if source in SOURCES else source
 

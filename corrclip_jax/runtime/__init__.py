@@ -1,4 +1,4 @@
 """The machine at run time: memory budget, sharding, processes, compilation cache, versions, extra packages.
 
-May import `ops` and `config`. Begin with `memory.py`.
+Begin with `memory.py`.
 """

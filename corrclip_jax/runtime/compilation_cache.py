@@ -1,8 +1,8 @@
 """Compilation cache on disk: programs compiled by an earlier process are loaded instead of compiled."""
 
-import os
 from contextlib import suppress
-from pathlib import Path
+
+from corrclip_jax.runtime.home import chosen_home, default_home
 
 
 def keep_compiled_programs() -> None:
@@ -14,7 +14,7 @@ def keep_compiled_programs() -> None:
 
     if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
         return
-    home = Path(os.environ.get("CORRCLIP_HOME") or Path.home() / ".cache" / "corrclip_jax").expanduser()
+    home = chosen_home() or default_home()
     with suppress(OSError):  # without a writable folder programs are compiled every time
         (home / "compiled").mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(home / "compiled"))

@@ -25,7 +25,7 @@ def automatic() -> ComputeType:
     """bfloat16 where the devices multiply it faster than float32, else float32.
 
     Raises:
-      BackendError: where JAX cannot start the platform that it was told to use.
+      BackendError: where JAX cannot start its backend.
     """
     start_backend()
     device: Any = jax.devices()[0]

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import re
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ _RESULTS = ("corrclip_jax", "python", "jax", "jaxlib", "flax", "numpy", "pillow"
 
 
 class BackendError(OSError):
-    """JAX cannot start the platform that it was told to use."""
+    """JAX cannot start its backend on the chosen platform."""
 
 
 def start_backend() -> None:
@@ -26,9 +27,8 @@ def start_backend() -> None:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
         chosen = os.environ.get("JAX_PLATFORMS")
-        reason = (
-            str(error) or "it found no device and gives no reason"
-        )  # an assertion of JAX's without a text
+        # Some assertions of JAX have no text.
+        reason = str(error) or "it found no device and gives no reason"
         advice = (
             f"JAX_PLATFORMS is {chosen!r}: unset it to let JAX choose, or set it to cpu."
             if chosen
@@ -47,8 +47,8 @@ def versions(*names: str) -> dict[str, str | None]:
     """Versions by name, None for a package that is not installed.
 
     Args:
-      names: packages as the package index spells them, "python", or "corrclip_jax"; by default all that a score
-        depends on.
+      names: packages in any spelling that the package index takes for one name ("corrclip_jax", "corrclip-jax"), or
+        "python"; by default all that a score depends on.
     """
     return {name: _version(name) for name in names or _RESULTS}
 
@@ -56,7 +56,7 @@ def versions(*names: str) -> dict[str, str | None]:
 def _version(name: str) -> str | None:
     if name == "python":
         return platform.python_version()
-    if name == "corrclip_jax":  # known in a plain checkout, too
+    if re.sub(r"[-_.]+", "-", name).lower() == "corrclip-jax":  # known in a plain checkout, too
         return __version__
     try:
         return importlib.metadata.version(name)

@@ -1,8 +1,7 @@
 """Small models for tests: canonical configurations, random weights and one compiled program for each.
 
 For tests of this package and of programs that use it: nothing is downloaded, an image takes a fraction of a second,
-and tests that use the same model share its compiled program. May import all rooms but `bench` and `cli`. Begin with
-`models.py`.
+and tests that use the same model share its compiled program. Begin with `models.py`.
 
     config = small_config()
     result = segment_program(config)(small_params(config), images, text)

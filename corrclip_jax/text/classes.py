@@ -12,7 +12,7 @@ _FILES = (".txt", ".csv", ".tsv", ".json", ".yaml", ".yml")
 
 
 class ClassNameWarning(UserWarning):
-    """A class name that is not used as it was given."""
+    """A class name that is changed or cut before it is used."""
 
 
 def parse_classes(text: str) -> list[list[str]]:
@@ -80,7 +80,7 @@ def normalise_classes(
     Characters without width are removed. `places` says where each class stands, for errors (by default, "class 1").
 
     Raises:
-      ValueError: no classes, empty names, names that stand there twice; all of them in one message.
+      ValueError: no classes, empty names, repeated names; all of them in one message.
       TypeError: a name that is no text.
     """
     if isinstance(classes, str):
@@ -110,7 +110,7 @@ def normalise_classes(
                 faults.append(f"{place} names {name.strip()!r}, as {seen[key]} does (keep one of them)")
             seen.setdefault(key, place)
     if faults:
-        raise ValueError(f"class names must be there and be unlike each other: {'; '.join(faults)}.")
+        raise ValueError(f"class names must be non-empty and distinct: {'; '.join(faults)}.")
     return [[_visible(name) for name in synonyms] for synonyms in names]
 
 

@@ -3,6 +3,7 @@
 from typing import no_type_check
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
@@ -38,9 +39,14 @@ def as_text_embedding(
     The values are used as they are: rows should be unit vectors.
 
     Raises:
-      ValueError: another rank or dtype; queries and classes that do not fit together.
+      ValueError: no array, another rank or dtype; queries and classes that do not fit together.
     """
     features = text_emb.features if isinstance(text_emb, TextEmbedding) else text_emb
+    if not hasattr(features, "dtype") or not hasattr(features, "shape"):
+        raise ValueError(
+            "text embeddings must be a TextEmbedding, as embed_text makes it, or an array, one row a query. Got "
+            f"{type(features).__name__}."
+        )
     if features.ndim != 2 or not features.size or not jnp.issubdtype(features.dtype, jnp.floating):
         raise ValueError(
             "text embeddings must be floating-point, one row a query, as embed_text makes them. Got "
@@ -55,6 +61,7 @@ def as_text_embedding(
             f"query_to_class must hold one integer for each of the {queries} queries. Got {owner.dtype} of "
             f"shape {owner.shape}."
         )
+    _check_classes(owner, text_emb.num_classes)
     for name, other in text_emb.others.items():
         if other.ndim != 2 or len(other) != queries or not jnp.issubdtype(other.dtype, jnp.floating):
             raise ValueError(
@@ -63,6 +70,24 @@ def as_text_embedding(
             )
     others = {name: jnp.asarray(other, jnp.float32) for name, other in text_emb.others.items()}
     return TextEmbedding(features, jnp.asarray(owner, jnp.int32), text_emb.num_classes, others)
+
+
+def _check_classes(owner: Int[Array, " Q"] | Int[np.ndarray, " Q"], num_classes: int) -> None:
+    """Check that queries belong to classes that there are; values that are traced are not looked at.
+
+    Raises:
+      ValueError: no classes; an owner that is neither a class nor -1, or padding only.
+    """
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be 1 or more. Got {num_classes}.")
+    if isinstance(owner, jax.core.Tracer):
+        return
+    lowest, highest = int(owner.min()), int(owner.max())
+    if lowest < _PADDING or not 0 <= highest < num_classes:
+        raise ValueError(
+            f"query_to_class must hold classes, 0 to num_classes - 1 = {num_classes - 1}, and {_PADDING} for "
+            f"queries that only pad. Got numbers from {lowest} to {highest}."
+        )
 
 
 def query_bucket(queries: int) -> int:

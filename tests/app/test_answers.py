@@ -17,6 +17,7 @@ from corrclip_jax.app.answers import Question, answer
 from corrclip_jax.app.models import LoadedModels, choices
 from corrclip_jax.app.view import LONGEST, packed_map, view_of
 from corrclip_jax.config import Config
+from corrclip_jax.hub.presets import PRESETS, available_models
 from corrclip_jax.inference.segmentation import Segmentation
 
 
@@ -199,7 +200,11 @@ def test_models_are_loaded_once_for_all_settings_and_the_last_one_is_kept(monkey
     assert made == [("a", 0.0, 8), ("a", 0.3, 8), ("b", 0.0, 16)]
 
 
-def test_tiny_can_always_be_chosen_and_a_given_model_comes_first():
-    assert choices()[-1] == "tiny"
+def test_the_embedded_models_come_last_and_a_given_model_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("CORRCLIP_HOME", str(tmp_path))
+    assert choices() == ["tiny", "tiny-v2"]
+    converted = [model._replace(converted=True) for model in available_models()]
+    monkeypatch.setattr(models, "available_models", lambda: converted)
+    assert choices() == [*PRESETS, "tiny", "tiny-v2"]
     assert choices("folder/of-a-model")[0] == "folder/of-a-model"
     assert choices("tiny")[0] == "tiny" and choices("tiny").count("tiny") == 1

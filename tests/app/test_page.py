@@ -30,7 +30,7 @@ def served():
     from corrclip_jax.app.page import serve
 
     models = BrightnessModels()
-    with serve(["tiny", "another"], model_for=models) as address:
+    with serve(["tiny-v2", "another"], model_for=models) as address:
         yield models, address
 
 
@@ -142,13 +142,12 @@ class Page:
 def test_a_photo_is_labelled_read_by_pixel_isolated_by_class_and_downloaded(served, browser, photo):
     _, address = served
     page = Page(browser, address)
-    assert "knows no photographs" in page.one("#tiny").text
+    assert "knows no photographs" in page.one("#embedded").text
     page.ask(photo, "night; dark, day")
     page.wait(lambda: page.one("#view .shown").is_displayed())
     assert page.texts("#view .legend .name") == ["night", "day"]
-    assert page.pixel(0.25, 0.5) == pytest.approx(
-        [144, 58, 63], abs=3
-    )  # 45 % of grey 40, 55 % of (230, 73, 82)
+    # 45 % of grey 40, 55 % of (230, 73, 82)
+    assert page.pixel(0.25, 0.5) == pytest.approx([144, 58, 63], abs=3)
     page.move_to(0.8, 0.5)
     assert page.one("#view .reading").text == "day, probability 86 %"
 
@@ -276,7 +275,7 @@ def asked(address, photo, classes):
         )
         session = f"{threading.get_ident()}-{time.monotonic_ns()}"
         upload = {"path": path, "orig_name": photo.name, "meta": {"_type": "gradio.FileData"}}
-        data = [[{"image": upload, "caption": None}], classes, "tiny", 0, 8]
+        data = [[{"image": upload, "caption": None}], classes, "tiny-v2", 0, 8]
         joined = {"data": data, "fn_index": number, "session_hash": session, "event_data": None}
         client.post("queue/join", json=joined).raise_for_status()
         with client.stream("GET", "queue/data", params={"session_hash": session}) as stream:

@@ -1,5 +1,7 @@
 """`build_bank` with a small model: what it stores, from found regions, region maps and overlapping masks."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -10,7 +12,11 @@ from corrclip_jax import build_bank, with_fields
 from corrclip_jax.bank.errors import BankError
 from corrclip_jax.bank.folder import load_bank, read_description
 from corrclip_jax.bank.rows import Rows
+from corrclip_jax.inference import bank
 from corrclip_jax.inference.bank_features import _image
+from corrclip_jax.inference.buckets import Batch, Bucket
+from corrclip_jax.inference.programs import Piece
+from corrclip_jax.runtime.memory import too_large
 
 pytestmark = pytest.mark.slow
 
@@ -108,3 +114,38 @@ def test_a_bank_of_other_weights_is_refused(model, photos, built, tmp_path):
 def test_a_model_without_regions_is_refused(model, photos, tmp_path):
     with pytest.raises(ValueError, match=r"entries are regions, and the model 'small' has no network"):
         build_bank([photos / "a.png"], tmp_path / "bank", model, regions="none")
+
+
+def test_regions_are_a_source_a_published_network_or_a_folder(model, photos, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"'slick' is no folder\. Did you mean slic\?"):
+        build_bank([photos / "a.png"], tmp_path / "bank", model, regions="slick")
+    with pytest.raises(ValueError, match=r"sam2\.1-t is a published network"):
+        build_bank([photos / "a.png"], tmp_path / "bank", model, regions="sam2.1-t")
+    asked = []
+
+    def load(name, *, region_network):
+        asked.append((name, region_network))
+        config = small_config()
+        return config, small_params(config)
+
+    monkeypatch.setattr(bank, "load", load)
+    settings = bank.bank_features("vit-b", regions="sam2.1-t").settings["regions"]
+    assert (asked, settings["source"]) == ([("vit-b", "sam2.1-t")], "sam2.1-t")
+    assert bank.bank_features("vit-b", regions=photos / "maps").settings["regions"] == {"source": "files"}
+    assert asked[1:] == [("vit-b", None)]
+
+
+@pytest.mark.parametrize("name", ["main", "dino"])
+def test_a_further_clip_has_a_name_of_its_own(model, name):
+    with pytest.raises(ValueError, match=f"a further CLIP cannot be called {name}"):
+        bank.bank_features(model, others={"aux": model, name: model})
+
+
+def test_an_image_whose_regions_do_not_fit_the_memory_is_named(model):
+    features, pixels = bank.bank_features(model), np.zeros((4, 5, 3), np.uint8)
+    batch, photos = Batch(Bucket(4, 5, 1), (0,), 1), {0: Path("a.png")}
+    full = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+    assert features._entries(Piece(batch, [pixels], full, 0.0, False), photos) == {0: too_large("a.png")}
+    with pytest.raises(jax.errors.JaxRuntimeError, match="broken"):
+        broken = Piece(batch, [pixels], jax.errors.JaxRuntimeError("broken"), 0.0, False)
+        features._entries(broken, photos)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from bank_process import FakeExtractor
-from command_line import corrclip
+from command_line import corrclip, plain
 from PIL import Image
 
 from corrclip_jax.inference.bank_build import build
@@ -84,6 +84,17 @@ def test_the_command_writes_a_page_and_refuses_what_it_cannot_explain(bank, tmp_
     assert "2 regions explained" in found.stderr
     assert (given[0]["bank"], given[0]["others"]) == (bank, {"dfn": "dfn-b16"})
     assert (tmp_path / "out" / "a.html").read_text("utf-8").count("<section>") == 2
+    again = corrclip(*arguments, "--bank", bank)
+    assert again.exit_code == 0
+    (tmp_path / "others").mkdir()
+    Image.new("RGB", (30, 20), (1, 2, 3)).save(tmp_path / "others" / "a.png")
+    before = (tmp_path / "out" / "a.html").read_bytes()
+    other = ["explain", tmp_path / "others" / "a.png", *arguments[2:], "--bank", bank]
+    refused = corrclip(*other)
+    assert refused.exit_code == 2
+    assert "a.html is the result of another photo" in plain(refused.stderr)
+    assert (tmp_path / "out" / "a.html").read_bytes() == before
+    assert corrclip(*other, "--overwrite").exit_code == 0
     for more, message in (([], "--bank is missing"), (["--bank", tmp_path], "holds no bank.json")):
         refused = corrclip(*arguments, *more)
         assert refused.exit_code == 2

@@ -28,6 +28,14 @@ def test_info(bank):
     assert json.loads(corrclip("bank", "info", bank, "--json").stdout)["backbone"]["name"] == "fake"
 
 
+def test_only_an_imported_bank_does_not_know_its_images(bank):
+    description = json.loads((bank / "bank.json").read_text()) | {"entries": 0, "images": 0}
+    (bank / "bank.json").write_text(json.dumps(description))
+    assert "images       0" in corrclip("bank", "info", bank).stdout
+    (bank / "bank.json").write_text(json.dumps(description | {"settings": {"imported": "coco.faiss"}}))
+    assert "images       not known" in corrclip("bank", "info", bank).stdout
+
+
 def test_merge(bank, tmp_path):
     found = corrclip("bank", "merge", bank, bank, "--out", tmp_path / "both")
     assert found.exit_code == 0

@@ -14,6 +14,7 @@ from PIL import Image
 
 import corrclip_jax
 from corrclip_jax.cli.shared import console
+from corrclip_jax.cli.shared.options import checked_assignments
 
 COMMANDS = commands()
 
@@ -61,6 +62,20 @@ def test_a_word_that_is_nearly_right_is_suggested(arguments, near):
     found = corrclip(*arguments)
     assert found.exit_code == 2
     assert near in plain(found.stderr).replace("'", "")
+
+
+@pytest.mark.parametrize("command", [("segment", "photo.jpg", "-c", "cat"), ("evaluate", "scenes")])
+def test_numbers_out_of_their_range_are_refused_by_name_before_anything_is_loaded(command):
+    found = corrclip(*command, "--set", "method.logit_scale=nan")
+    assert found.exit_code == 2
+    text = " ".join(plain(found.stderr).replace("│", " ").split())
+    assert "method.logit_scale must be a finite number above 0. Got nan." in text
+
+
+def test_which_window_and_stride_fit_together_is_left_to_the_model():
+    """The small models have smaller strides than the published ones."""
+    for given in (["method.window=84"], ["method.stride=28", "method.window=28"], ["method.stride=400"]):
+        assert checked_assignments(given) == given
 
 
 @pytest.mark.parametrize("command", ["segment", "regions", "evaluate", "export"])

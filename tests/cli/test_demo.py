@@ -34,11 +34,16 @@ def result(labels: np.ndarray, names: tuple[tuple[str, ...], ...], regions: np.n
 # --- the command ---
 
 
+def size_of(file):
+    with Image.open(file) as image:
+        return image.size
+
+
 @pytest.mark.slow
 def test_the_demo_writes_its_pictures_and_a_table_where_the_method_is_better_than_plain_clip(tmp_path):
     found = invoke("--out", tmp_path / "demo", "--scenes", 1)
     assert found.exit_code == 0, found.output
-    files = {file.name: Image.open(file).size for file in (tmp_path / "demo").glob("[!.]*")}
+    files = {file.name: size_of(file) for file in (tmp_path / "demo").glob("[!.]*")}
     assert set(files) == {
         "demo.png",
         "scene-1-overlay.png",
@@ -129,7 +134,7 @@ def test_without_truth_the_table_has_shares_and_the_pictures_no_truth(tmp_path):
     assert [line.split()[-2:] for line in text.splitlines()[1:]][:2] == [["100.0", "50.0"], ["0.0", "50.0"]]
     for gallery_, columns in ((known, 4), (shown, 3)):
         gallery_.save(tmp_path)
-        width = Image.open(tmp_path / "scene-1-comparison.png").width
+        width, _ = size_of(tmp_path / "scene-1-comparison.png")
         assert columns * 330 < width < (columns + 0.3) * 330
 
 

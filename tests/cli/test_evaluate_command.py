@@ -15,6 +15,7 @@ from small_models import small_model
 from corrclip_jax.cli.runs import evaluate
 from corrclip_jax.datasets.scenes.words import CLASSES
 from corrclip_jax.evaluation import metrics, scorer
+from corrclip_jax.hub.embedded import EMBEDDED_MODELS
 from corrclip_jax.io.region_maps import write_regions
 
 NAMES = ("cat", "dog; hound", "sky")
@@ -205,6 +206,20 @@ def test_masks_of_0_and_255_are_explained(invoke, model, networkless, tmp_path):
         assert words in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_255_that_is_a_class_is_scored_unless_it_is_named(invoke, model, networkless, tmp_path):
+    options = write_masks(tmp_path, (255,))
+    options[options.index("grass, sky")] = ", ".join(f"thing {index}" for index in range(256))
+    for more, words, pixels in (
+        ((), "255 is the class 'thing 255' and is scored", 8 * 32),
+        (("--ignored", 255), "255 (--ignored) is the class 'thing 255', which is left out", 0),
+    ):
+        out = tmp_path / f"out-{len(more)}"
+        found = invoke(*options, *more, "-m", model, "-o", out)
+        assert found.exit_code == 0, found.output
+        assert found.stdout.count(words) == 1
+        assert json.loads((out / "report.json").read_text())["classes"][255]["pixels"] == pixels
+
+
 def test_any_field_of_the_configuration_can_be_set(invoke, model, networkless, tmp_path):
     options = [*write_masks(tmp_path, (1,)), "-m", model, "-o", tmp_path / "out"]
     found = invoke(*options, "--set", "method.spatial_weight=0.5", "--set", "parts.scope=off")
@@ -281,7 +296,7 @@ def test_corrected_labels_are_named_and_how_to_go_on(invoke, model, networkless,
         (("scenes", "--data-root", "."), "they take no --data-root"),
         (("scenes", "--predictions"), "name it with --out"),
         (("scenes", "--regions", "nowhere"), "'nowhere' is no folder"),
-        (("scenes", "--count", "500"), "has 1 to 200 images to take. Got 500"),
+        (("scenes", "--count", "500"), "count must be 1 to 200, the images of scenes, val. Got 500"),
         (("scenes", "--split", "train"), "the scenes have the splits val, unseen"),
         (("scenes", "--model", "vit-x"), "model must be one of tiny, tiny-v2, vit-b"),
     ],
@@ -293,10 +308,11 @@ def test_what_cannot_be_is_refused(invoke, arguments, message, tmp_path, monkeyp
     assert message in found.stderr
 
 
-def test_tiny_on_photographs_says_once_that_it_knows_none(invoke, tmp_path, monkeypatch):
+@pytest.mark.parametrize("model", EMBEDDED_MODELS)
+def test_an_embedded_model_on_photographs_says_once_that_it_knows_none(model, invoke, tmp_path, monkeypatch):
     def stop(*arguments, **options):
         raise ValueError("enough")
 
     monkeypatch.setattr(evaluate, "run_evaluation", stop)
-    assert invoke(*write_own(tmp_path, 1), "--model", "tiny").stderr.count("knows no photographs") == 1
-    assert "knows no photographs" not in invoke("scenes", "--model", "tiny").stderr
+    assert invoke(*write_own(tmp_path, 1), "--model", model).stderr.count("knows no photographs") == 1
+    assert "knows no photographs" not in invoke("scenes", "--model", model).stderr

@@ -4,11 +4,14 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from annotation_results import save_results
 from command_line import assert_refused, corrclip, plain
 from PIL import Image
 
 from corrclip_jax.cli.shared.format_options import FormatName
+from corrclip_jax.formats.export import export_results
+from corrclip_jax.formats.images import Options
 from corrclip_jax.formats.table import FORMATS
 
 CLASSES = ["background", "cat", "dog"]
@@ -137,3 +140,103 @@ def test_links_to_photos_that_others_have_replaced_are_named(results, tmp_path):
     link.unlink()
     assert export(results, "-f", "coco").exit_code == 0
     assert link.samefile(photo)
+
+
+def descriptions(folder, photos, names, classes, label=1):
+    """Of results of photos that show one class."""
+    return save_results(folder, photos, {name: np.full((4, 6), label) for name in names}, classes)
+
+
+def names_in(folder):
+    """Of all files below a folder, without hidden ones."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+    return {str(path) for path in found if not path.name.startswith(".")}
+
+
+def write(results, out, formats=tuple(FORMATS), **options):
+    return export_results(results, formats, out, Options(), **options)
+
+
+def test_folders_of_formats_hold_the_images_of_the_last_export_alone(tmp_path):
+    """Files of images that have gone, or have another name now, would be counted as well."""
+    results = descriptions(tmp_path / "one", tmp_path / "photos", ["x.png", "y.png"], CLASSES)
+    assert write(results, tmp_path / "out").failed == []
+    more = descriptions(tmp_path / "two", tmp_path / "photos", ["x.png", "x.bmp"], CLASSES)
+    done = write(more, tmp_path / "out")
+    assert done.failed == []
+    assert write(more, tmp_path / "fresh").failed == []
+    for name in FORMATS:
+        assert names_in(tmp_path / "out" / name) == names_in(tmp_path / "fresh" / name), name
+        note = next(note for note in done.notes if note.startswith(str(tmp_path / "out" / name)))
+        assert "1 image of an earlier run was not among these and taken out" in note
+    assert any("yolo" in note and "4 files removed" in note for note in done.notes)
+    before = times(tmp_path / "out")
+    assert write(more, tmp_path / "out").notes == []
+    assert times(tmp_path / "out") == before
+
+
+def test_links_make_room_for_another_photo_of_their_name(tmp_path):
+    first = descriptions(tmp_path / "one", tmp_path / "a", ["x.png"], CLASSES)
+    second = descriptions(tmp_path / "two", tmp_path / "b", ["x.png"], CLASSES)
+    Image.new("RGB", (6, 4)).save(tmp_path / "b" / "x.png")
+    write(first, tmp_path / "out", ["yolo", "coco"])
+    done = write(second, tmp_path / "out", ["yolo", "coco"])
+    for name in done.folders.values():
+        assert (name / "images" / "x.png").samefile(tmp_path / "b" / "x.png")
+    assert not any("any more in" in note for note in done.notes)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_other_classes_for_other_photos_are_refused(tmp_path, name):
+    results = descriptions(tmp_path / "one", tmp_path / "photos", ["x.png", "y.png"], CLASSES)
+    assert write(results, tmp_path / "out", [name]).failed == []
+    before = times(tmp_path / "out")
+    turned = CLASSES[::-1]
+    others = descriptions(tmp_path / "two", tmp_path / "others", ["z.png"], turned)
+    (failed,) = write(others, tmp_path / "out", [name]).failed
+    assert "has other classes, for photos that are not among these" in failed
+    assert "and 1 more" in failed and "--overwrite" in failed
+    assert times(tmp_path / "out") == before
+    # The same photos with other classes, and others as well: nothing is lost.
+    again = descriptions(tmp_path / "three", tmp_path / "photos", ["x.png", "y.png", "w.png"], turned)
+    assert write(again, tmp_path / "out", [name]).failed == []
+    assert write(others, tmp_path / "out", [name]).failed == []
+    assert write(results, tmp_path / "out", [name], overwrite=True).failed == []
+    assert write(results, tmp_path / "fresh", [name]).failed == []
+    assert names_in(tmp_path / "out") == names_in(tmp_path / "fresh")
+
+
+def test_what_users_changed_and_the_only_copy_of_a_photo_are_kept_and_named(tmp_path):
+    results = descriptions(tmp_path / "one", tmp_path / "photos", ["x.png", "y.png", "z.png"], CLASSES)
+    yolo = tmp_path / "out" / "yolo"
+    write(results, tmp_path / "out", ["yolo"])
+    (yolo / "labels" / "x.txt").write_text("mine")
+    (yolo / "labels" / "user.txt").write_text("mine")
+    (tmp_path / "photos" / "y.png").unlink()
+    done = write(results[2:], tmp_path / "out", ["yolo"])
+    found = {"data.yaml", "labels/z.txt", "images/z.png", "labels/x.txt", "labels/user.txt", "images/y.png"}
+    assert names_in(yolo) == found
+    assert any("2 images of an earlier run were" in note for note in done.notes)
+    assert any("labels/x.txt, images/y.png. Delete what you do not need" in note for note in done.notes)
+
+
+def test_a_killed_export_leaves_nothing_unknown(tmp_path, monkeypatch):
+    first = descriptions(tmp_path / "one", tmp_path / "photos", ["x.png", "y.png"], CLASSES)
+    second = descriptions(tmp_path / "two", tmp_path / "photos", ["x.bmp", "x.png"], CLASSES)
+    third = descriptions(tmp_path / "three", tmp_path / "photos", ["z.png"], CLASSES)
+    write(first, tmp_path / "out", ["yolo"])
+    with monkeypatch.context() as patched:
+        patched.setattr(yaml, "safe_dump", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write(second, tmp_path / "out", ["yolo"])
+    assert len(names_in(tmp_path / "out")) == 9
+    write(third, tmp_path / "out", ["yolo"])
+    assert names_in(tmp_path / "out" / "yolo") == {"data.yaml", "labels/z.txt", "images/z.png"}
+
+
+def test_results_in_a_folder_with_the_name_of_a_format_are_kept(tmp_path):
+    (tmp_path / "photos").mkdir()
+    own = descriptions(tmp_path / "png", tmp_path / "photos", ["x.png"], CLASSES)
+    before = names_in(tmp_path / "png")
+    write(descriptions(tmp_path / "one", tmp_path / "photos", ["y.png"], CLASSES), tmp_path, ["png"])
+    assert own[0].exists() and names_in(tmp_path / "png") >= before

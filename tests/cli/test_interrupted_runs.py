@@ -121,7 +121,8 @@ def test_a_run_that_was_killed_twice_ends_with_every_good_photo_done_once_and_ev
     assert {path: mark for path, mark in (marks(photos) | marks(out)).items() if path in before} == before
     assert {path.name for path in out.iterdir() if path.name.startswith(".")} == {JOURNAL}
     for path in results:
-        assert Image.open(path.with_suffix(".png")).size == (18, 12)
+        with Image.open(path.with_suffix(".png")) as labels:
+            assert labels.size == (18, 12)
     for name in BAD:
         shown = name.decode("ascii", "surrogateescape").encode("ascii", "backslashreplace").decode()
         assert re.search(rf"^Error: .*{re.escape(shown)}", text, re.MULTILINE), name

@@ -1,8 +1,12 @@
 """`corrclip prepare`: what it writes, keeps and refuses."""
 
 import numpy as np
+import pytest
 from command_line import corrclip
 from PIL import Image
+
+from corrclip_jax.hub.embedded import EMBEDDED_MODELS
+from corrclip_jax.hub.presets import PRESETS
 
 
 def prepare(*arguments: object):
@@ -43,3 +47,13 @@ def test_a_folder_without_maps_is_refused(tmp_path):
     found = prepare("coco_stuff", "--maps", tmp_path, "--out", tmp_path / "out")
     assert found.exit_code == 2
     assert "is no folder with PNG files" in found.stderr
+
+
+@pytest.mark.parametrize("name", EMBEDDED_MODELS)
+def test_an_embedded_model_needs_no_preparation(name):
+    found = prepare(name)
+    assert found.exit_code == 2
+    assert (
+        f"nothing to prepare for {name!r}. Name one of {', '.join(PRESETS)}, coco_object, coco_stuff."
+        in found.stderr
+    )

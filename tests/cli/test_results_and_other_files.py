@@ -9,9 +9,11 @@ import pytest
 from command_line import assert_refused, corrclip, plain
 from fake_segmenter import FakeSegmenter
 from PIL import Image
+from small_models import small_model
 
 from corrclip_jax.cli.runs import segment as module
 from corrclip_jax.io.files import OutputError
+from corrclip_jax.io.own_files import JOURNAL
 
 SIZE = (60, 90)
 
@@ -75,6 +77,36 @@ def test_results_that_were_made_in_another_way_are_made_again_and_that_is_said(p
     said, content = run("cat, sky", "--background-threshold", "1")
     assert "made before with other photo: made again" in said
     assert content["width"] == 33
+
+
+def test_results_of_other_weights_or_another_vocabulary_are_made_again(photos, tmp_path):
+    model = small_model(tmp_path, sam2=False)
+
+    def run():
+        command = ("segment", photos / "a.png", "-m", model, "-c", "cat, grass", "-o", tmp_path / "out")
+        result = corrclip(*command, "--regions", "none")
+        assert result.exit_code == 0, result.output
+        return plain(result.stderr)
+
+    run()
+    assert "1 done before" in run()
+    small_model(tmp_path, sam2=False, seed=1)
+    assert "1 result made before with other model: made again" in run()
+    assert "1 done before" in run()
+    [vocabulary] = (model / "vocabulary").iterdir()
+    vocabulary.write_bytes(vocabulary.read_bytes() + b" ")
+    assert "1 result made before with other model: made again" in run()
+    assert "1 done before" in run()
+
+
+def test_results_whose_weights_are_not_known_are_made_again(photos, tmp_path):
+    command = (photos / "a.png", "-c", "cat, grass", "-o", tmp_path / "out")
+    assert segment(*command).exit_code == 0
+    journal = tmp_path / "out" / JOURNAL
+    lines = re.sub(r'"model": "tiny \w+"', '"model": "tiny"', journal.read_text())  # as earlier checkouts did
+    assert '"model": "tiny"' in lines
+    journal.write_text(lines)
+    assert "1 result made before with other model: made again" in plain(segment(*command).stderr)
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.png", "a.overlay.jpg"])

@@ -14,6 +14,7 @@ from small_models import small_model, small_text
 
 from corrclip_jax.cli.runs.hints import segment_hints
 from corrclip_jax.cli.runs.output_names import plan_jobs
+from corrclip_jax.hub.embedded import EMBEDDED_MODELS
 from corrclip_jax.inference import segmenter as segmenter_module
 from corrclip_jax.inference.label_runner import LabelRunner
 from corrclip_jax.io.region_maps import write_regions
@@ -55,7 +56,8 @@ def test_a_folder_of_photos(photos, model, tmp_path):
     assert result.exit_code == 0, result.output
     names = ["a.json", "a.overlay.jpg", "a.png", "b.json", "b.overlay.jpg", "b.png"]
     assert results(out) == names
-    labels = Image.open(out / "a.png")
+    with Image.open(out / "a.png") as labels:
+        labels.load()
     assert (labels.mode, labels.size) == ("P", SIZE[::-1])
     content = json.loads((out / "a.json").read_text())
     assert content["photo"] == str(photos / "a.png")
@@ -88,6 +90,31 @@ def test_formats_and_probabilities(photos, model, tmp_path):
         assert arrays["class_names"].tolist() == ["cat", "grass", "sky"]
     again = segment(photos, *options, *more)
     assert again.exit_code == 0 and "2 done before" in plain(again.stderr)
+
+
+def test_formats_of_other_classes_or_photos(photos, model, tmp_path):
+    out, more = tmp_path / "out", tmp_path / "more"
+    more.mkdir()
+    (photos / "b.jpg").rename(more / "b.jpg")
+    settings = ("-m", model, "-o", out, "--regions", "none", "-f", "yolo", "-f", "png", "-f", "coco")
+    assert segment(photos, *settings, "-c", "cat, grass").exit_code == 0
+    refused = segment(more, *settings, "-c", "grass, sky, cat")
+    assert refused.exit_code == 2 and not (out / "b.json").exists()  # before anything is computed
+    assert "yolo has other classes, for photos that are not among these" in plain(refused.stderr)
+    again = segment(photos, *settings, "-c", "grass, sky")  # the same photo: nothing is lost
+    assert again.exit_code == 0 and "of an earlier run" not in plain(again.stderr)
+    both = segment(photos, more, *settings, "-c", "grass, sky")  # names now have the folder before them
+    assert both.exit_code == 0 and "taken out" not in plain(both.stderr)
+    assert "2 files of an earlier run removed, whose images have other names now" in plain(both.stderr)
+    assert len(list(out.glob("yolo/labels/*/*"))) == 2 and not list(out.glob("yolo/labels/*.txt"))
+    last = segment(more, *settings, "-c", "sky, grass", "--overwrite")
+    assert last.exit_code == 0
+    assert "1 image of an earlier run was not among these and taken out, 2 files removed" in plain(
+        last.stderr
+    )
+    labels = {str(path.relative_to(out)) for path in out.glob("*/labels/*")}
+    assert labels == {"yolo/labels/b.txt"}
+    assert {path.name for path in (out / "png").glob("[a-z]*")} == {"b.png", "classes.json"}
 
 
 @pytest.mark.slow
@@ -137,7 +164,8 @@ def test_more_classes_than_a_byte_counts_make_a_16_bit_label_map(photos, model, 
     arguments = ("--classes-file", tmp_path / "classes.txt", "-m", model, "-o", tmp_path, "--regions", "none")
     result = segment(photos / "a.png", *arguments)
     assert result.exit_code == 0, result.output
-    labels = Image.open(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as labels:
+        labels.load()
     assert labels.mode == "I;16"
     content = json.loads((tmp_path / "a.json").read_text())
     assert len(content["classes"]) == 257
@@ -168,6 +196,14 @@ def test_the_threshold_makes_the_first_class_and_says_so(photos, model, tmp_path
         (("photos", "-c", "cat", "--model", "nowhere"), "model must be one of .* Got 'nowhere'"),
         (("photos", "-c", "cat", "--model", "empty"), "empty holds neither a converted model"),
         (("photos", "-c", "cat", "--regions", "nowhere"), "'nowhere' is no folder"),
+        (
+            ("photos/a.png", "-c", "cat", "--tile", "512", "--probability-points", "48"),
+            "--probability-points is for photos, not for rasters",
+        ),
+        (
+            ("photos", "-c", "cat", "--engine", "ray", "--write", "parquet", "--probability-points", "48"),
+            "--probability-points is for files",
+        ),
         (("photos", "-c", "cat", "--out", "photos"), "photos holds the photos"),
         (("photos/a.png", "-c", "cat", "--out", "photos"), "photos/a.png would replace a photo"),
         (("photos", "-c", "cat", "--out", "photos/a.png"), "Cannot write photos/a.png: Not a directory"),
@@ -328,7 +364,8 @@ def test_classes_that_leave_no_background_get_a_hint(classes, threshold, words):
 )
 def test_other_classes_get_none(classes, threshold):
     assert segment_hints(classes, threshold, "vit-b") == []
-    assert re.search("knows no photographs", *segment_hints(classes, threshold, "tiny"))
+    for model in EMBEDDED_MODELS:
+        assert re.search("knows no photographs", *segment_hints(classes, threshold, model))
 
 
 def test_a_file_of_classes_is_not_taken_for_a_class(photos, tmp_path, monkeypatch):

@@ -51,6 +51,8 @@ def test_what_will_not_do_is_refused(tmp_path):
     assert_refused(segment(clip, photo, *out), r"a\.mp4 is a video, and .*b\.png is none .*two runs")
     assert_refused(segment(tmp_path, "--every", 2, *out), "two runs")
     assert_refused(segment(clip, "--format", "coco", *out), "--format is not for videos")
+    result = segment(clip, "--probability-points", 48, *out)
+    assert_refused(result, "--probability-points is not for videos")
     assert_refused(segment(clip, "--from", "1m", *out), "--from: a time is given in seconds or as hh:mm:ss")
     assert_refused(segment(clip, "--from", "3", "--to", "2", *out), "--to must be later than --from")
     assert_refused(segment(photo.with_name("no.mp4"), *out), r"no\.mp4 does not exist")

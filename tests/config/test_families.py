@@ -2,6 +2,8 @@
 
 import importlib.util
 import sys
+import tomllib
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +11,16 @@ import numpy as np
 import pytest
 from small_models import small_config
 
+from corrclip_jax import config
 from corrclip_jax.config import FAMILIES, Config, family_of, networks_of, select_regions, with_fields
+from corrclip_jax.conversion.published import published_models
 from corrclip_jax.method.segment import make_segment
 from corrclip_jax.method.similarity import BACKBONES, Backbone, patch_features
 from corrclip_jax.params.structure import check_params, init_params
 from corrclip_jax.regions.sources import SOURCES, score_regions
 from corrclip_jax.text.embedding import TextEmbedding
+
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 MODULE = '''
 """A network that cuts an image in two at a learnt column, and a backbone that sees mean colours."""
@@ -140,9 +146,14 @@ def test_a_network_of_a_new_family_that_is_missing_is_named(new):
 
 
 def test_every_family_is_whole():
+    rules = tomllib.loads(PYPROJECT.read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    independent = next(rule["modules"] for rule in rules if rule["id"] == "families")
     for name, family in FAMILIES.items():
         assert family.name == name
         assert name in Config.__dataclass_fields__
+        assert family.config.__name__ in config.__all__
+        assert ".".join(family.network().__module__.split(".")[:3]) in independent
+        assert any(key.startswith(f"{name}/") for key in published_models())
         assert family_of(family.config()) is family
         assert family.network().__name__.lower().startswith(name.removesuffix("1"))
         table = family.conversion_table()

@@ -1,6 +1,7 @@
 """Whole conversions: what is written, once, whole or not at all, and in how much memory."""
 
 import json
+import shutil
 import tracemalloc
 
 import jax
@@ -153,10 +154,26 @@ def test_an_out_that_cannot_be_written_is_told(sources, tmp_path, monkeypatch):
     assert not (tmp_path / "model").exists()
 
 
+def test_a_checkpoint_that_cannot_be_read_any_more_is_told(sources, tmp_path, monkeypatch):
+    """The system names no file in errors of one that is open."""
+
+    def broken(*args):
+        raise OSError(5, "Input/output error")
+
+    for step, name in (("convert_state_dict", r"open_clip_model\.safetensors"), ("file_digest", ".*")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, step, broken)
+            with pytest.raises(ConversionError, match=rf"{name} cannot be read: Input/output error"):
+                convert(sources, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
 def test_a_disk_that_is_too_full_is_told_before_the_work(sources, tmp_path, monkeypatch):
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     monkeypatch.setattr(module, "convert_state_dict", lambda *args: pytest.fail("worked in vain"))
-    with pytest.raises(OSError, match=r"the model takes 0\.0 GiB and .* has 0\.0 GiB left"):
+    with pytest.raises(
+        OSError, match=r"model cannot be written: .* MB are needed, .* has 0\.00 MB left\. .*choose"
+    ):
         convert(sources, tmp_path / "model")
 
 

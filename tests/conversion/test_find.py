@@ -8,10 +8,16 @@ import torch
 from published import CLIP, DINO, clip_as_transformers, dino_shapes, open_clip_shapes, random_tensors
 from safetensors.numpy import save_file
 
-from corrclip_jax.config.regions import source_family
+from corrclip_jax.config.regions import source_family, takes_points
 from corrclip_jax.conversion.families import FAMILIES
 from corrclip_jax.conversion.find import checkpoint_files, find, find_all, find_vocabulary, published_beside
-from corrclip_jax.conversion.published import preset_models, published_models, recognise, region_models
+from corrclip_jax.conversion.published import (
+    preset_models,
+    published_models,
+    recognise,
+    region_models,
+    source_or_folder,
+)
 from corrclip_jax.conversion.rules import ConversionError
 
 CLIP_TENSORS = random_tensors(open_clip_shapes(CLIP))
@@ -128,6 +134,19 @@ def test_the_register_is_complete():
     assert set(preset_models("vit-b")) == {"clip", "dino", "sam2"}
     for name, entry in region_models().items():
         assert source_family(name) == entry.family, name
+        assert takes_points(name) == entry.family.startswith("sam"), name
+
+
+def test_regions_are_a_source_or_a_folder_of_maps(tmp_path):
+    (tmp_path / "sam2-maps").mkdir()
+    assert source_or_folder("sam2.1-t") == ("sam2.1-t", None)
+    assert source_or_folder("truth", also=("truth",)) == ("truth", None)
+    for folder in (tmp_path / "sam2-maps", str(tmp_path / "sam2-maps")):
+        assert source_or_folder(folder) == ("none", tmp_path / "sam2-maps")
+    with pytest.raises(
+        ValueError, match=r"--regions must be one of sam2, .*'truht' is no folder.*mean truth\?"
+    ):
+        source_or_folder("truht", name="--regions", also=("truth",))
 
 
 def test_safetensors_come_before_pickles_in_the_register():

@@ -19,7 +19,7 @@ from corrclip_jax.datasets.benchmarks import (
 from corrclip_jax.datasets.dataset import Dataset, DatasetError, Example, first, with_region_files
 from corrclip_jax.datasets.label_files import LabelError, read_labels
 from corrclip_jax.datasets.marks import content_marks
-from corrclip_jax.io.region_maps import write_regions
+from corrclip_jax.io.region_maps import region_file_name, write_regions
 
 NAMES = (
     "voc21", "voc20", "context60", "context59", "coco_object", "coco_stuff", "ade20k", "cityscapes", "ade847",
@@ -193,6 +193,7 @@ def test_a_number_that_is_neither_class_nor_left_out_is_an_error(tmp_path):
     Image.fromarray(np.array([[0, 1, 19, 254, 255]], np.uint8)).save(path)
     assert read_labels(path, 255).tolist() == [[0, 1, 19, 254, -1]]
     assert read_labels(path, 256, ignored=None).tolist() == [[0, 1, 19, 254, 255]]
+    assert read_labels(path, 255, first_id=1).tolist() == [[-1, 0, 18, 253, 254]]
     with pytest.raises(
         LabelError, match=r"holds the numbers 19, 254\. The classes are 0 to 18, and left out is 255"
     ):
@@ -249,6 +250,29 @@ def test_own_folders_are_paired_by_stem(tmp_path):
         open_folders(tmp_path / "photos", tmp_path / "none", [["cat"]])
 
 
+@pytest.mark.parametrize(
+    ("classes", "first_id", "options", "label", "left_out", "said"),
+    [
+        (255, 0, {}, -1, (255,), ""),
+        (256, 0, {}, 255, (), "; 255 is the class 'thing 255' and is scored: if these"),
+        (255, 1, {}, 254, (0,), "; 255 is the class 'thing 254' and is scored"),
+        (254, 1, {}, -1, (0, 255), ""),
+        (300, 0, {"ignored": 255}, -1, (255,), "; 255 (--ignored) is the class 'thing 255'"),
+        (300, 0, {"ignored": 999}, 255, (999,), ""),
+        (300, 0, {"ignored": None}, 255, (), ""),
+    ],
+)
+def test_255_is_left_out_unless_it_is_a_class(tmp_path, classes, first_id, options, label, left_out, said):
+    photos, labels, _ = write_pair(tmp_path)
+    Image.new("L", (4, 3), 255).save(labels / "a.png")
+    names = [[f"thing {index}"] for index in range(classes)]
+    data = open_folders(photos, labels, names, first_id=first_id, **options)
+    assert (data.example(0).labels == label).all()
+    assert data.left_out == left_out
+    assert data.about.startswith(f"1 images in {photos}, labels in {labels}{said}")
+    assert said or data.about.endswith("labels")
+
+
 def write_pair(folder, photo="a.jpg", label="a.png"):
     for name, file in (("photos", photo), ("labels", label)):
         (folder / name).mkdir(exist_ok=True)
@@ -268,6 +292,21 @@ def test_hidden_files_and_dangling_links_are_neither_photos_nor_labels(tmp_path)
     (tmp_path / "maps" / "._a.npz").write_bytes(b"\0\5\x16\7")
     (tmp_path / "maps" / "._a.png").write_bytes(b"\0\5\x16\7")
     assert with_region_files(open_folders(*arguments), tmp_path / "maps").example(0).regions.shape == (3, 4)
+
+
+def test_region_maps_of_very_long_names_are_found_as_they_were_written(tmp_path):
+    """Their names are cut where the suffix would make them too long."""
+    arguments = write_pair(tmp_path)
+    stem = "x" * 251
+    for folder, suffix in (("photos", ".jpg"), ("labels", ".png")):
+        (tmp_path / folder / f"a{suffix}").rename(tmp_path / folder / f"{stem}{suffix}")
+    for number, suffix in enumerate((".npz", ".json", ".PNG")):
+        name = region_file_name(tmp_path / f"{stem}.jpg", suffix.lower())
+        (tmp_path / "maps" / name).unlink(missing_ok=True)
+        write_regions(tmp_path / f"{number}" / name, np.full((3, 4), number))
+        (tmp_path / f"{number}" / name).rename(tmp_path / f"{number}" / Path(name).with_suffix(suffix))
+        data = with_region_files(open_folders(*arguments), tmp_path / f"{number}")
+        assert np.unique(data.example(0).regions).tolist() == [number]
 
 
 def test_hidden_files_in_a_published_tree_are_left_out(tmp_path):
@@ -343,7 +382,7 @@ TOY = Dataset(
 def test_the_first_pictures_can_be_taken():
     assert first(TOY, None) is TOY
     assert first(TOY, 2).count == 2
-    with pytest.raises(DatasetError, match=r"toy has 1 to 3 images to take\. Got 4"):
+    with pytest.raises(DatasetError, match=r"count must be 1 to 3, the images of toy\. Got 4"):
         first(TOY, 4)
 
 

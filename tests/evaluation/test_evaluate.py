@@ -20,6 +20,7 @@ from corrclip_jax.evaluation import scorer as module
 from corrclip_jax.evaluation.ablation import ablation
 from corrclip_jax.evaluation.evaluate import evaluate
 from corrclip_jax.evaluation.loading import Unreadable, padded_examples, read_example
+from corrclip_jax.inference.not_finite import NotFiniteError
 from corrclip_jax.io.photos import PhotoError
 from corrclip_jax.params.structure import init_params
 
@@ -88,8 +89,8 @@ def test_scenes_are_the_fixed_splits():
     ("arguments", "message"),
     [
         (("test",), "the scenes have the splits val, unseen. Got 'test'"),
-        (("val", 201), "scenes, val has 1 to 200 images to take. Got 201"),
-        (("unseen", 0), "scenes, unseen has 1 to 100 images to take. Got 0"),
+        (("val", 201), "count must be 1 to 200, the images of scenes, val. Got 201"),
+        (("unseen", 0), "count must be 1 to 100, the images of scenes, unseen. Got 0"),
     ],
 )
 def test_what_there_is_not_is_told(arguments, message):
@@ -161,6 +162,15 @@ def test_variants_are_counted_apart(small, towerless):
     assert list(scorer.variants) == variants[:2]
     total = sum(counts.matrices for counts in scorer(scorer.batches(range(TOY.count))))
     np.testing.assert_array_equal(total, [matrix_by_hand(0), matrix_by_hand(1)])
+
+
+@pytest.mark.parametrize("first", [PartsConfig(), PartsConfig(value=False, merging=False, semantic=False)])
+def test_damaged_weights_have_no_score_whichever_variant_meets_them(small, first):
+    config, params = small
+    params = {**params, "dino": jax.tree.map(lambda x: x * np.nan, params["dino"])}
+    scorer = module.Scorer(config, params, TOY, [first, PartsConfig()], regions="truth", batch_size=1)
+    with pytest.raises(NotFiniteError, match=r"^0 has no labels, its features are not finite"):
+        list(scorer(scorer.batches([0])))
 
 
 def test_the_configurations_own_parts_are_the_default(small, towerless):

@@ -87,8 +87,9 @@ def test_no_image_at_all_is_said():
 
 def test_the_facts_are_in_every_report():
     data, counts = counted(np.array([[0, 255], [0, 0]]))
-    settings = {"model": {"name": "m", "dtype": "float32", "method": dict.fromkeys(
-        ("resize_short", "window", "stride", "background_threshold"), 1)}, "weights_sha256": {}}  # fmt: skip
+    settings = {"model": {"name": "m", "dtype": "float32", "regions": {"points_per_side": 8}, "method":
+        dict.fromkeys(("resize_short", "window", "stride", "background_threshold"), 1)},
+        "weights_sha256": {}}  # fmt: skip
     hardware = dict.fromkeys(("devices", "device", "platform", "processes", "cpu_cores"), 1)
     details = {"settings": settings, "hardware": hardware, "versions": {}, "regions": "none", "bank": None}
     content = report.build(data, counts, {}, None, details)
@@ -96,6 +97,9 @@ def test_the_facts_are_in_every_report():
         "share_of_pixels": 0.25, "numbers": [255], "classes": ["sky"], "images": [],
     }  # fmt: skip
     assert "25.0 % of the pixels are left out (255)." in report.markdown(content)
+    for source in ("sam1", "sam2", "sam2.1-t", "eomt-s", "slic", "/maps/sam2-files"):
+        said = dict(report.facts(content | {"regions": source}))["Regions"]
+        assert said == (f"{source}, 8 x 8 points" if source in ("sam1", "sam2", "sam2.1-t") else source)
 
 
 def test_large_vocabularies_are_also_scored_by_the_papers_rule_which_ignores_the_class_255():

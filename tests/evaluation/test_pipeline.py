@@ -1,5 +1,6 @@
 """`corrclip_jax.evaluate`: whole evaluations from Python, interrupted and resumed, with the command's report."""
 
+import importlib
 import json
 import signal
 import threading
@@ -9,15 +10,19 @@ import pytest
 from command_line import corrclip
 from evaluation_process import NAMES, Bench, label_by_colour
 from PIL import Image
+from small_models import small_config
 
 import corrclip_jax
 from corrclip_jax.cli.runs import evaluate as command
 from corrclip_jax.datasets.dataset import Dataset, Example
+from corrclip_jax.datasets.scenes.dataset import scenes
 from corrclip_jax.evaluation import scorer
 from corrclip_jax.evaluation.counts import StateError
+from corrclip_jax.evaluation.options import EvaluateOptions, default_model
 from corrclip_jax.evaluation.resumable import Stopped
 
 COUNT = 12
+evaluate_module = importlib.import_module("corrclip_jax.evaluation.evaluate")  # a function has its name, too
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -144,6 +149,27 @@ def test_a_dataset_with_regions_of_its_own(bench):
     assert found.report["settings"]["regions"] == "truth"
 
 
+def test_the_model_is_tiny_for_scenes_which_alone_it_knows(monkeypatch):
+    assert default_model("scenes") == default_model(scenes("unseen")) == "tiny"
+    toy = Dataset("toy", (("cat",),), 1, lambda index: None)
+    assert [default_model(data) for data in (None, "voc21", toy)] == ["vit-b"] * 3
+    asked = []
+
+    def run(options, **callbacks):
+        asked.append(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate_module, "run_evaluation", run)
+    own = {"images": "photos", "labels": "truth", "classes": NAMES}
+    for options in (own, {"dataset": "scenes", "bank": "bank", "others": {"aux": "dfn-b16"}}):
+        with pytest.raises(KeyboardInterrupt):
+            corrclip_jax.evaluate(**options)
+    assert [options.model for options in asked] == ["vit-b", "tiny"]
+    assert (asked[1].bank, asked[1].others) == ("bank", {"aux": "dfn-b16"})
+    with pytest.raises(TypeError):
+        EvaluateOptions("scenes", model="tiny")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -153,6 +179,10 @@ def test_a_dataset_with_regions_of_its_own(bench):
         ({"dataset": "scenes", "images": "photos"}, "are for data of your own"),
         ({"dataset": "scenes", "data_root": "."}, "take no data_root"),
         ({"dataset": "scenes", "regions": "nowhere"}, "'nowhere' is no folder"),
+        (
+            {"dataset": "scenes", "regions": "sam2.1-t", "model": (small_config(), {})},
+            "is a published network",
+        ),
         ({"dataset": "scenes", "predictions": True}, "predictions need a folder: give out"),
         ({"dataset": "scenes", "count": 0}, "count must be 1 or more"),
         ({"dataset": "scenes", "save_every": 0}, "save_every must be 1 or more"),

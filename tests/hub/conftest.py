@@ -11,7 +11,7 @@ from small_models import write_vocabulary
 
 from corrclip_jax.config import Config, with_fields
 from corrclip_jax.conversion.published import preset_models
-from corrclip_jax.hub import download, presets
+from corrclip_jax.hub import presets
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def without_torch(monkeypatch):
     """As if torch were not installed."""
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        download.importlib.util,
+        importlib.util,
         "find_spec",
         lambda name, *rest: None if name == "torch" else find(name, *rest),
     )

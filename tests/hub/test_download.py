@@ -5,7 +5,10 @@ import io
 import json
 import random
 import shutil
-from collections import namedtuple
+import socket
+import ssl
+import time
+from collections import Counter, namedtuple
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,9 +22,14 @@ from corrclip_jax.config import with_fields
 from corrclip_jax.conversion.find import find
 from corrclip_jax.conversion.published import preset_models, published_models, region_models
 from corrclip_jax.conversion.rules import ConversionError
-from corrclip_jax.hub import download
-from corrclip_jax.hub.download import DownloadError, fetch, find_offer, readable, vocabulary_here
+from corrclip_jax.hub import download, offers, parts, progress_lines
+from corrclip_jax.hub.download import fetch, vocabulary_here
+from corrclip_jax.hub.errors import DownloadError, reason
+from corrclip_jax.hub.home import part_place
+from corrclip_jax.hub.offers import find_offer
 from corrclip_jax.hub.presets import PRESETS, load, load_lazily, prepare
+from corrclip_jax.hub.single_networks import load_network
+from corrclip_jax.io.disk import readable
 from corrclip_jax.params.model_folder import read_tree
 from corrclip_jax.params.structure import expected_network
 from corrclip_jax.params.trees import shapes_by_path
@@ -126,6 +134,29 @@ def test_processes_that_start_together_do_the_work_once(hub, small_presets):
     assert set(hub.downloads().values()) == {1}
 
 
+def test_a_part_that_is_wanted_as_part_of_a_model_and_by_itself_is_made_once(hub, small_presets, monkeypatch):
+    made, convert = Counter(), parts.convert_part
+
+    def slowly(family, checkpoint, out, **options):
+        made[out] += 1
+        time.sleep(0.5)
+        return convert(family, checkpoint, out, **options)
+
+    monkeypatch.setattr(parts, "convert_part", slowly)
+    wanted = [
+        lambda: prepare("vit-b", None),
+        lambda: prepare("vit-l", None),
+        lambda: load_network("vit-b", "dino"),
+        lambda: load_network("vit-b", "clip"),
+    ]
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        for future in [pool.submit(each) for each in wanted]:
+            future.result()
+    clips = [preset_models(name)["clip"].key for name in ("vit-b", "vit-l")]
+    assert made == Counter(part_place(key) for key in (DINO.key, *clips))
+    assert set(hub.downloads().values()) == {1}
+
+
 def test_parts_that_are_gone_are_made_again(hub, home, small_presets):
     load("vit-b")
     shutil.rmtree(home / "converted" / "parts" / "dino")
@@ -158,7 +189,7 @@ def test_safetensors_are_taken_before_a_pickle(hub):
 
 def test_a_pickle_is_taken_where_there_is_nothing_else_and_torch_is_here(hub, monkeypatch):
     hub.repositories[DINO.repository].pop("model.safetensors")
-    monkeypatch.setattr(download, "can_read", lambda name: True)
+    monkeypatch.setattr(offers, "can_read", lambda name: True)
     assert find_offer(DINO).files == ("pytorch_model.bin",)
 
 
@@ -265,10 +296,51 @@ def test_a_full_disk_is_said(hub, monkeypatch):
     assert "HF_HOME" in message
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/cache/blobs"),
+            "/cache/blobs: Permission denied",
+        ),
+        (PermissionError(errno.EPERM, "Operation not permitted"), "Operation not permitted"),
+        (OSError(errno.EROFS, "Read-only file system"), "Read-only file system"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "Disk quota exceeded"),
+    ],
+)
+def test_a_cache_that_cannot_be_written_is_said_with_how_to_choose_another(hub, monkeypatch, error, words):
+    def refuse(*args, **options):
+        raise error
+
+    monkeypatch.setattr(file_download, "http_get", refuse)
+    message = refusal()
+    assert "the hub's cache cannot be written" in message
+    assert words in message
+    assert "HF_HOME" in message
+    assert "no connection" not in message
+
+
+def test_no_connection_is_said_of_connections_alone():
+    for error in (
+        ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+        OSError(errno.ENETUNREACH, "Network is unreachable"),
+        TimeoutError("timed out"),
+        socket.gaierror(-2, "Name or service not known"),
+        ssl.SSLCertVerificationError(1, "certificate verify failed"),
+    ):
+        assert reason(error).startswith("no connection ("), error
+    assert reason(NotADirectoryError(errno.ENOTDIR, "Not a directory", "/a/b")) == "/a/b: Not a directory"
+    assert reason(OSError(errno.EIO, "Input/output error")) == "Input/output error"
+    assert reason(OSError("Consistency check failed")) == "Consistency check failed"
+    assert reason(ValueError("no JSON")) == "the hub's answer cannot be used (no JSON)"
+
+
 def test_a_disk_that_is_too_small_is_said_before_the_download(hub, small_presets, monkeypatch):
     usage = namedtuple("usage", "free")
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage(1000))
-    with pytest.raises(OSError, match=r"are to be downloaded to .*and its disk has 0\.00 MB left"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1000))
+    with pytest.raises(
+        OSError, match=r"cache cannot be written: .* MB are needed, .* 0\.00 MB left.*HF_HOME"
+    ):
         load("vit-b")
     assert not hub.downloads()
 
@@ -291,7 +363,7 @@ def test_what_is_in_the_cache_needs_no_network(hub, home, small_presets, monkeyp
     assert len(hub.log) == asked
 
 
-def test_a_damaged_file_of_the_cache_is_named_with_how_to_be_rid_of_it(hub, home, small_presets):
+def test_a_damaged_file_of_the_cache_is_named_with_how_to_delete_it(hub, home, small_presets):
     cached = fetch(find_offer(DINO)).checkpoint.resolve()
     cached.write_bytes(cached.read_bytes()[:1000])
     with pytest.raises(ConversionError, match="cut short or damaged") as caught:
@@ -308,8 +380,8 @@ def test_a_token_goes_to_the_hub_alone(hub, monkeypatch):
 
 
 def test_a_long_download_says_how_far_it_is_line_by_line(hub, capfd, monkeypatch):
-    monkeypatch.setattr(download, "_FIRST_LINE", 0)
-    monkeypatch.setattr(download, "_BETWEEN_LINES", 0)
+    monkeypatch.setattr(progress_lines, "_FIRST_LINE", 0)
+    monkeypatch.setattr(progress_lines, "_BETWEEN_LINES", 0)
     fetch(find_offer(DINO))
     lines = [line for line in capfd.readouterr().err.splitlines() if "model.safetensors" in line]
     assert "100%" in lines[-1]

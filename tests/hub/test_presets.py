@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -18,10 +20,10 @@ from corrclip_jax.conversion.rules import ConversionError
 from corrclip_jax.hub import home as place_of_weights
 from corrclip_jax.hub import parts as parts_module
 from corrclip_jax.hub import presets
-from corrclip_jax.hub.download import readable
 from corrclip_jax.hub.embedded import EMBEDDED, EMBEDDED_FOLDER, EMBEDDED_V2
 from corrclip_jax.hub.home import weights_home
 from corrclip_jax.hub.presets import PRESETS, available_models, load
+from corrclip_jax.io.disk import readable
 from corrclip_jax.params.structure import expected_params
 
 README = Path(__file__).parents[2] / "README.md"
@@ -36,6 +38,11 @@ def small_preset(monkeypatch) -> str:
     parts = {family: part for family, part in preset_models("vit-b").items() if family != "sam2"}
     monkeypatch.setattr(presets, "preset_models", lambda name: parts)
     return "vit-b"
+
+
+def conversions(home: Path) -> list[str]:
+    """The names of what is converted; locks are hidden."""
+    return [path.name for path in (home / "converted").iterdir() if not path.name.startswith(".")]
 
 
 def fill(folder: Path, *, clip: bool = True, dino: bool = True, vocabulary: bool = True) -> Path:
@@ -94,20 +101,42 @@ def test_a_folder_of_checkpoints_is_converted_once(home, tmp_path, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, again[1], params)
 
 
-def test_changed_checkpoints_are_converted_again_and_the_old_conversion_goes(home, tmp_path):
-    folder = checkpoints(tmp_path / "mine")
+@pytest.mark.parametrize("name", ["mine", "mine [1]"])
+def test_changed_checkpoints_are_converted_again_and_the_old_conversion_goes(home, tmp_path, name):
+    folder = checkpoints(tmp_path / name)
     load(folder)
     save_file(DINO_TENSORS | {"cls_token": np.full((1, 1, 64), 7, np.float32)}, folder / "dino.safetensors")
     os.utime(folder / "dino.safetensors", ns=(1, 1))
     assert load(folder)[1]["dino"]["cls_token"][0, 0, 0] == 7
-    assert len(list((home / "converted").iterdir())) == 1
+    assert len(conversions(home)) == 1
 
 
 def test_folders_of_one_name_do_not_share_a_conversion(home, tmp_path):
     for parent in ("a", "b"):
         (tmp_path / parent).mkdir()
         load(checkpoints(tmp_path / parent / "mine"))
-    assert len(list((home / "converted").iterdir())) == 2
+    assert len(conversions(home)) == 2
+
+
+def test_a_folder_that_several_want_is_converted_once(home, tmp_path, monkeypatch):
+    folder, converted, convert = checkpoints(tmp_path / "mine"), [], presets.convert_folder
+
+    def slowly(*args, **options):
+        converted.append(args)
+        time.sleep(0.5)
+        return convert(*args, **options)
+
+    monkeypatch.setattr(presets, "convert_folder", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        models = list(pool.map(load, [folder] * 2))
+    assert models[0][0] == models[1][0]
+    assert len(converted) == 1
+
+
+def test_a_home_that_cannot_be_written_is_told_with_how_to_choose_another(home, tmp_path):
+    home.write_text("a file")
+    with pytest.raises(OSError, match=r"cannot be written: Not a directory.*CORRCLIP_HOME"):
+        load(checkpoints(tmp_path / "mine"))
 
 
 def test_what_is_no_model_is_told(home, tmp_path):
@@ -200,7 +229,7 @@ def test_without_a_network_one_message_says_which_files_to_place_where(home):
     assert "tokenizer.json" in message
     assert "CORRCLIP_HOME" in message
     assert len(message.splitlines()) == 13
-    assert [path.name for path in (home / "converted").iterdir()] == [".lock"]
+    assert conversions(home) == []
 
 
 def test_files_placed_by_hand_are_converted_once(home, small_preset, monkeypatch, capfd):

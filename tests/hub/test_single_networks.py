@@ -7,7 +7,9 @@ from published import published_shapes, random_tensors
 from safetensors.numpy import save
 from small_hub import SMALL
 
+from corrclip_jax.cli.runs.regions import network_of_regions
 from corrclip_jax.config import with_fields
+from corrclip_jax.hub.presets import load
 from corrclip_jax.hub.single_networks import load_clip, load_network
 from corrclip_jax.text.encode import embed_text
 
@@ -17,6 +19,20 @@ def test_one_network_of_a_preset_comes_without_the_others(hub, small_presets, ho
     assert config == small_presets["vit-b"].dino
     assert jax.tree.leaves(params)
     assert [path.name for path in (home / "converted" / "parts").iterdir()] == ["dino"]
+
+
+def test_corrclip_regions_reads_the_network_of_regions_alone(hub, small_presets, home):
+    config, params = network_of_regions("vit-b", "sam2")
+    assert [path.name for path in (home / "converted" / "parts").iterdir()] == ["sam2"]
+    whole = load("vit-b", region_network="sam2")
+    again = network_of_regions("vit-b", "sam2")  # of the model folder, which is here now
+    for one in (config, again[0]):
+        assert (one.sam2, one.regions, one.method) == (whole[0].sam2, whole[0].regions, whole[0].method)
+    for ours in (params, again[1]):
+        assert list(ours) == ["sam2"]
+        jax.tree.map(np.testing.assert_array_equal, ours["sam2"], dict(whole[1]["sam2"]))
+    assert list(network_of_regions("tiny", "sam2")[1]) != []
+    assert network_of_regions("vit-b", "slic")[1] == {}
 
 
 def test_the_text_tower_of_a_clip_embeds_names(hub, small_presets, home):

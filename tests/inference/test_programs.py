@@ -9,7 +9,7 @@ import pytest
 
 from corrclip_jax.inference import programs as module
 from corrclip_jax.inference.buckets import Batch, Bucket
-from corrclip_jax.inference.programs import BatchLimit, Programs
+from corrclip_jax.inference.programs import BatchLimit, Piece, Programs
 
 BUCKET = Bucket(4, 5, 1)
 
@@ -51,6 +51,15 @@ def test_batches_are_halved_until_they_fit_and_results_stay_with_their_batch(dev
     assert programs.count == 1
     assert programs.compile_seconds > 0
     assert [piece.compiled for pieces in found for piece in pieces].count(True) == 1
+
+
+def test_results_are_rows_of_what_ran_or_why_there_is_none():
+    batch, broken, failed = Batch(BUCKET, (3, 5, 4), 4), ValueError("broken"), RuntimeError("device")
+    piece = Piece(batch, ["a", broken, "c"], np.arange(4), 0.0, False)
+    assert list(piece.results()) == [(3, "a", 0), (5, broken, broken), (4, "c", 1)]
+    assert list(piece.results(lambda item: item == "c")) == [(3, "a", None), (5, broken, broken), (4, "c", 0)]
+    results = list(piece._replace(out=failed).results())
+    assert results == [(3, "a", failed), (5, broken, broken), (4, "c", failed)]
 
 
 def test_what_does_not_fit_alone_fails_alone():

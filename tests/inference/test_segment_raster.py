@@ -6,18 +6,21 @@ import numpy as np
 import pyogrio
 import pytest
 import rasterio
+import scipy
 import shapely
 from rasterio.features import rasterize
 from rasterio.transform import from_origin
 
 from corrclip_jax import Segmenter
 from corrclip_jax.datasets.scenes.generate import val_scene
-from corrclip_jax.inference.raster_tiles import Stopped, Tiling
+from corrclip_jax.inference.raster_results import raster_names, write_results
+from corrclip_jax.inference.raster_tiles import RasterTiles, Stopped, Tiling, scaled_config
 from corrclip_jax.inference.rasters import segment_raster
 from corrclip_jax.inference.tile_grid import TileGrid, plan_axis
 from corrclip_jax.inference.tile_labels import Labelled, RegionVotes
 from corrclip_jax.inference.tile_store import Tile, TileStore
-from corrclip_jax.io.rasters import RasterError
+from corrclip_jax.io.files import OutputError
+from corrclip_jax.io.rasters import Raster, RasterError
 
 CLASSES = ["grass", "sky", "water", "sand", "brick", "road", "circle", "square"]
 
@@ -86,12 +89,80 @@ def test_a_raster_in_tiles_is_resumed_and_labelled_as_a_whole(segmenter, scene, 
     assert again.before == again.tiles
 
 
+def test_rasters_of_the_same_tiles_share_a_runner_that_sees_them_at_their_zoom(segmenter, scene):
+    one, other = (
+        RasterTiles(segmenter, Raster(scene), [[name] for name in CLASSES], Tiling(112, 0.5)) for _ in "ab"
+    )
+    assert one.config == other.config == scaled_config(segmenter.config, one.grid, 0.5)
+    assert one.config.method.resize_short == 80  # of 160 rows, which all tiles have
+    runner = segmenter.runner_of(one.config, 24)
+    assert segmenter.runner_of(other.config, 24) is runner
+    assert segmenter.runner_of(one.config, 12) is not runner  # one is kept
+    assert segmenter.runner_of(one.config, 24) is not runner
+
+
 def test_a_raster_that_cannot_be_read_leaves_no_folder_of_tiles(segmenter, scene, tmp_path):
     whole = scene.read_bytes()
     (tmp_path / "cut.tif").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(RasterError, match=r"cut\.tif"):
         segment_raster(segmenter, tmp_path / "cut.tif", CLASSES, tmp_path / "out", tiling=Tiling(112, 0.5))
     assert not list((tmp_path / "out").glob(".corrclip-tiles*"))
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5])
+def test_the_probability_of_a_polygon_is_that_of_its_class(scene, tmp_path, threshold):
+    segmenter = Segmenter("tiny", regions="slic", background_threshold=threshold)
+    tiles = RasterTiles(segmenter, Raster(scene), [[name] for name in CLASSES], Tiling(320))
+    assert tiles.grid.tiles == [(0, 0)]
+    cell, chance = tiles.grid.cell, np.random.default_rng(0)
+    size = len(CLASSES), -(-160 // cell), -(-300 // cell)
+    chances = scipy.special.softmax(2 * chance.standard_normal(size), axis=0).astype(np.float16)
+    rows, columns = np.mgrid[:160, :300]
+    regions = (1 + rows // 40 * 8 + columns // 40).astype(np.uint16)
+    photo, valid = tiles.raster.read(0, 0, 160, 300)
+    store = TileStore(tmp_path / "tiles", {})
+    store.write((0, 0), Tile(chances, regions, valid, photo))
+    files = [tmp_path / name for name in raster_names("scene", "geojson")]
+    write_results(tiles, store, files, {}, lambda *step: None, lambda: False)
+    at = [(np.arange(side) - cell // 2) / cell for side in (160, 300)]
+    logits = [
+        scipy.ndimage.map_coordinates(one, np.meshgrid(*at, indexing="ij"), order=1, mode="nearest")
+        for one in np.log(chances.astype(np.float64))
+    ]
+    expected = scipy.special.softmax(logits, axis=0)
+    best = expected.argmax(axis=0)
+    with rasterio.open(tmp_path / "scene.tif") as found:
+        labels, transform = found.read(1), found.transform
+    assert (labels != best)[valid].mean() > 0.3  # regions have outvoted many pixels
+    features = json.loads((tmp_path / "scene.geojson").read_text())["features"]
+    assert sum(one["properties"]["pixels"] for one in features) == valid.sum()
+    for feature in features:
+        inside = rasterize([feature["geometry"]], labels.shape, transform=transform).astype(bool)
+        label = feature["properties"]["label"]
+        assert (labels[inside] == label).all()
+        assert feature["properties"]["probability"] == pytest.approx(expected[label][inside].mean(), abs=2e-3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 60)])
+def test_very_small_rasters_are_labelled(segmenter, tmp_path, size):
+    place = {"crs": "EPSG:32733", "transform": from_origin(4e5, 8e6, 0.5, 0.5)}
+    shape = {"count": 3, "height": size[0], "width": size[1], "dtype": "uint8"}
+    with rasterio.open(tmp_path / "small.tif", "w", driver="GTiff", **shape, **place) as file:
+        file.write(np.full((3, *size), 90, np.uint8))
+    result = segment_raster(segmenter, tmp_path / "small.tif", CLASSES, tmp_path / "out", vector="geojson")
+    assert sum(result.pixels.values()) == size[0] * size[1]
+
+
+def test_a_damaged_description_of_an_earlier_result_is_named(segmenter, scene, tmp_path):
+    tiling = Tiling(320, 0.5)
+    segment_raster(segmenter, scene, CLASSES, tmp_path, tiling=tiling)
+    for content in (b'{"classes": [', b"[]", b'{"classes": []}', b"\xff"):
+        (tmp_path / "scene.json").write_bytes(content)
+        with pytest.raises(
+            OutputError, match=r"scene\.json is damaged or changed.*--overwrite makes it again"
+        ):
+            segment_raster(segmenter, scene, CLASSES, tmp_path, tiling=tiling)
+    segment_raster(segmenter, scene, CLASSES, tmp_path, tiling=tiling, overwrite=True)
 
 
 def test_regions_of_tiles_vote_together_unless_they_reach_far(tmp_path):
@@ -108,7 +179,7 @@ def test_regions_of_tiles_vote_together_unless_they_reach_far(tmp_path):
         store.write(place, Tile(None, regions, valid, np.zeros((1, 1, 3), np.uint8)))
         own = grid.own(place)
         labels = np.full(regions[own].shape, place[1] in (1, 2))
-        votes.add(place, Labelled(labels.astype(int), labels, regions[own].astype(int), valid[own]))
+        votes.add(place, Labelled(labels.astype(int), regions[own].astype(int), valid[own]))
     winners = votes.winners()
     assert last == 9
     assert [winners[0, k][1] for k in range(last + 1)] == [-1] * (last + 1)

@@ -49,6 +49,18 @@ def test_a_video_is_labelled_and_its_result_kept(tmp_path):
     assert contents(out / "a.overlay.mp4").times == given.times[::4]
 
 
+@pytest.mark.parametrize("content", [b'{"classes": [', b"[]", b'{"classes": []}'])
+def test_a_damaged_description_of_an_earlier_result_is_named(tmp_path, content):
+    path, out = write_video(tmp_path / "a.mkv", 2), tmp_path / "out"
+    result = segment_video(FakeVideoSegmenter(), path, CLASSES, out)
+    result.paths[-1].write_bytes(content)
+    with pytest.raises(
+        OutputError, match=r"a\.video\.json is damaged or changed.*--overwrite makes it again"
+    ):
+        segment_video(FakeVideoSegmenter(), path, CLASSES, out)
+    assert not segment_video(FakeVideoSegmenter(), path, CLASSES, out, overwrite=True).before
+
+
 def test_followed_regions_are_written_with_their_ids(tmp_path):
     path = write_video(tmp_path / "a.mkv", 3)
     result = segment_video(FakeVideoSegmenter(), path, CLASSES, tmp_path / "out", track=True)

@@ -59,7 +59,8 @@ def test_files(result, tmp_path):
     assert [path.name for path in paths] == ["a.b.png", "a.b.overlay.jpg", "a.b.json"]
     assert sorted(tmp_path.glob("[!.]*")) == sorted(paths)
     assert np.array_equal(np.asarray(Image.open(paths[0])), result.labels)
-    assert Image.open(paths[1]).width >= 10
+    with Image.open(paths[1]) as overlay:
+        assert overlay.width >= 10
     content = json.loads(paths[2].read_text())
     assert content["photo"] == "a.b.jpg"
     assert (content["width"], content["height"], content["regions"]) == (10, 4, 3)

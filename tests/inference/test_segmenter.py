@@ -9,6 +9,7 @@ from small_models import region_program, small_config, small_model
 from corrclip_jax.inference import label_runner, programs
 from corrclip_jax.inference import segmenter as module
 from corrclip_jax.inference.label_runner import LabelRunner
+from corrclip_jax.inference.not_finite import NotFiniteError
 from corrclip_jax.inference.segmenter import Segmenter
 from corrclip_jax.io.photos import PhotoError
 from corrclip_jax.io.region_maps import RegionError, write_regions
@@ -50,6 +51,34 @@ def test_every_kind_of_photo(segmenter, tmp_path):
         assert 0 < result.scores.min() <= result.scores.max() <= 1
         assert np.array_equal(result.photo, picture())
     assert result.class_names == ["cat", "sky", "grass"]
+
+
+def test_an_opened_file_and_its_bytes_are_one_photo_and_an_iterator_is_several(segmenter, tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(picture()).save(path)
+    with path.open("rb") as file:
+        assert np.array_equal(segmenter(file, CLASSES).photo, picture())
+        assert np.array_equal(segmenter.regions(file).photo, picture())
+        assert np.array_equal(segmenter([file], CLASSES)[0].photo, picture())
+    assert np.array_equal(segmenter(path.read_bytes(), CLASSES).photo, picture())
+    assert np.array_equal(segmenter.regions(path.read_bytes()).photo, picture())
+    assert [len(segmenter(iter([path] * 2), CLASSES)), len(segmenter.regions(iter([path] * 2)))] == [2, 2]
+    assert np.array_equal(dict(segmenter.stream([path.read_bytes()], CLASSES))[0].photo, picture())
+
+
+@pytest.mark.parametrize("photos", [{"a.png"}, {"a.png": 1}, None, 7, np.zeros((2, 60, 90, 3), np.uint8)])
+def test_what_is_neither_a_photo_nor_a_list_is_refused(segmenter, photos):
+    for ask in (lambda: segmenter(photos, CLASSES), lambda: segmenter.regions(photos)):
+        with pytest.raises(PhotoError):
+            ask()
+
+
+def test_a_stream_of_one_photo_is_refused(segmenter, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"some\nlines\n")
+    with (tmp_path / "a.png").open("rb") as file:
+        for photo in ("a.png", b"some", file):
+            with pytest.raises(ValueError, match=r"one photo as a list, \[photo\]"):
+                next(segmenter.stream(photo, CLASSES))
 
 
 def test_probabilities_of_all_classes_at_points_of_the_photo(segmenter):
@@ -261,6 +290,9 @@ def test_region_maps_that_do_not_fit(segmenter, regions, words):
 def test_as_many_region_maps_as_photos(segmenter):
     with pytest.raises(RegionError, match=r"2 photos need as many region maps.* Got 1"):
         segmenter([picture(), picture()], CLASSES, regions=[region_map()])
+    for maps in ([region_map()], [region_map()] * 3):
+        with pytest.raises(RegionError, match=rf"2 photos need as many region maps.* Got {len(maps)}"):
+            next(segmenter.stream([picture(), picture()], CLASSES, regions=maps))
 
 
 @pytest.mark.parametrize(
@@ -286,6 +318,10 @@ def test_a_wrong_photo_in_a_list_is_named_before_anything_is_computed(segmenter,
 def test_settings_out_of_range(folder, tmp_path):
     with pytest.raises(ValueError, match="points must be 1 or more"):
         Segmenter(folder, points=0)
+    with pytest.raises(ValueError, match=r"points must be 1 or more, a whole number.*Got True\."):
+        Segmenter(folder, points=True)
+    with pytest.raises(ValueError, match=r"probability_points is .*a whole number\. Got 0\."):
+        Segmenter(folder, probability_points=0)
     with pytest.raises(ValueError, match=r"a probability, 0 to 1\. Got 1\.5"):
         Segmenter(folder, background_threshold=1.5)
     with pytest.raises(ValueError, match="model must be one of"):
@@ -304,8 +340,24 @@ def test_a_model_without_sam():
     params = init_params(config)
     with pytest.raises(ValueError, match="'small' has no SAM 2"):
         Segmenter((config, params), regions="sam2")
+    with pytest.raises(ValueError, match=r"regions must be one of sam2.* Got 'slick'\. Did you mean slic\?"):
+        Segmenter((config, params), regions="slick")
     with pytest.raises(ValueError, match="names no vocabulary"):
         Segmenter((config, params))(picture(), CLASSES, regions=region_map())
+
+
+def test_a_published_network_is_not_taken_for_the_one_that_a_loaded_model_has():
+    config = small_config()
+    with pytest.raises(
+        ValueError, match=r"sam2\.1-t is a published network, and the model 'small' is loaded"
+    ):
+        Segmenter((config, {}), regions="sam2.1-t")
+
+
+@pytest.mark.parametrize("name", ["main", "dino"])
+def test_a_further_clip_has_a_name_of_its_own(folder, name):
+    with pytest.raises(ValueError, match=f"a further CLIP cannot be called {name}"):
+        Segmenter(folder, regions="none", bank="bank", others={name: "dfn-b16"})
 
 
 @pytest.mark.slow
@@ -320,3 +372,15 @@ def test_regions_are_found_with_sam_in_crops_of_the_photo_on_its_canvas(folder):
     alone = region_program(segmenter.config)(segmenter._params, picture()[None], None)[0]
     assert np.mean(result.regions == alone) > 0.999
     assert 1 < len(np.unique(result.regions)) <= SOURCES["sam2"].cap(segmenter.config)
+
+
+def test_photos_and_frames_of_damaged_weights_have_no_labels(segmenter):
+    params = {**segmenter._params, "clip": jax.tree.map(lambda x: x * np.nan, segmenter._params["clip"])}
+    damaged = Segmenter((segmenter.config, params))
+    # The text was embedded by sound weights: only the photo's own features are not finite.
+    damaged.embed = segmenter.embed
+    with pytest.raises(NotFiniteError, match=r"no labels, its features are not finite .*weights are damaged"):
+        damaged(picture(), CLASSES)
+    for photos in ([picture(), picture(1)], iter([picture(), picture(1)])):
+        found = dict(damaged.stream(photos, CLASSES))
+        assert [type(found[index]) for index in (0, 1)] == [NotFiniteError] * 2

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from corrclip_jax.io.files import OutputError, atomic_file, check_writable
+from corrclip_jax.io.files import OutputError, atomic_file, check_writable, json_bytes
 
 
 @contextmanager
@@ -94,6 +94,16 @@ def test_a_full_disk(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_error_of_reading_is_no_error_of_writing(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="absent") as caught, atomic_file(tmp_path / "a.txt"):
+        (tmp_path / "absent").read_text()
+    assert "Cannot write" not in str(caught.value)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match=r"Cannot write .*a\.txt"), atomic_file("a.txt") as partial:
+        (partial.absolute() / "deep").write_text("")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_is_replaced_only_when_whole(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
@@ -105,3 +115,9 @@ def test_a_file_is_replaced_only_when_whole(tmp_path):
         partial.write_text("new")
     assert path.read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_that_json_does_not_have_are_refused(number):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        json_bytes({"segments": [{"probability": number}]})

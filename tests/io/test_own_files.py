@@ -93,6 +93,18 @@ def test_a_failure_changes_nothing(tmp_path):
         write(tmp_path / "file")
 
 
+def test_an_error_of_reading_is_no_error_of_writing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent") as caught, OwnFiles(tmp_path).writing(NAMES, {}):
+        (tmp_path / "absent").read_text()
+    assert not isinstance(caught.value, OutputError)
+    with (
+        pytest.raises(OutputError, match=r"Cannot write .*x\.png"),
+        OwnFiles(tmp_path).writing(NAMES, {}) as [_, last],
+    ):
+        (last / "deep").write_text("")
+    assert not list(tmp_path.iterdir())
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

@@ -10,7 +10,9 @@ from drawn_photos import gradient, png_16_bit
 from PIL import Image
 
 from corrclip_jax.io import photos, pillow_images
+from corrclip_jax.io.bands import valid_orientation
 from corrclip_jax.io.photos import PhotoError, photo_size, read_photo
+from corrclip_jax.io.pillow_images import orientation_of
 
 
 def jpeg(size=(64, 48), **options):
@@ -97,6 +99,38 @@ def test_the_size_is_known_before_the_pixels(tmp_path, orientation, suffix):
     assert photo_size(tmp_path / f"a.{suffix}") == wanted
     assert photo_size(Image.open(tmp_path / f"a.{suffix}")) == wanted
     assert photo_size(gradient()) == (6, 9)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_there_is_not_is_upright(tmp_path, orientation, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(gradient()).save(tmp_path / f"a.{suffix}", exif=exif)
+    assert read_photo(tmp_path / f"a.{suffix}").shape[:2] == (6, 9)
+    assert photo_size(tmp_path / f"a.{suffix}") == (6, 9)
+    with Image.open(tmp_path / f"a.{suffix}") as image:
+        assert orientation_of(image) == 1
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_an_orientation_that_is_a_text_is_upright(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    number, text = (
+        b"\x01\x12\x00" + end for end in (b"\x03\x00\x00\x00\x01\x00\x06", b"\x02\x00\x00\x00\x026\x00")
+    )
+    data = exif.tobytes()
+    assert number in data
+    Image.fromarray(gradient()).save(tmp_path / f"a.{suffix}", exif=data.replace(number, text))
+    assert Image.open(tmp_path / f"a.{suffix}").getexif()[0x0112] == "6"
+    assert read_photo(tmp_path / f"a.{suffix}").shape[:2] == (6, 9)
+    assert photo_size(tmp_path / f"a.{suffix}") == (6, 9)
+
+
+@pytest.mark.parametrize(("value", "wanted"), [(3, 3), (9, 1), (0, 1), ("6", 1), ((6, 6), 1), (None, 1)])
+def test_valid_orientations_are_1_to_8(value, wanted):
+    assert valid_orientation(value) == wanted
 
 
 def test_the_size_of_what_is_no_photo(tmp_path):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import rasterio
+from rasterio.control import GroundControlPoint
 from rasterio.transform import Affine, from_origin
 
 from corrclip_jax.io.raster_files import is_raster
@@ -155,3 +156,74 @@ def test_a_mosaic_of_near_infrared_keeps_all_its_pixels(tmp_path):
     assert valid[10:, 64:].all()
     assert not valid[:10, 64:].any()
     assert (pixels[:64, :64] == np.moveaxis(values[:3], 0, -1)).all()
+
+
+@pytest.mark.parametrize("resolution", [61.0, 500.0, float("inf"), 0.0, -1.0, float("nan")])
+def test_a_resolution_coarser_than_the_raster_is_refused_with_both_numbers(tmp_path, resolution):
+    path = write(tmp_path / "a.tif", np.ones((3, 30, 40), np.uint8))
+    with pytest.raises(RasterError, match=rf"a\.tif is 80 m wide and 60 m high.*Got {resolution:g} m"):
+        Raster(path, resolution=resolution)
+    assert (Raster(path, resolution=60.0).height, Raster(path, resolution=60.0).width) == (1, 1)
+
+
+@pytest.mark.parametrize("photometric", ["MINISBLACK", "MINISWHITE"])
+@pytest.mark.parametrize("bits", [1, 2, 4, 7, 8])
+def test_unused_bits_and_white_of_0_are_minded(tmp_path, bits, photometric):
+    white = 2**bits - 1
+    values = np.random.default_rng(0).integers(0, white + 1, (1, 40, 60), dtype=np.uint8)
+    values[0, :, :20] = 0
+    expected = np.rint(values[0] * (255 / white))
+    if photometric == "MINISWHITE":
+        expected = 255 - expected
+    first = write(tmp_path / "a.tif", values, photometric=photometric, NBITS=bits)
+    second = write(
+        tmp_path / "b.tif", values, from_origin(4e5 + 120, 5e6, 2, 2), photometric=photometric, NBITS=bits
+    )
+    with gdal():
+        assert groups([first, second]) == [[first, second]]
+    for raster, times in ((Raster(first), 1), (Raster([first, second]), 2)):
+        pixels, valid = raster.read(0, 0, 40, 60 * times)
+        assert valid.all()
+        assert (pixels == np.tile(expected, times)[..., None]).all()
+
+
+def test_three_bands_of_4_bits_and_white_of_0_in_16_bits(tmp_path):
+    values = np.random.default_rng(0).integers(0, 16, (3, 40, 60), dtype=np.uint8)
+    raster = Raster(write(tmp_path / "a.tif", values, NBITS=4))
+    assert (raster.read(0, 0, 40, 60)[0] == 17 * np.moveaxis(values, 0, -1)).all()
+    assert raster.notes == ["holds uint8 from 0 to 15: 0 to 15 become 0 to 255."]
+    deep = np.random.default_rng(0).integers(100, 4000, (1, 40, 60), dtype=np.uint16)
+    plain = Raster(write(tmp_path / "b.tif", deep)).read(0, 0, 40, 60)[0]
+    turned = Raster(write(tmp_path / "c.tif", deep, photometric="MINISWHITE")).read(0, 0, 40, 60)[0]
+    assert np.abs(turned.astype(int) - (255 - plain.astype(int))).max() <= 1
+
+
+def test_dark_rasters_of_8_bits_say_so(tmp_path):
+    values = np.random.default_rng(0).integers(1, 20, (3, 40, 60), dtype=np.uint8)
+    raster = Raster(write(tmp_path / "a.tif", values))
+    assert raster.stretch is None
+    assert "is dark" in raster.notes[0]
+    assert "--stretch 2,98" in raster.notes[0]
+    values[:, :20] = 0  # without data
+    values[:, 20:] = 90
+    raster = Raster(write(tmp_path / "b.tif", values, nodata=0))
+    assert raster.stretch is None
+    assert not raster.notes
+
+
+def test_every_error_of_opening_names_the_file(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.tif", np.ones((1, 9, 9), np.uint8))
+    monkeypatch.setattr("corrclip_jax.io.rasters.palette_of", lambda opened: opened.colormap(1))
+    with pytest.raises(RasterError, match=r"a\.tif cannot be read as a raster: NULL color table"):
+        Raster(path)
+
+
+def test_control_points_that_are_not_kept_are_said(tmp_path):
+    points = [GroundControlPoint(row, column, 10 + column, 50 - row) for row in (0, 9) for column in (0, 9)]
+    path = write(tmp_path / "a.tif", np.ones((3, 9, 9), np.uint8), Affine.identity(), None)
+    assert not Raster(path).notes
+    with gdal(), rasterio.open(path, "r+") as file:
+        file.gcps = points, rasterio.crs.CRS.from_epsg(4326)
+    assert Raster(path).notes == [
+        "is placed by control points, which are not kept: warp it first (gdalwarp)."
+    ]

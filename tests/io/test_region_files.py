@@ -12,10 +12,12 @@ from PIL import Image
 
 from corrclip_jax.io.coco_rle import encode
 from corrclip_jax.io.region_maps import (
+    MAX_MASKS,
     SUFFIXES,
     RegionError,
     as_regions,
     from_annotations,
+    read_masks,
     read_regions,
     region_file,
     to_annotations,
@@ -38,6 +40,11 @@ def test_a_file_is_found_by_the_photos_stem(tmp_path):
     assert region_file(tmp_path, "/elsewhere/dog.v2.jpg") == tmp_path / "dog.v2.npz"
     with pytest.raises(RegionError, match=r"cat\.jpg has no region map: .*cat\.npz does not exist"):
         region_file(tmp_path, "cat.jpg")
+    write_regions(tmp_path / "dog.v2.png", np.zeros((1, 1), int))
+    with pytest.raises(
+        RegionError, match=r"several region maps in .*: dog\.v2\.npz, dog\.v2\.png\. Keep one"
+    ):
+        region_file(tmp_path, "dog.v2.jpg")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +70,7 @@ def test_maps_that_do_not_fit(tmp_path, regions, words):
 def test_files_that_hold_no_map(tmp_path):
     np.savez(tmp_path / "other.npz", masks=np.zeros((3, 4), int))
     np.save(tmp_path / "bare.npy", np.zeros((3, 4), int))
-    np.savez(tmp_path / "code.npz", instance_mask=np.array([[{}]], object))
+    np.savez(tmp_path / "code.npz", instance_mask=np.full((300, 400), None))
     write_regions(tmp_path / "whole.npz", np.random.default_rng(0).integers(0, 99, (300, 400)))
     whole = (tmp_path / "whole.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
@@ -193,3 +200,64 @@ def test_a_damaged_map_is_an_error_of_the_map_whatever_the_decoder_does(tmp_path
     for name in damaged_maps(tmp_path):
         with pytest.raises(RegionError, match=rf"{name}"):
             read_regions(tmp_path / name, 3, 4)
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 5, 300])
+def test_any_number_of_masks_is_read(tmp_path, count):
+    masks = np.random.default_rng(0).random((count, 3, 4)) < 0.5
+    np.savez(tmp_path / "a.npz", instance_mask=masks)
+    assert np.array_equal(read_masks(tmp_path / "a.npz", 3, 4), masks)
+
+
+@pytest.mark.parametrize(
+    ("stored", "words"),
+    [
+        (np.zeros((5, 4, 3), bool), r"masks of the photo's size, 3 x 4\. Got \(4, 3\)"),
+        (np.zeros((MAX_MASKS + 1, 3, 4), bool), r"holds 4,097 masks; the limit is 4,096"),
+        (np.zeros((5, 3, 4), np.uint8), r"the photo's size, .*Got \(5, 3, 4\)"),
+        (np.zeros((4, 3), int), "swapped"),
+    ],
+)
+def test_masks_that_do_not_fit(tmp_path, stored, words):
+    np.savez(tmp_path / "a.npz", instance_mask=stored)
+    with pytest.raises(RegionError, match=rf"a\.npz .*{words}"):
+        read_masks(tmp_path / "a.npz", 3, 4)
+
+
+def test_masks_of_a_damaged_file_are_an_error_of_the_file(tmp_path):
+    for name in damaged_maps(tmp_path):
+        with pytest.raises(RegionError, match=rf"{name}"):
+            read_masks(tmp_path / name, 3, 4)
+
+
+def two_masks(**fields):
+    """Two masks of 3 x 4 with further fields, a value for each."""
+    masks = [np.arange(12).reshape(3, 4) < 5, np.arange(12).reshape(3, 4) >= 5]
+    given = [dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)] or [
+        {},
+        {},
+    ]
+    return [{"segmentation": encode(mask), **one} for mask, one in zip(masks, given, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (two_masks(image_id=(1, 2)), r"several images \(1, 2\), and a region map is of one photo"),
+        ({"annotations": two_masks(image_id=("a", "b"))}, r"several images"),
+        ({"images": [{"id": 1}, {"id": 2}], "annotations": two_masks(image_id=(1, 1))}, r"several images"),
+        (two_masks(region=(3, 3)), r'2 masks have the "region" 3\. Give each mask a number of its own'),
+        (two_masks(region=(True, True)), r'mask 0 has the "region" true, expected an integer'),
+        (two_masks(region=(1, False)), r'mask 1 has the "region" false'),
+    ],
+)
+def test_masks_that_would_be_merged_are_refused(tmp_path, content, words):
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(RegionError, match=rf"a\.json is no region map .*{words}"):
+        read_regions(tmp_path / "a.json", 3, 4)
+
+
+def test_a_coco_file_of_one_image_is_a_region_map(tmp_path):
+    content = {"images": [{"id": 7}], "annotations": two_masks(image_id=(7, 7), region=(9, 4))}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    assert np.unique(read_regions(tmp_path / "a.json", 3, 4)).tolist() == [4, 9]

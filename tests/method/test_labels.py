@@ -108,3 +108,18 @@ def test_regions_take_their_most_frequent_label_and_the_rest_keeps_its_own():
 def test_of_labels_equally_frequent_the_smallest_wins():
     labels, regions = jnp.array([[3, 1, 1, 3]]), jnp.array([[1, 1, 1, 1]])
     np.testing.assert_array_equal(correct_by_region(labels, regions, 2, 4), [[1, 1, 1, 1]])
+
+
+def test_pixels_whose_logits_are_not_finite_get_no_label_and_have_no_vote(grid):
+    method = MethodConfig(background_threshold=0.3)
+    whole, _ = classify(grid[0], ROWS, COLUMNS, embedding(grid[1]), method)
+    for wrong in (jnp.nan, jnp.inf):
+
+        def fuse(logits, rows, wrong=wrong):
+            return logits.at[:, 2].add(jnp.where(rows < 7, wrong, 0)[:, None])
+
+        labels, scores = classify(grid[0], ROWS, COLUMNS, embedding(grid[1]), method, fuse)
+        assert np.isnan(scores[:7]).all() and np.isfinite(scores[7:]).all()
+        np.testing.assert_array_equal(labels, np.where(np.arange(50)[:, None] < 7, -1, whole))
+    labels, regions = jnp.array([[-1, -1, -1, 1, 1, -1]]), jnp.array([[1, 1, 1, 1, 1, 0]])
+    np.testing.assert_array_equal(correct_by_region(labels, regions, 2, 4), [[-1, -1, -1, 1, 1, -1]])

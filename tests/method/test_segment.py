@@ -125,10 +125,21 @@ def test_it_compiles_once_for_a_shape_and_calls_nothing_on_the_host(params, text
     assert "callback" not in segment.lower(params, images, text, regions=regions).as_text()
 
 
+@pytest.mark.parametrize("network", ["clip", "dino"])
+def test_damaged_weights_give_no_label(params, text, network):
+    images, regions = photos(1)
+    leaves, tree = jax.tree.flatten(params[network])
+    damaged = {**params, network: jax.tree.unflatten(tree, [leaf * jnp.nan for leaf in leaves])}
+    result = jitted(CONFIG)(damaged, images, text, regions=regions)
+    assert (np.asarray(result.labels) == -1).all()
+    assert np.isnan(result.scores).all()
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (5, 200), (200, 3)])
 def test_odd_sizes_and_the_background_threshold_which_gives_class_zero(params, text, shape):
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (1, *shape, 3), dtype=np.uint8))
-    config = with_fields(CONFIG, regions={"source": "none"}, method={"background_threshold": 1.1})
+    method = {"background_threshold": 1.0, "logit_scale": 1.0}
+    config = with_fields(CONFIG, regions={"source": "none"}, method=method)
     result = jitted(config)(params, images, text)
     assert result.labels.shape == (1, *shape)
     assert (np.asarray(result.labels) == 0).all()

@@ -1,4 +1,4 @@
-"""Photos on a canvas: every number, pixel and matrix is that of the photo alone."""
+"""Padded windows: every number, pixel and matrix is that of the photo alone."""
 
 import jax
 import jax.numpy as jnp

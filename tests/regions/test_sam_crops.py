@@ -1,4 +1,4 @@
-"""SAM's crops of photos on one canvas: they lie where they lie in each photo alone, and find the same."""
+"""SAM's crops of photos in a padded batch: they lie where they lie in each photo alone, and find the same."""
 
 from functools import partial
 

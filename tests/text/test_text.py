@@ -157,6 +157,27 @@ def test_queries_and_classes_must_fit_together(owner):
         as_text_embedding(TextEmbedding(jnp.ones((3, 4)), owner, 2))
 
 
+@pytest.mark.parametrize(
+    ("owner", "classes", "message"),
+    [
+        ([0, 1, 2], 2, r"0 to num_classes - 1 = 1, and -1 .*Got numbers from 0 to 2\."),
+        ([-2, 0, 1], 2, r"Got numbers from -2 to 1\."),
+        ([-1, -1, -1], 2, r"Got numbers from -1 to -1\."),
+        ([0, 0, 2**32], 2, "Got numbers from 0 to 4294967296"),
+        ([0, 0, 0], 0, r"num_classes must be 1 or more\. Got 0\."),
+    ],
+)
+def test_queries_must_belong_to_classes_that_there_are(owner, classes, message):
+    with pytest.raises(ValueError, match=message):
+        as_text_embedding(TextEmbedding(np.ones((3, 4), np.float32), np.array(owner), classes))
+
+
+def test_padding_and_classes_without_queries_are_allowed_and_traced_owners_not_looked_at():
+    given = TextEmbedding(jnp.ones((3, 4)), jnp.array([2, 0, -1]), 8)
+    assert as_text_embedding(given).query_to_class.tolist() == [2, 0, -1]
+    assert jax.jit(lambda text: as_text_embedding(text).features.sum())(given) == 12
+
+
 def test_padded_queries_do_not_compile_anew():
     traced = []
 
@@ -309,6 +330,30 @@ CAT_DOG = [["cat"], ["dog"]]
         ("a.csv", "cat\ndog\n"),
         ("a.csv", "id,name,red\n2,dog,3\n1,cat,4\n"),
         ("a.csv", "0,cat\n1,dog\n"),
+        ("a.csv", "class,name\n1,dog\n0,cat\n"),
+        ("a.csv", "train_id,name\n1,dog\n0,cat\n"),
+        ("a.csv", "name,trainId\ndog,1\ncat,0\n"),
+        ("a.csv", "name,label\ndog,2\ncat,1\n"),
+        ("a.csv", "pixel,class,count\n1,dog,5203\n0,cat,391\n"),
+        ("a.csv", ",name\n1.0,dog\n0.0,cat\n"),
+        ("a.csv", "name;Train ID\ndog;1\ncat;0\n"),
+        ("a.csv", "id,name,trainId\n33,dog,1\n7,cat,0\n"),
+        ("a.csv", "id,name,trainId\n0,cat,255\n1,dog,255\n"),
+        ("a.csv", "name,r,g,b\ncat,244,35,232\ndog,128,64,128\n"),
+        ("a.csv", "name,isthing\ncat,1\ndog,0\n"),
+        ("a.csv", "name,category\ncat,3\ndog,3\n"),
+        (
+            "objectInfo150.tsv",
+            "Idx\tRatio\tTrain\tVal\tStuff\tName\n1\t0.15\t7\t9\t1\tcat\n2\t0.1\t8\t6\t0\tdog\n",
+        ),
+        ("a.txt", "1 dog\n0 cat\n"),
+        ("a.txt", "dog 1\ncat 0\n"),
+        ("a.json", '[{"name": "dog", "trainId": 1}, {"name": "cat", "trainId": 0}]'),
+        ("a.json", '[{"name": "dog", "value": "2"}, {"name": "cat", "value": "1"}]'),
+        ("a.json", '[{"name": "dog", "pixel": 1}, {"name": "cat", "pixel": 0}]'),
+        ("a.json", '[{"name": "cat", "id": 2978, "trainId": 0}, {"name": "dog", "id": 312, "trainId": 1}]'),
+        ("a.json", '[{"name": "dog", "id": 8, "isthing": 0}, {"name": "cat", "id": 7, "isthing": 1}]'),
+        ("a.json", '[{"name": "cat", "id": "kitty"}, {"name": "dog", "id": "hound"}]'),
         ("a.csv", "id;name;red\n0;cat;3\n1;dog;4\n"),
         ("a.tsv", "class\tcolour\ncat\t#fff\ndog\t#000\n"),
         ("a.json", '["cat", "dog"]'),
@@ -349,6 +394,32 @@ def test_a_class_list_of_windows_is_read(tmp_path):
         ("a.csv", "cat,1,2\ndog,3,4\n", r"line 1: which column holds the class names"),
         ("a.csv", "id,name\n0,cat\n1\n", r"line 3: there is no column 2"),
         ("a.csv", "id,name\nx,cat\n", r"line 2: the number of a class is 'x'"),
+        (
+            "a.csv",
+            "label,description\n0,cat\n1,dog\n",
+            r"a\.csv: the column 'label' holds numbers, no class names",
+        ),
+        ("a.csv", "class\n2\n0\n", r"the column 'class' holds numbers"),
+        ("a.csv", "2\n0\n", r"line 1: which column holds the class names"),
+        (
+            "a.csv",
+            "name,count\ncat,391\ndog,5203\n",
+            r"line 2: .*the number 391, .*below 'count': correct them, or",
+        ),
+        ("a.csv", "name,trainId\ncat,0\ndog,255\n", r"line 3: .*the number 255, where 1 .*below 'trainId'"),
+        (
+            "a.csv",
+            "id,name,trainId\n0,cat,1\n1,dog,0\n",
+            r"'id' and 'trainId' number the classes in different orders",
+        ),
+        ("a.txt", "1 cat\n3 dog\n", r"line 2: .*number 3, where 2 was expected.*give the names as a list"),
+        (
+            "a.json",
+            '[{"name": "cat", "trainId": 0}, {"name": "dog", "trainId": 9}]',
+            r"entry 2: .*below 'trainId'",
+        ),
+        ("a.json", '[{"name": "cat", "id": 1}, {"name": "dog"}]', r"entry 2: the number of a class is None"),
+        ("a.json", '[{"name": "cat", "id": -1}, {"name": "dog", "id": 5}]', r"entry 1: .*has the number -1"),
         ("a.json", '["cat", ', r"a\.json is no JSON: .*line 1"),
         ("a.json", '{"cat": "red"}', r"holds no list of class names"),
         ("a.json", "[1, 2]", r"entry 1: a class name must be text. Got 1"),
@@ -365,10 +436,14 @@ def test_what_is_no_class_name_is_never_taken_as_one(tmp_path, name, content, wo
 def test_names_that_end_in_numbers_stay_names(tmp_path):
     (tmp_path / "a.txt").write_text("stage 1\nstage 2\n747 jet\n")
     assert read_classes(tmp_path / "a.txt") == [["stage 1"], ["stage 2"], ["747 jet"]]
+    for names in (["5 seats", "6 beds"], ["1 seat", "2 seat"], ["Boeing 747", "Airbus 320"], ["1 cat"]):
+        (tmp_path / "a.txt").write_text("\n".join(names))
+        assert read_classes(tmp_path / "a.txt") == [[name] for name in names]
 
 
 def test_classes_on_the_command_line_in_other_forms():
     assert parse_classes("0: cat, 1: dog") == CAT_DOG
+    assert parse_classes("1 dog, 0 cat") == CAT_DOG
     assert parse_classes("\u732b\u3001\u72ac\uff1b\u5b50\u72ac") == [["\u732b"], ["\u72ac", "\u5b50\u72ac"]]
     for text in ("['cat', 'dog']", '"cat", "dog"'):
         with pytest.raises(ValueError, match="without brackets and quotes"):

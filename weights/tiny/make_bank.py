@@ -32,7 +32,7 @@ def draw(folder: Path, seeds: Iterable[int]) -> None:
 def make(images: Path, out: Path) -> int:
     """Build the bank and return how many entries it has."""
     build_bank(images, out, EMBEDDED_V2)
-    # Where the scenes lay at the time is nobody's business.
+    # The bank must not hold a path of this machine.
     description = replace(read_description(out), roots=[IMAGES])
     write_description(out, description)
     (out / ".lock").unlink(missing_ok=True)

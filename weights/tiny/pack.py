@@ -46,7 +46,7 @@ def write(folder: Path, params: dict, sources: dict) -> None:
             with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
                 tree = jax.tree.map(rounded, params[tower])
                 checkpointer.save((new / tower).absolute(), args=ocp.args.PyTreeSave(tree))
-            # Orbax writes where the files lay at the time, which is nobody's business.
+            # Orbax records a path of this machine.
             (new / tower / _COMMITTED).unlink(missing_ok=True)
         write_description(new, with_fields(CONFIG, vocabulary=str(VOCABULARY)), sources)
         for part in (*TOWERS, VOCABULARY_FOLDER):

@@ -1,7 +1,7 @@
 """Pictures drawn ahead for training: `python weights/tiny/pool.py FOLDER`.
 
-Small crops (56 x 56) and whole scenes (168 x 168) with their truth, in shards that several processes draw. A shard
-that is there is not drawn again. All three recipes read the same pool.
+Small crops (56 x 56) and whole scenes (168 x 168) with their truth, in shards that several processes draw. Existing
+shards are kept. All three recipes read the same pool.
 """
 
 import argparse

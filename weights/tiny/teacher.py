@@ -27,10 +27,8 @@ from corrclip_jax.method.windows import CLIP_MEAN, CLIP_STD
 
 PATCH = 4  # pixels a cell of the last three layers, as CLIP's patches
 WIDTHS = (32, 64, 128, 128, 128)
-_PLAIN, _FULL = (
-    0.1,
-    0.45,
-)  # the shares of all steps until texture begins to come back, and until all of it is there
+# The shares of all steps until texture begins to come back, and until all of it is there.
+_PLAIN, _FULL = 0.1, 0.45
 
 
 class Batch(NamedTuple):

@@ -149,7 +149,7 @@ def contrast(parts: jax.Array, texts: jax.Array, true: jax.Array, scale: jax.Arr
 
 
 def name_words(tagger: dict, parts: jax.Array, tags: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy of the classifier against a part's words, and how often a lone thing's shape is told.
+    """Cross-entropy of the classifier against a part's words, and how often the shape of a single thing is right.
 
     All words compete, and once more the shapes alone where a part has a single one.
     """

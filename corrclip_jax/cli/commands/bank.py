@@ -157,9 +157,10 @@ def info(bank: Annotated[Path, typer.Argument(help="Folder of the bank.", show_d
     found = read_description(bank)
     table = plain_table("", "")
     kinds = {"exact": "exact, float16", "quantised": "product-quantised, of a published index"}
+    is_imported = "imported" in found.settings  # a published index does not tell its images
     rows = {
         "entries": f"{found.entries:,}",
-        "images": f"{found.images:,}" if found.images else "not known",
+        "images": "not known" if is_imported else f"{found.images:,}",
         "keys": f"{found.backbone.name}, width {found.backbone.width}, {kinds[found.keys]}",
         **{f"values {name}": f"{clip.name}, width {clip.width}" for name, clip in found.values.items()},
         "folders": ", ".join(found.roots) or "not known",

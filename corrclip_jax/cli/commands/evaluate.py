@@ -92,7 +92,14 @@ def evaluate(
             "reduce_zero_label).",
         ),
     ] = 0,
-    ignored: Annotated[int, typer.Option(help="The number to ignore (mmsegmentation: ignore_index).")] = 255,
+    ignored: Annotated[
+        int | None,
+        typer.Option(
+            help="The number to ignore (mmsegmentation: ignore_index). "
+            "[dim]\\[default: 255, unless it is a class's][/]",
+            show_default=False,
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         model_option(f"{MODELS} [dim]\\[default: tiny for scenes, otherwise vit-b][/]", show_default=False),
@@ -171,15 +178,36 @@ def evaluate(
     _check(dataset, data_root, predictions and out is None)
     bank_place, others = chosen_bank(bank), by_name("--also", also)
     from corrclip_jax.cli.runs.evaluate import default_out, run
-    from corrclip_jax.evaluation.options import EvaluateOptions
+    from corrclip_jax.evaluation.options import EvaluateOptions, default_model
 
     precision = compute_type(dtype, OTHER_PROCESSES if distributed else "")
     options = EvaluateOptions(
-        dataset, data_root, images, labels, names, first_id, ignored,
-        model or ("tiny" if dataset == "scenes" else "vit-b"), split, count, regions, points, background_threshold,
-        precision, assignments or (), ablation, batch, out, predictions, save_every,
-        not restart, overwrite, distributed, bank_place, others,
-    )  # fmt: skip
+        dataset=dataset,
+        data_root=data_root,
+        images=images,
+        labels=labels,
+        classes=names,
+        first_id=first_id,
+        ignored="auto" if ignored is None else ignored,
+        model=model or default_model(dataset),
+        split=split,
+        count=count,
+        regions=regions,
+        points=points,
+        background_threshold=background_threshold,
+        dtype=precision,
+        assignments=assignments or (),
+        ablation=ablation,
+        batch_size=batch,
+        out=out,
+        predictions=predictions,
+        save_every=save_every,
+        resume=not restart,
+        overwrite=overwrite,
+        distributed=distributed,
+        bank=bank_place,
+        others=others,
+    )
     if code := run(options if out else dataclasses.replace(options, out=default_out(options))):
         raise typer.Exit(code)
 

@@ -8,7 +8,6 @@ from rich.markup import escape
 
 from corrclip_jax.cli.shared.console import UsageError, messages, result_as_json
 from corrclip_jax.cli.shared.options import (
-    SOURCES,
     AlsoOption,
     BankOption,
     ClassesFileOption,
@@ -22,9 +21,7 @@ from corrclip_jax.cli.shared.options import (
     chosen_bank,
     class_names,
     compute_type,
-    is_source,
-    nearest_source,
-    regions_of,
+    regions_or_maps,
 )
 
 if TYPE_CHECKING:
@@ -55,11 +52,12 @@ def explain(
 ) -> None:
     """Explain a segmentation. Users see `HELP`."""
     from corrclip_jax.bank.folder import read_description
+    from corrclip_jax.cli.runs.plan import inputs_of, of_another_photo
     from corrclip_jax.cli.shared.progress import Progress
     from corrclip_jax.inference import explanation
     from corrclip_jax.inference.segmenter import Segmenter
-    from corrclip_jax.io.files import check_writable
-    from corrclip_jax.io.own_files import OwnFiles
+    from corrclip_jax.io.files import OutputError, check_writable
+    from corrclip_jax.io.own_files import OwnFiles, value_digest
     from corrclip_jax.io.region_maps import region_file
     from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 
@@ -68,18 +66,24 @@ def explain(
     if bank_place is None:
         raise UsageError("--bank is missing: the folder of the bank.")
     read_description(bank_place)
-    source: Any = regions or regions_of(model)
-    region_map = None
-    if not is_source(source):
-        if not Path(source).is_dir():
-            raise UsageError(
-                f"--regions must be one of {', '.join(SOURCES)}, or a folder of region maps. {source!r} is no "
-                f"folder.{nearest_source(source)}"
-            )
-        source, region_map = "none", region_file(source, image)
+    source, folder = regions_or_maps(model, regions)
+    region_map = None if folder is None else region_file(folder, image)
     own, file = OwnFiles(out), out / f"{image.stem}.html"
     check_writable(out)
     own.check([file.name], overwrite=overwrite)
+    # No page is taken for done, so the names of model and bank say enough.
+    made = {
+        "classes": value_digest(names),
+        "model": model,
+        "regions": source if region_map is None else "given",
+        "bank": str(bank_place),
+        "also": sorted(also or []),
+        "neighbours": neighbours,
+        "dtype": dtype,
+        **inputs_of(image, region_map),
+    }
+    if not overwrite and (other := of_another_photo(file, made, own.look([file.name], made))):
+        raise OutputError(other)
     keep_compiled_programs()
     with Progress() as progress:
         progress.phase(f"Loading {model} and {bank}")
@@ -90,7 +94,7 @@ def explain(
         progress.phase(f"Segmenting {image}")
         found = segmenter(image, names, regions=region_map)
         explained = explanation.explain(found, bank_place, neighbours=neighbours)
-    with own.writing([file.name], {}, overwrite=overwrite) as [partial]:
+    with own.writing([file.name], made, overwrite=overwrite) as [partial]:
         partial.write_text(explanation.page(image.name, found, explained, str(bank)), "utf-8")
     messages().print(f"{len(explained)} regions explained -> {escape(str(file))}", soft_wrap=True)
     result_as_json([_plain(region) for region in explained])

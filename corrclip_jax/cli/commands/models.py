@@ -61,8 +61,8 @@ def _as_json(one: "Listed") -> dict[str, Any]:
 
 def _print(known: list["Model"], listed: list["Listed"]) -> None:
     """Print both lists, 80 columns wide at most."""
-    from corrclip_jax.hub.download import readable
     from corrclip_jax.hub.home import weights_home
+    from corrclip_jax.io.disk import readable
 
     here = [model.name for model in known if model.converted]
     console = results()

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from corrclip_jax.cli.shared.console import FAILED, UsageError, complain, messages, result_as_json, results
-from corrclip_jax.cli.shared.options import is_source, model_names
+from corrclip_jax.cli.shared.options import is_source
 from corrclip_jax.config.suggestions import did_you_mean
+from corrclip_jax.conversion.published import preset_names
 
 if TYPE_CHECKING:
     from corrclip_jax.datasets.coco import Kind
@@ -38,7 +39,7 @@ class Prepared(StrEnum):
 
 
 def _names() -> list[str]:
-    return [*model_names()[1:], *Prepared]
+    return [*preset_names(), *Prepared]
 
 
 def prepare(

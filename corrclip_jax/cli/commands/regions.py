@@ -19,6 +19,7 @@ from corrclip_jax.cli.shared.options import (
     SetOption,
     model_option,
     parse_bands,
+    regions_of,
     source_option,
 )
 from corrclip_jax.config import RegionSource, families, source_family
@@ -59,9 +60,14 @@ def regions(
     ] = None,
     out: OutOption = Path("region-maps"),
     source: Annotated[
-        RegionSource,
-        source_option("--regions", "--source", help="Source of regions; slic needs no weights."),
-    ] = "sam2",
+        RegionSource | None,
+        source_option(
+            "--regions",
+            "--source",
+            help="Source of regions; slic needs no weights. [dim]\\[default: the model's][/]",
+            show_default=False,
+        ),
+    ] = None,
     format: Annotated[Format, typer.Option(help="Format of the files.")] = "npz",
     model: Annotated[
         str, model_option("The model whose network finds regions: a name or a folder.")
@@ -88,12 +94,14 @@ def regions(
 ) -> None:
     """Find regions. Users see `HELP`."""
     from corrclip_jax.cli.runs.output_names import Job
-    from corrclip_jax.cli.runs.plan import model_mark, plan_tasks
+    from corrclip_jax.cli.runs.plan import plan_tasks
     from corrclip_jax.cli.shared.notes import collected_notes
     from corrclip_jax.cli.shared.progress import Progress
+    from corrclip_jax.hub.model_marks import model_mark
     from corrclip_jax.io.files import check_writable
     from corrclip_jax.io.photo_files import survey_photos
 
+    source = source or regions_of(model)
     if source == "none":
         raise UsageError("--regions none finds no regions. Choose another source.")
     if not (given := [*(photos or ()), *(images or ())]):
@@ -104,9 +112,12 @@ def regions(
     check_writable(out)
     if found.left_out:
         note(found.left_out)
+    mark = None
+    if source_family(source) in families("regions"):
+        mark = run_interruptibly(lambda stop: model_mark(model, source, alone=True))
     made = {
         "source": source,
-        "model": model_mark(model) if source_family(source) in families("regions") else None,
+        "model": mark,
         "points": points,
         "segments": segments,
         "set": assignments or [],

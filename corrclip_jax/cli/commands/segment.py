@@ -29,7 +29,6 @@ from corrclip_jax.cli.shared.engine_options import (
 from corrclip_jax.cli.shared.format_options import FormatName, format_option
 from corrclip_jax.cli.shared.interrupts import run_interruptibly
 from corrclip_jax.cli.shared.options import (
-    SOURCES,
     AlsoOption,
     BandsOption,
     BankOption,
@@ -45,10 +44,8 @@ from corrclip_jax.cli.shared.options import (
     bank_and_others,
     class_names,
     compute_type,
-    is_source,
-    nearest_source,
     parse_bands,
-    regions_of,
+    regions_or_maps,
     threshold_option,
 )
 from corrclip_jax.cli.shared.raster_options import (
@@ -69,6 +66,7 @@ from corrclip_jax.cli.shared.video_options import (
     TrackOption,
     VideoOptions,
 )
+from corrclip_jax.config import PROBABILITY_POINTS
 from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 
 if TYPE_CHECKING:
@@ -77,7 +75,6 @@ if TYPE_CHECKING:
     from corrclip_jax.cli.shared.notes import Notes
     from corrclip_jax.formats.export import Exported
 
-_POINTS = 96  # of `Segmenter`
 HELP = "\n\n".join(
     [
         "Label every pixel of photos with one of the classes you name.",
@@ -140,7 +137,7 @@ def segment(
     ] = False,
     probability_points: Annotated[
         int, typer.Option(min=1, help="Their points along the longer side of a photo.")
-    ] = _POINTS,
+    ] = PROBABILITY_POINTS,
     overwrite: RemakeOption = False,
     stretch: StretchOption = None,
     resolution: ResolutionOption = None,
@@ -173,7 +170,11 @@ def segment(
         "background_threshold": background_threshold,
         "assignments": assignments or [],
     }
-    for_photos = {"--format": formats, "--save-probabilities": save_probabilities}
+    for_photos = {
+        "--format": formats,
+        "--save-probabilities": save_probabilities,
+        "--probability-points": probability_points != PROBABILITY_POINTS,
+    }
     not_banked = {**for_photos, "--bank": bank, "--also": also, "--engine ray": on_ray.is_ray}
     raster_options = RasterOptions(stretch, resolution, tile, zoom, vector, preset, alpha)
     video_options = VideoOptions(every, begin, end, labels, track)
@@ -213,35 +214,32 @@ def segment(
             overwrite=overwrite,
         )
         return
-    regions = regions or regions_of(model)
-    source = regions if is_source(regions) else None
-    region_maps = None if source is not None else Path(regions)
-    if region_maps is not None and not region_maps.is_dir():
-        raise UsageError(
-            f"--regions must be one of {', '.join(SOURCES)}, or a folder of region maps. {regions!r} is no folder."
-            f"{nearest_source(regions)}"
-        )
+    source, region_maps = regions_or_maps(model, regions)
     chosen_bands = None if bands is None else parse_bands(bands)
     jobs, problems, hints = _jobs(photos, out, recursive, save_probabilities)
     if formats:
+        from corrclip_jax.cli.runs.export_labels import check_formats
         from corrclip_jax.formats.images import Options
         from corrclip_jax.formats.table import check_packages
 
         check_packages(formats, Options())
+        if not overwrite:
+            check_formats(formats, out, names, [job.photo for job in jobs])
 
-    from corrclip_jax.cli.runs.plan import bank_mark, model_mark, plan_tasks
+    from corrclip_jax.cli.runs.plan import bank_mark, plan_tasks
     from corrclip_jax.cli.shared.notes import collected_notes
     from corrclip_jax.cli.shared.progress import Progress
+    from corrclip_jax.hub.model_marks import clip_marks, model_mark
     from corrclip_jax.io.own_files import value_digest
 
     made = {
         "classes": value_digest(names),
-        "model": model_mark(model),
-        "regions": regions if region_maps is None else "given",
+        "model": run_interruptibly(lambda stop: model_mark(model, source)),
+        "regions": source if region_maps is None else "given",
         "bands": bands,
         **{name.replace("_", " "): value for name, value in options.items()},
-        **({} if bank_place is None else {"bank": bank_mark(bank_place), "also": sorted(also or [])}),
-        **({} if probability_points == _POINTS else {"probability points": probability_points}),
+        **({} if bank_place is None else {"bank": bank_mark(bank_place), "also": clip_marks(others)}),
+        **({} if probability_points == PROBABILITY_POINTS else {"probability points": probability_points}),
     }
     options["probability_points"] = probability_points
     if bank_place is not None:
@@ -253,7 +251,7 @@ def segment(
         work: Work | None = None
         try:
             if plan.tasks:
-                work = _work(names, out, notes, overwrite, (model, regions, options), hints)
+                work = _work(names, out, notes, overwrite, (model, regions or source, options), hints)
                 run = partial(segment_ray.run_files, on_ray, work) if on_ray.is_ray else work.run
                 run_interruptibly(partial(run, plan.tasks, len(jobs), progress))
         except BaseException as error:
@@ -269,7 +267,8 @@ def segment(
 
         labelled = [*plan.kept, *(() if work is None else work.labelled(plan.tasks))]
         files = [out / job.names[-1] for job in labelled]
-        exported = export(files, formats, out, Options(), overwrite=overwrite) if files else None
+        if files:
+            exported = export(files, formats, out, Options(), overwrite=overwrite, checked=True)
     _report(work, len(jobs), plan.done, out, [*problems, *plan.failed], exported)
     notes.show()
     if problems or plan.failed or (work is not None and work.failed) or (exported and exported.failed):

@@ -18,7 +18,7 @@ from corrclip_jax.evaluation import metrics, report
 from corrclip_jax.evaluation.options import EvaluateOptions
 from corrclip_jax.evaluation.pipeline import Evaluation, run_evaluation
 from corrclip_jax.evaluation.resumable import ResumableEvaluation, Stopped
-from corrclip_jax.hub.embedded import EMBEDDED
+from corrclip_jax.hub.embedded import EMBEDDED_MODELS
 from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 
 
@@ -30,8 +30,8 @@ def run(options: EvaluateOptions) -> int:
       KeyboardInterrupt: if it was stopped before its first image, or after its last.
     """
     keep_compiled_programs()
-    if options.model == EMBEDDED and options.dataset != SCENES:
-        note(hints.TINY)
+    if options.model in EMBEDDED_MODELS and options.dataset != SCENES:
+        note(hints.ABOUT_EMBEDDED)
     try:
         with Progress() as shown, collected_notes() as notes:
             display = Display(shown)
@@ -60,7 +60,7 @@ def run(options: EvaluateOptions) -> int:
 def default_out(options: EvaluateOptions) -> Path | None:
     """The folder for counts and report where none is named: scores/DATASET-MODEL, none for the scenes.
 
-    Data of one's own has a digest of its folders in the name: folders of other data may be called the same.
+    For a user's own data the name includes a digest of the folders' paths: other folders may have the same names.
     """
     if options.dataset == SCENES:
         return None

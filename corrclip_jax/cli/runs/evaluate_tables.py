@@ -78,7 +78,7 @@ def class_table(classes: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _title(entry: Mapping[str, Any]) -> str:
-    """The name of a class, and in brackets the words it was asked for by if its name is none of them."""
+    """The name of a class, followed by its query names in brackets if it is none of them."""
     if entry["name"] in entry["names"]:
         return entry["name"]
     return f"{entry['name']} ({some(entry['names'], 3)})"

@@ -7,8 +7,10 @@ from rich.markup import escape
 
 from corrclip_jax.cli.shared.console import complain, messages, note, result_as_json
 from corrclip_jax.cli.shared.progress import Progress
+from corrclip_jax.formats.earlier import check_classes
 from corrclip_jax.formats.export import Exported, export_results
-from corrclip_jax.formats.images import Options
+from corrclip_jax.formats.images import Options, Vocabulary
+from corrclip_jax.formats.results import whole_path
 
 
 def export_and_report(
@@ -27,8 +29,23 @@ def export_and_report(
     return done.failed
 
 
+def check_formats(
+    formats: Sequence[str], out: Path, classes: Sequence[Sequence[str]], photos: Sequence[Path]
+) -> None:
+    """Refuse, before photos are segmented, what their annotations could not be written to; see `check_classes`."""
+    vocabulary = Vocabulary(tuple(map(tuple, classes)))
+    for name in formats:
+        check_classes(out / name, vocabulary, [whole_path(photo) for photo in photos])
+
+
 def export(
-    descriptions: Sequence[Path], formats: Sequence[str], out: Path, options: Options, *, overwrite: bool
+    descriptions: Sequence[Path],
+    formats: Sequence[str],
+    out: Path,
+    options: Options,
+    *,
+    overwrite: bool,
+    checked: bool = False,
 ) -> Exported:
     """Write annotations while a line shows the format."""
     with Progress() as progress:
@@ -38,6 +55,7 @@ def export(
             out,
             options,
             overwrite=overwrite,
+            checked=checked,
             on_format=lambda name: progress.phase(f"Writing {name}"),
         )
 

@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 
+from corrclip_jax.hub.embedded import EMBEDDED_MODELS
 from corrclip_jax.viz.palette import is_background
 
-TINY = (
-    "tiny was trained on generated scenes and knows no photographs: its labels of a photograph mean nothing. For "
-    "photographs use --model vit-b."
+ABOUT_EMBEDDED = (
+    f"the embedded model ({', '.join(EMBEDDED_MODELS)}) was trained on generated scenes and knows no photographs: "
+    "its labels of a photograph mean nothing. For photographs use --model vit-b."
 )
 
 
 def segment_hints(classes: Sequence[Sequence[str]], threshold: float | None, model: str) -> list[str]:
     """Hints about class names (the first of each class, then synonyms), the background threshold and the model."""
-    hints = [TINY] if model == "tiny" else []
+    hints = [ABOUT_EMBEDDED] if model in EMBEDDED_MODELS else []
     first = classes[0][0]
     if threshold and not is_background(first):
         hints.append(

@@ -42,7 +42,7 @@ class Plan:
     Attributes:
       tasks: photos to work on.
       done: how many were done before, in the same way.
-      kept: these.
+      kept: the jobs of those.
       edited: files of those that were changed since, which are kept.
       again: photos whose results were made in another way and are made again, by what differs.
       failed: messages about photos that cannot be worked on.
@@ -94,11 +94,8 @@ def plan_tasks(
     def look(job: Job) -> tuple[Task, Standing] | str:
         try:
             region_map = None if region_maps is None else region_file(region_maps, job.photo)
-            inputs = {"photo": _digest(job.photo), "_path": os.path.realpath(job.photo)}
-            if region_map is not None:
-                inputs["region map"] = _digest(region_map)
             source = job.photo if bands is None else BandsOf(job.photo, bands)
-            task = Task(job, source, region_map, {**made, **inputs})
+            task = Task(job, source, region_map, {**made, **inputs_of(job.photo, region_map)})
             return task, Standing(False) if overwrite else own.look(names(job), task.made)
         except (RegionError, OSError) as error:
             return str(error)
@@ -116,15 +113,18 @@ def plan_tasks(
             plan.edited += [out / name for name in standing.edited]
         elif standing.foreign:
             plan.failed.append(f"{task.job.photo}: {ForeignFileError(out, standing.foreign)}")
-        elif other := _other_photo(task, standing):
-            plan.failed.append(
-                f"{task.job.photo}: {out / names(task.job)[0]} is the result of another photo, {other}. Choose "
-                "another folder with --out, or replace it with --overwrite."
-            )
+        elif other := of_another_photo(out / names(task.job)[0], task.made, standing):
+            plan.failed.append(f"{task.job.photo}: {other}")
         else:
             plan.again.update([", ".join(standing.changed)] if standing.changed else [])
             plan.tasks.append(task)
     return plan
+
+
+def inputs_of(photo: Path, region_map: Path | None = None) -> dict[str, Any]:
+    """What a result is made from, for the journal of own files; the photo's path is for `of_another_photo`."""
+    inputs = {"photo": _digest(photo), "_path": os.path.realpath(photo)}
+    return inputs if region_map is None else inputs | {"region map": _digest(region_map)}
 
 
 def _digest(path: Path) -> str | None:
@@ -134,26 +134,21 @@ def _digest(path: Path) -> str | None:
     return None
 
 
-def _other_photo(task: Task, standing: Standing) -> str | None:
-    """The photo that the existing results belong to, if it is another one, which is still there."""
+def of_another_photo(file: Path, made: Mapping[str, Any], standing: Standing) -> str | None:
+    """Why a result must not be replaced: it belongs to another photo, which is still there; None if it does not.
+
+    Args:
+      file: the result.
+      made: how it would be made, with `inputs_of` the photo.
+      standing: what is there.
+    """
     before = standing.made.get("_path")
-    if "photo" not in standing.changed or before in (None, task.made["_path"]) or not Path(before).exists():
+    if "photo" not in standing.changed or before in (None, made["_path"]) or not Path(before).exists():
         return None
-    return before
-
-
-def model_mark(model: str) -> str:
-    """What stands for a model in the journal of own files: its name, for a folder also what is in it."""
-    folder = Path(model)
-    if not folder.is_dir():
-        return model
-    description = folder / "corrclip.json"
-    if description.is_file():
-        return f"{folder.resolve().name} {file_digest(description)[:16]}"
-    files = sorted(
-        (str(path.relative_to(folder)), path.stat().st_size) for path in folder.rglob("*") if path.is_file()
+    return (
+        f"{file} is the result of another photo, {before}. Choose another folder with --out, or replace it with "
+        "--overwrite."
     )
-    return f"{folder.resolve().name} {value_digest(files)}"
 
 
 def bank_mark(bank: Path) -> str:

@@ -11,15 +11,20 @@ from PIL import Image, ImageOps
 from corrclip_jax.cli.runs.plan import Task
 from corrclip_jax.cli.shared.console import complain
 from corrclip_jax.cli.shared.progress import Progress
-from corrclip_jax.config import Config, RegionSource, source_family, with_fields
+from corrclip_jax.config import Config, RegionSource, families, select_regions, source_family, with_fields
 from corrclip_jax.config.assignments import with_assignments
-from corrclip_jax.hub.presets import load
+from corrclip_jax.conversion.published import preset_models
+from corrclip_jax.hub.embedded import EMBEDDED_MODELS
+from corrclip_jax.hub.home import model_place
+from corrclip_jax.hub.presets import PRESETS, load
+from corrclip_jax.hub.single_networks import load_network
 from corrclip_jax.inference.photo_regions import Regions
 from corrclip_jax.inference.region_runner import Failure, RegionRunner
 from corrclip_jax.io.files import OutputError, check_writable
 from corrclip_jax.io.own_files import OwnFiles
 from corrclip_jax.io.photos import PhotoError, read_photo
 from corrclip_jax.io.region_maps import RegionError, read_regions
+from corrclip_jax.params.model_folder import describe, is_complete, read_tree
 from corrclip_jax.regions.sources import network_to_load
 from corrclip_jax.runtime.environment import start_backend
 from corrclip_jax.runtime.memory import exhausted, too_large
@@ -66,8 +71,7 @@ class RegionWork:
         """
         progress.phase(f"Loading {self.model}")
         start_backend()
-        network = network_to_load(self.source)
-        config, params = (Config(), {}) if network is None else load(self.model, region_network=network)
+        config, params = network_of_regions(self.model, self.source)
         config = with_fields(config, regions={"source": source_family(self.source), **self.changes})
         config = with_assignments(config, self.assignments)
         own = OwnFiles(self.files[tasks[0].job.photo].parent)
@@ -110,6 +114,28 @@ class RegionWork:
         if not exhausted(found):
             raise found
         return too_large(photo)
+
+
+def network_of_regions(model: str, source: RegionSource) -> tuple[Config, Mapping[str, Any]]:
+    """Configuration and parameters of what finds regions; of a model's own networks that one alone is read.
+
+    Raises:
+      ValueError, FileNotFoundError: as `load`.
+    """
+    network = network_to_load(source)
+    if network is None:
+        return Config(), {}
+    is_own = network in preset_models(model) if model in PRESETS else source in families("regions")
+    if model in EMBEDDED_MODELS or not is_own:
+        return load(model, region_network=network)
+    folder = model_place(model) if model in PRESETS else Path(model)
+    if is_complete(folder):
+        config, trees, _ = describe(folder, region_network=network)
+        return config, {network: read_tree(trees[network])}
+    if model in PRESETS:
+        one, params = load_network(model, network)
+        return with_fields(select_regions(PRESETS[model], network), **{network: one}), {network: params}
+    return load(model, region_network=network)
 
 
 def draw_contact_sheet(files: Mapping[Path, Path], sheet: Path, most: int, *, overwrite: bool) -> int:

@@ -13,10 +13,11 @@ from rich.table import Table
 from corrclip_jax.cli.runs.output_names import Job
 from corrclip_jax.cli.runs.plan import Task
 from corrclip_jax.cli.shared.console import note
-from corrclip_jax.cli.shared.options import is_source
 from corrclip_jax.cli.shared.progress import Progress
 from corrclip_jax.cli.shared.tables import add_numbers, plain_table
-from corrclip_jax.config import source_family
+from corrclip_jax.config import takes_points
+from corrclip_jax.conversion.published import source_or_folder
+from corrclip_jax.inference.not_finite import NotFiniteError, not_finite
 from corrclip_jax.inference.segmentation import Segmentation
 from corrclip_jax.inference.segmenter import Failure, Segmenter
 from corrclip_jax.io.files import OutputError, check_writable
@@ -118,7 +119,7 @@ class Work:
         """The model with the embedded class names, and the seconds that both took."""
         progress.phase(f"Loading {self.model}")
         start = time.perf_counter()
-        source = self.regions if is_source(self.regions) else "none"
+        source, _ = source_or_folder(self.regions)
         segmenter = Segmenter(self.model, regions=source, **self.options)
         loaded = time.perf_counter()
         for hint in self.hints:
@@ -189,6 +190,8 @@ class _Unwritten(str):
 
 
 def _reason(task: Task, failure: Failure) -> str:
+    if isinstance(failure, NotFiniteError):
+        return str(not_finite(task.job.photo))
     if isinstance(failure, PhotoError | RegionError):
         return str(failure)
     if not exhausted(failure):
@@ -199,7 +202,7 @@ def _reason(task: Task, failure: Failure) -> str:
 def describe(segmenter: Segmenter, regions: str) -> dict[str, Any]:
     """How a result was made, as plain JSON types: name and sources of the model, settings, device, versions."""
     config = segmenter.config
-    has_points = is_source(regions) and source_family(regions) in ("sam1", "sam2")
+    has_points = takes_points(config.regions.source)
     return {
         "model": {"name": config.name, "sources": sources_of(config)},
         "settings": {

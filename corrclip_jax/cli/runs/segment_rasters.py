@@ -10,7 +10,6 @@ import typer
 from rich.markup import escape
 
 from corrclip_jax.cli.runs.output_names import Job, plan_jobs
-from corrclip_jax.cli.runs.plan import model_mark
 from corrclip_jax.cli.shared.console import (
     FAILED,
     UsageError,
@@ -23,6 +22,7 @@ from corrclip_jax.cli.shared.interrupts import run_interruptibly
 from corrclip_jax.cli.shared.options import class_names, parse_bands, region_source
 from corrclip_jax.cli.shared.progress import Progress
 from corrclip_jax.cli.shared.raster_options import PRESETS, RasterOptions, parse_stretch
+from corrclip_jax.hub.model_marks import model_mark
 from corrclip_jax.io.files import OutputError, check_writable
 
 if TYPE_CHECKING:
@@ -113,16 +113,23 @@ class Work:
         name, regions, more = self.model
         progress.phase(f"Loading {name}")
         segmenter = Segmenter(name, regions=regions, **more)
+        mark = model_mark(name, regions)
         for group, job in zip(groups, jobs, strict=True):
             try:
-                self.done.append(self._segment(segmenter, group, job, progress, stop))
+                self.done.append(self._segment(segmenter, mark, group, job, progress, stop))
             except Stopped:
                 return
             except (RasterError, OutputError) as error:
                 self.failed.append(str(error))
 
     def _segment(
-        self, segmenter: "Segmenter", group: Sequence[Path], job: Job, progress: Progress, stop: Event
+        self,
+        segmenter: "Segmenter",
+        mark: str,
+        group: Sequence[Path],
+        job: Job,
+        progress: Progress,
+        stop: Event,
     ) -> dict[str, Any]:
         from corrclip_jax.inference.raster_tiles import Tiling
         from corrclip_jax.inference.rasters import segment_raster
@@ -139,7 +146,7 @@ class Work:
             stem=job.stem,
             tiling=Tiling(self.options.tile or 1024, self.options.zoom or (preset.zoom if preset else 1.0)),
             vector=None if vector is None else vector.value,
-            made={"model": model_mark(self.model[0])},
+            made={"model": mark},
             overwrite=self.overwrite,
             on_step=_Steps(job.photo.name, progress).show,
             stop=stop.is_set,

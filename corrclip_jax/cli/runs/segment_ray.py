@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.markup import escape
 
-from corrclip_jax.cli.runs.plan import bank_mark, model_mark
+from corrclip_jax.cli.runs.plan import bank_mark
 from corrclip_jax.cli.shared.console import FAILED, UsageError, complain, messages, note, result_as_json
 from corrclip_jax.cli.shared.engine_options import EngineOptions
 from corrclip_jax.cli.shared.interrupts import run_interruptibly
 from corrclip_jax.cli.shared.options import parse_bands, region_source
 from corrclip_jax.cli.shared.progress import Progress
+from corrclip_jax.hub.model_marks import clip_marks, model_mark
 from corrclip_jax.io.files import check_writable
 from corrclip_jax.io.own_files import value_digest
 
@@ -89,12 +90,12 @@ def run(
     labels: LabelFormat = "png" if engine.row_labels is None else engine.row_labels.value
     made = {
         "classes": value_digest(names),
-        "model": model_mark(model[0]),
+        "model": run_interruptibly(lambda stop: model_mark(model[0], regions)),
         "regions": regions,
         "bands": bands,
         "labels": labels,
         **{name.replace("_", " "): value for name, value in model[2].items()},
-        **({} if bank[0] is None else {"bank": bank_mark(bank[0]), "also": sorted(bank[1].items())}),
+        **({} if bank[0] is None else {"bank": bank_mark(bank[0]), "also": clip_marks(bank[1])}),
     }
     settings = model[2] | {"regions": regions} | _bank_options(*bank)
     done: list[str] = []

@@ -18,7 +18,7 @@ def task_text(index: int, task: Task) -> list[Any]:
 
 
 class WriteFiles:
-    """Labels chunks of tasks and writes their files; those that are there are not made again."""
+    """Labels chunks of tasks and writes their files; existing ones are kept."""
 
     def __init__(
         self,

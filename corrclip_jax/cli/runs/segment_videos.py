@@ -11,7 +11,6 @@ import typer
 from rich.markup import escape
 
 from corrclip_jax.cli.runs.output_names import plan_jobs
-from corrclip_jax.cli.runs.plan import model_mark
 from corrclip_jax.cli.shared.console import (
     FAILED,
     UsageError,
@@ -24,6 +23,7 @@ from corrclip_jax.cli.shared.interrupts import run_interruptibly
 from corrclip_jax.cli.shared.options import class_names, region_source
 from corrclip_jax.cli.shared.progress import Progress
 from corrclip_jax.cli.shared.video_options import VideoOptions
+from corrclip_jax.hub.model_marks import model_mark
 from corrclip_jax.io.files import OutputError, check_writable
 from corrclip_jax.io.own_files import OwnFiles
 from corrclip_jax.io.photo_files import SUFFIXES, photos_in
@@ -140,6 +140,7 @@ def run(
 
         progress.phase(f"Loading {model[0]}")
         segmenter = Segmenter(model[0], regions=regions, probability_points=None, **model[2])
+        mark = model_mark(model[0], regions)
         for job in jobs:
             if not job.photo.exists():
                 continue
@@ -154,7 +155,7 @@ def run(
                     span=span,
                     labels="mkv" if options.labels is None else options.labels.value,
                     track=options.track,
-                    made={"model": model_mark(model[0])},
+                    made={"model": mark},
                     overwrite=overwrite,
                     on_frame=_Shown(progress, job.photo.name),
                     stop=stop.is_set,

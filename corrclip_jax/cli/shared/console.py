@@ -41,7 +41,7 @@ class Output:
     debug: bool = False
 
     def begin(self) -> None:
-        """Turn on what was asked for, before JAX is imported."""
+        """Apply the options, before JAX is imported."""
         if self.verbose:
             logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s", force=True)
             logging.getLogger("absl").setLevel(logging.INFO)

@@ -12,7 +12,7 @@ from corrclip_jax.cli.shared.console import UsageError, note
 from corrclip_jax.config import RegionSource
 from corrclip_jax.config.regions import region_sources
 from corrclip_jax.config.suggestions import did_you_mean
-from corrclip_jax.conversion.published import preset_names
+from corrclip_jax.conversion.published import preset_names, source_names, source_or_folder
 
 SOURCES: tuple[RegionSource, ...] = region_sources()
 
@@ -63,7 +63,7 @@ def regions_of(model: str) -> str:
 
 def is_source(name: str) -> bool:
     """Whether a name is a source of regions: one of `SOURCES`, or a published network such as sam2.1-t."""
-    return name in SOURCES or name in source_names()
+    return name in source_names()
 
 
 def region_source(model: str, regions: str | None, kind: str) -> str:
@@ -74,20 +74,21 @@ def region_source(model: str, regions: str | None, kind: str) -> str:
     """
     chosen = regions or regions_of(model)
     if not is_source(chosen):
-        raise UsageError(f"--regions of {kind} must be a source of regions, as slic. Got {chosen!r}.")
+        hint = did_you_mean(chosen, source_names())
+        raise UsageError(f"--regions of {kind} must be a source of regions, as slic. Got {chosen!r}.{hint}")
     return chosen
 
 
-def source_names() -> list[str]:
-    """The names of all sources of regions, for completion and suggestions."""
-    from corrclip_jax.conversion.published import region_models
+def regions_or_maps(model: str, regions: str | None) -> tuple[RegionSource, Path | None]:
+    """The source of regions that --regions names, by default the model's; "none" and the folder for region maps.
 
-    return [*SOURCES, *region_models()]
-
-
-def nearest_source(name: str) -> str:
-    """The suggestion for a name that is no source of regions."""
-    return did_you_mean(name, source_names())
+    Raises:
+      UsageError: for what is neither.
+    """
+    try:
+        return source_or_folder(regions or regions_of(model), name="--regions")
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def source_option(*names: str, help: str, show_default: bool = True) -> Any:
@@ -97,7 +98,7 @@ def source_option(*names: str, help: str, show_default: bool = True) -> Any:
         if source is not None and not is_source(source):
             raise typer.BadParameter(
                 f"must be one of {', '.join(SOURCES)}, or a published network (sam2.1-t; see corrclip models). "
-                f"Got {source!r}.{nearest_source(source)}"
+                f"Got {source!r}.{did_you_mean(source, source_names())}"
             )
         return source
 
@@ -117,6 +118,8 @@ def checked_assignments(assignments: list[str] | None) -> list[str] | None:
     from corrclip_jax.config.assignments import with_assignments
 
     every_network = {name: family.config() for name, family in FAMILIES.items()}
+    # Which windows and strides fit together is up to the model.
+    any_model = with_fields(Config(), method={"window": 1 << 30, "stride": 1}, **every_network)
     for text in assignments or ():
         name = text.partition("=")[0].strip()
         if name.split(".")[0] in FAMILIES:
@@ -124,7 +127,7 @@ def checked_assignments(assignments: list[str] | None) -> list[str] | None:
         if name in (others := {"regions.source": "--regions", "name": "--model", "vocabulary": "--model"}):
             raise typer.BadParameter(f"{name} is set by {others[name]}.")
         try:
-            with_assignments(with_fields(Config(), **every_network), [text])
+            with_assignments(any_model, [text])
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
     return assignments

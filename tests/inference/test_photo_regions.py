@@ -10,7 +10,9 @@ from command_line import corrclip
 from PIL import Image
 from small_models import small_config
 
+from corrclip_jax.cli.commands import regions as command
 from corrclip_jax.config import Config, with_fields
+from corrclip_jax.hub import model_marks
 from corrclip_jax.inference import programs, region_runner
 from corrclip_jax.inference.photo_regions import Regions
 from corrclip_jax.inference.region_runner import RegionRunner
@@ -186,6 +188,20 @@ def test_files_are_made_once_and_bad_photos_named(photos, tmp_path, format, suff
         assert sheet.width > 900
     assert run(*command, "--overwrite").exit_code == 0
     assert read_regions(out / f"a{suffix}", 60, 90).max() > 3
+
+
+def test_regions_are_by_default_those_of_the_model_s_own_source(photos, tmp_path, monkeypatch):
+    asked = []
+
+    def work(files, source, *others):
+        asked.append(source)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "_work", work)
+    monkeypatch.setattr(model_marks, "model_mark", lambda *model, **options: "")  # downloads none
+    for options in (("--model", "v2-b"), (), ("--model", "v2-b", "--regions", "slic")):
+        run(photos, "--out", tmp_path / "maps", *options)
+    assert asked == ["eomt", "sam2", "slic"]
 
 
 def test_what_would_do_harm_is_refused(photos, tmp_path):

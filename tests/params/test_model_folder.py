@@ -1,7 +1,9 @@
 """Converted models on disk, and parameter trees against their configuration."""
 
 import json
+import os
 import platform
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -165,6 +167,115 @@ def test_what_a_killed_run_left_is_cleared_by_the_next(tmp_path):
     with atomic_folder(tmp_path / "new"):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == [elsewhere.name, "new"]
+
+
+def aside(folder, process=999999999, machine=None):
+    """What a process has moved aside: a model folder with a file of the user's."""
+    old = folder.with_name(f".{folder.name}.partial-{machine or platform.node()}-{process}-old")
+    old.mkdir()
+    for name in ("tree", "notes.txt"):
+        (old / name).write_text(f"old {name}")
+    return old
+
+
+def contents(folder):
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["model", "model [1]"])
+@pytest.mark.parametrize("end", ["well", "badly"])
+def test_a_folder_that_a_killed_run_had_moved_aside_comes_back(tmp_path, name, end):
+    old = aside(tmp_path / name)
+    if end == "badly":
+        with pytest.raises(RuntimeError), atomic_folder(tmp_path / name, own=["tree"]):
+            assert contents(tmp_path / name) == {"tree": "old tree", "notes.txt": "old notes.txt"}
+            raise RuntimeError
+        assert contents(tmp_path / name) == {"tree": "old tree", "notes.txt": "old notes.txt"}
+    else:
+        with atomic_folder(tmp_path / name, own=["tree"]) as folder:
+            (folder / "tree").write_text("new")
+        assert contents(tmp_path / name) == {"tree": "new", "notes.txt": "old notes.txt"}
+    assert not old.exists()
+
+
+def test_files_of_others_that_a_killed_run_had_yet_to_move_are_moved(tmp_path):
+    old = aside(tmp_path / "model")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "tree").write_text("new")
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "model", own=["tree"]):
+        raise RuntimeError
+    assert contents(tmp_path / "model") == {"tree": "new", "notes.txt": "old notes.txt"}
+    assert not old.exists()
+
+
+def test_what_a_running_process_or_another_machine_has_moved_aside_is_left_to_it(tmp_path):
+    kept = [
+        aside(tmp_path / "new", os.getppid()),
+        aside(tmp_path / "new", machine="another.machine"),
+        aside(tmp_path / "new", machine=f"{platform.node()}-2"),
+    ]
+    with atomic_folder(tmp_path / "new") as folder:
+        (folder / "tree").write_text("new")
+    for old in kept:
+        assert contents(old) == {"tree": "old tree", "notes.txt": "old notes.txt"}
+
+
+def test_a_killed_run_may_have_had_the_same_process_id(tmp_path):
+    old = aside(tmp_path / "model", os.getpid())
+    left = old.with_name(old.name.removesuffix("-old"))
+    left.mkdir()
+    with atomic_folder(tmp_path / "model", own=["tree"]) as folder:
+        (folder / "tree").write_text("new")
+    assert contents(tmp_path / "model") == {"tree": "new", "notes.txt": "old notes.txt"}
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_that_is_being_written_is_not_disturbed_by_a_second_try(tmp_path):
+    with atomic_folder(tmp_path / "model") as folder:
+        (folder / "tree").write_text("new")
+        with (
+            pytest.raises(OSError, match="cannot be written: File exists"),
+            atomic_folder(tmp_path / "model"),
+        ):
+            pass
+    assert contents(tmp_path / "model") == {"tree": "new"}
+
+
+def test_a_folder_that_cannot_get_its_name_leaves_what_was_there(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "notes.txt").write_text("mine")
+    rename = Path.rename
+
+    def refuse(path, target):
+        if (path / "tree").exists():
+            raise PermissionError(13, "Permission denied", str(path), None, str(target))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with (
+        pytest.raises(OSError, match="model cannot be written: Permission denied"),
+        atomic_folder(tmp_path / "model") as folder,
+    ):
+        (folder / "tree").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert contents(tmp_path / "model") == {"notes.txt": "mine"}
+
+
+def test_an_error_of_reading_is_no_error_of_writing_a_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent") as caught, atomic_folder(tmp_path / "new"):
+        (tmp_path / "absent").read_text()
+    assert "cannot be written" not in str(caught.value)
+    with (
+        pytest.raises(OSError, match="new cannot be written: No such file"),
+        atomic_folder(tmp_path / "new") as folder,
+    ):
+        (folder / "deep" / "file").write_text("")
+    with (
+        pytest.raises(OSError, match="new cannot be written: No space left"),
+        atomic_folder(tmp_path / "new") as folder,
+    ):
+        raise OSError(28, "No space left on device", "source", None, str(folder / "copy"))
+    assert not list(tmp_path.iterdir())
 
 
 # --- trees ---

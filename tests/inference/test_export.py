@@ -178,6 +178,70 @@ def test_what_does_not_fit_the_program_is_refused(given):
         exported(images, regions=regions, text_emb=pad_queries(some_text(), 8))
 
 
+@pytest.mark.process
+def test_what_is_no_array_is_refused(given):
+    """In a process without the tests' type checks."""
+    code = """
+import sys, numpy as np, corrclip_jax
+exported, images = corrclip_jax.load_exported(sys.argv[1]), np.zeros((2, 60, 90, 3), np.uint8)
+for arguments in (
+    {"images": list(images), "regions": images[..., 0]},
+    {"images": None, "regions": images[..., 0]},
+    {"images": images, "regions": images[..., 0].tolist()},
+    {"images": images, "regions": images[..., 0], "text_emb": ["cat", "sky"]},
+):
+    try:
+        exported(**arguments)
+    except ValueError as error:
+        print(error)
+"""
+    images, nothing, regions, text = in_a_process_of_its_own(code, given).splitlines()
+    assert images.startswith("images must be an array, uint8 [2, 60, 90, 3]") and "Got list" in images
+    assert nothing.startswith("images must be an array") and "Got NoneType" in nothing
+    assert regions.startswith("regions must be an array") and "Got list" in regions
+    assert text.startswith("text embeddings must be a TextEmbedding") and "Got list" in text
+
+
+@pytest.mark.parametrize("size", [None, 5, 8])
+def test_other_classes_padded_to_the_exported_queries(tmp_path, params, size):
+    """As the guide says: as many classes as the program has queries, however it was exported."""
+    config = with_fields(small_config(), sam2=None)
+    height, width = SIZE
+    text = some_text() if size is None else pad_queries(some_text(), size)
+    path = export(
+        tmp_path, config, params, text, height=height, width=width, given_regions=True, platforms=["cpu"]
+    )
+    program = load_exported(path)
+    images, regions, queries = pictures(), region_maps(), program.description["queries"]
+    for other in (some_text(2, 2), some_text(5, 5), some_text(queries, queries)):
+        padded = pad_queries(other, queries)
+        wanted = jitted(program.config)(params, images, padded, regions=regions)
+        got = program(images, regions=regions, text_emb=padded)
+        np.testing.assert_array_equal(got.labels, wanted.labels)
+
+
+def test_a_program_of_an_earlier_version_takes_the_classes_that_it_was_exported_with(given):
+    """Their number was then the bound, and not that of the queries."""
+    loaded = load_exported(given)
+    earlier = loaded._replace(text=replace(loaded.text, num_classes=4))
+    images, regions = pictures(2), region_maps(2)
+    got = earlier(images, regions=regions, text_emb=pad_queries(some_text(4, 4), 5))
+    wanted = loaded(images, regions=regions, text_emb=pad_queries(some_text(4, 4), 5))
+    np.testing.assert_array_equal(got.labels, wanted.labels)
+    with pytest.raises(ValueError, match=r"at most 4 classes.* Got 5\. Export it again"):
+        earlier(images, regions=regions, text_emb=some_text(5, 5))
+
+
+@pytest.mark.parametrize("sizes", [(46_341, 46_341, 1), (99_999, 99_999, 1), (0, 90, 1), (60, 90, 0)])
+def test_images_of_no_pixels_or_too_many_are_refused(tmp_path, params, sizes):
+    config = with_fields(small_config(), sam2=None)
+    height, width, batch = sizes
+    with pytest.raises(
+        ValueError, match=r"at least 1, and height x width at most 2,147,483,647 pixels\. Got "
+    ):
+        export(tmp_path / "out", config, params, some_text(), height=height, width=width, batch=batch)
+
+
 def test_damaged_and_missing_programs(given, tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no exported program"):
         load_exported(tmp_path)
@@ -317,5 +381,7 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path):
     assert "--bank must be the folder of a bank" in refused("-c", "cat", "--bank", tmp_path)
     assert "--size must be width x height" in refused("-c", "cat", "--size", "big")
     model = small_model(tmp_path, sam2=False)
+    large = refused("-c", "cat", "-m", model, "--regions", "none", "--size", "99999x99999")
+    assert "at most 2,147,483,647 pixels" in large
     assert "no SAM 2 to find regions with" in refused("-c", "cat", "-m", model, "--size", "90x60")
     assert not (tmp_path / "out").exists()
