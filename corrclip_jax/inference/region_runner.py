@@ -46,7 +46,8 @@ class RegionRunner:
         devices = 1 if mesh is None else mesh.size
         self.programs = Programs(network, _LIMIT, identity=("regions", config), devices=devices)
         self._mesh = mesh
-        self._buckets = GrowingBuckets(config.method, headroom=False)  # SLIC takes as long as its padded batch is large
+        # Without headroom: SLIC takes as long as its padded batch is large.
+        self._buckets = GrowingBuckets(config.method, headroom=False)
 
     def stream(self, photos: Sequence[Any]) -> Iterator[tuple[int, Regions | Failure]]:
         """Find the regions of any number of photos with bounded memory: the next ones are read while some run.

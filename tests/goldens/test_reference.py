@@ -82,6 +82,8 @@ def test_first_window(run):
     assert_close(stages["features"].flatten(0, 1)[kept], golden["window_features"], ties)
 
 
+# Larger photos have more windows of the same kinds; their first window and resize are compared above.
+@pytest.mark.parametrize("run", [name for name in RUNS if not name.endswith("_448")], indirect=True)
 def test_whole_photo(run):
     golden, settings, clip, dino = run
     regions = torch.from_numpy(golden["regions"].astype(np.int64))

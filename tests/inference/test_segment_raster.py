@@ -143,14 +143,13 @@ def test_the_probability_of_a_polygon_is_that_of_its_class(scene, tmp_path, thre
         assert feature["properties"]["probability"] == pytest.approx(expected[label][inside].mean(), abs=2e-3)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 60)])
-def test_very_small_rasters_are_labelled(segmenter, tmp_path, size):
+def test_a_raster_of_one_pixel_is_labelled(segmenter, tmp_path):
     place = {"crs": "EPSG:32733", "transform": from_origin(4e5, 8e6, 0.5, 0.5)}
-    shape = {"count": 3, "height": size[0], "width": size[1], "dtype": "uint8"}
+    shape = {"count": 3, "height": 1, "width": 1, "dtype": "uint8"}
     with rasterio.open(tmp_path / "small.tif", "w", driver="GTiff", **shape, **place) as file:
-        file.write(np.full((3, *size), 90, np.uint8))
+        file.write(np.full((3, 1, 1), 90, np.uint8))
     result = segment_raster(segmenter, tmp_path / "small.tif", CLASSES, tmp_path / "out", vector="geojson")
-    assert sum(result.pixels.values()) == size[0] * size[1]
+    assert sum(result.pixels.values()) == 1
 
 
 def test_a_damaged_description_of_an_earlier_result_is_named(segmenter, scene, tmp_path):
