@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 from corrclip_jax.conversion.published import Published, preset_models, published_models, region_models
 from corrclip_jax.hub.home import part_place, weights_home
 from corrclip_jax.hub.presets import PRESETS
-from corrclip_jax.params.model_folder import DESCRIPTION, read_description, read_part
+from corrclip_jax.params.file_names import DESCRIPTION
+from corrclip_jax.params.model_folder import read_description, read_part
 
 
 class Listed(NamedTuple):

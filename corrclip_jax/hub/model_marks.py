@@ -28,6 +28,7 @@ from corrclip_jax.hub.embedded import EMBEDDED_FOLDER, EMBEDDED_MODELS
 from corrclip_jax.hub.home import part_place
 from corrclip_jax.io.marks import folder_digest, folder_digests, vocabulary_digest
 from corrclip_jax.io.own_files import value_digest
+from corrclip_jax.params.file_names import DESCRIPTION, PART, VOCABULARY
 
 
 def model_mark(model: str, source: str, *, alone: bool = False) -> str:
@@ -55,10 +56,8 @@ def model_mark(model: str, source: str, *, alone: bool = False) -> str:
         return f"{model} {_published_mark(model, network, alone)}"
     if not (folder := Path(model)).is_dir():
         return model
-    if (folder / "corrclip.json").is_file():
-        mark = _folder_mark(folder, network, alone)
-    else:  # checkpoints, in any folders below it
-        mark = folder_digest(folder)[:16]
+    is_converted = (folder / DESCRIPTION).is_file()  # else checkpoints, in any folders below it
+    mark = _folder_mark(folder, network, alone) if is_converted else folder_digest(folder)[:16]
     return f"{folder.resolve().name} {mark}"
 
 
@@ -80,7 +79,7 @@ def _clip_mark(model: str) -> str:
 def _folder_mark(folder: Path, network: str | None, alone: bool) -> str:
     """The mark of a converted folder; "damaged" for one that cannot be loaded, which then says why."""
     try:
-        content = json.loads((folder / "corrclip.json").read_text("utf-8"))
+        content = json.loads((folder / DESCRIPTION).read_text("utf-8"))
         config = select_regions(from_dict(Config, content["config"]), network)
         elsewhere = dict(content.get("networks", {}))
     except (ValueError, KeyError, TypeError):
@@ -130,8 +129,8 @@ def _part_mark(one: Published) -> list[Any] | None:
     """Configuration, published files and vocabulary of a converted network; None where there is none."""
     folder = part_place(one.key)
     try:
-        content: Mapping[str, Any] = json.loads((folder / "part.json").read_text("utf-8"))
+        content: Mapping[str, Any] = json.loads((folder / PART).read_text("utf-8"))
         files = [file["sha256"] for file in content["source"]["files"]]
-        return [content["config"], files, vocabulary_digest(str(folder / "vocabulary"))]
+        return [content["config"], files, vocabulary_digest(str(folder / VOCABULARY))]
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -20,8 +20,8 @@ from corrclip_jax.hub.locks import locked
 from corrclip_jax.hub.offers import Offer, find_offer
 from corrclip_jax.io.disk import readable
 from corrclip_jax.io.files import atomic_folder
+from corrclip_jax.params.file_names import OWN_NAMES
 from corrclip_jax.params.model_folder import (
-    OWN_NAMES,
     VOCABULARY,
     Part,
     is_complete,

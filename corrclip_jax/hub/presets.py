@@ -32,7 +32,8 @@ from corrclip_jax.conversion.readers import SUFFIXES
 from corrclip_jax.conversion.rules import ConversionError
 from corrclip_jax.hub.embedded import EMBEDDED_FOLDER, EMBEDDED_MODELS, EMBEDDED_V2, V2_FIELDS
 from corrclip_jax.hub.home import model_place
-from corrclip_jax.params.model_folder import DESCRIPTION, LazyParams, describe, is_complete, read
+from corrclip_jax.params.file_names import DESCRIPTION
+from corrclip_jax.params.model_folder import LazyParams, describe, is_complete, read
 from corrclip_jax.params.structure import Params
 from corrclip_jax.runtime.compute_type import resolve
 from corrclip_jax.runtime.environment import start_backend

@@ -8,7 +8,8 @@ from corrclip_jax.config.suggestions import did_you_mean
 from corrclip_jax.conversion.convert import to_stderr
 from corrclip_jax.conversion.published import Published, preset_models, published_models
 from corrclip_jax.hub.presets import PRESETS, load
-from corrclip_jax.params.model_folder import VOCABULARY, read_tree
+from corrclip_jax.params.file_names import VOCABULARY
+from corrclip_jax.params.model_folder import read_tree
 from corrclip_jax.params.structure import Params, expected_network
 from corrclip_jax.params.trees import differences, shapes_by_path
 from corrclip_jax.runtime.environment import start_backend

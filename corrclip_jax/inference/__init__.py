@@ -1,4 +1,4 @@
 """Inference on any number of photos of any sizes: buckets, streams, compiled programs, `Segmenter`, exports.
 
-May import `hub` and everything below. Begin with `segmenter.py`; the engine is `programs.py`.
+Begin with `segmenter.py`; the engine is `programs.py`.
 """

@@ -24,7 +24,8 @@ from corrclip_jax.io.files import atomic_folder
 from corrclip_jax.method.bank import Bank
 from corrclip_jax.method.segment import Result, SupportedResult, make_segment
 from corrclip_jax.ops.cudnn_attention import EXPORT_CHECKS
-from corrclip_jax.params.model_folder import EXPORTED, OWN_NAMES, read, write_description, write_network
+from corrclip_jax.params.file_names import EXPORTED, OWN_NAMES
+from corrclip_jax.params.model_folder import read, write_description, write_network
 from corrclip_jax.runtime.environment import start_backend, versions
 from corrclip_jax.runtime.memory import with_memory_defaults
 from corrclip_jax.text.embedding import TextEmbedding, as_text_embedding

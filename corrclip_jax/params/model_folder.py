@@ -29,16 +29,10 @@ from corrclip_jax.config import (
     with_fields,
 )
 from corrclip_jax.io.files import atomic_folder
+from corrclip_jax.params.file_names import DESCRIPTION, OWN_NAMES, PART, VOCABULARY
 from corrclip_jax.params.structure import Params, check_params
 from corrclip_jax.runtime.environment import versions
 
-DESCRIPTION = "corrclip.json"
-PART = "part.json"
-VOCABULARY = "vocabulary"
-EXPORTED = ("export.json", "program.bin", "text.npz")
-"""The files of an exported program besides its bank: its description, the program, the text embeddings."""
-OWN_NAMES = (*FAMILIES, DESCRIPTION, PART, VOCABULARY, *EXPORTED)
-"""What this program writes to the folders of models, parts and exported programs; all else there is the user's."""
 FORMAT, FORMAT_OF_PARTS = 1, 2
 """Formats of `corrclip.json`: every tree in the folder; trees elsewhere, named by `networks`."""
 

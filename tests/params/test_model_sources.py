@@ -7,7 +7,8 @@ import jax
 import numpy as np
 from small_models import small_model
 
-from corrclip_jax.params.model_folder import DESCRIPTION, read, read_model, sources_of
+from corrclip_jax.params.file_names import DESCRIPTION
+from corrclip_jax.params.model_folder import read, read_model, sources_of
 
 
 def test_a_model_is_read_with_its_sources(tmp_path):
