@@ -82,7 +82,8 @@ def _check_classes(owner: Int[Array, " Q"] | Int[np.ndarray, " Q"], num_classes:
         raise ValueError(f"num_classes must be 1 or more. Got {num_classes}.")
     if isinstance(owner, jax.core.Tracer):
         return
-    lowest, highest = int(owner.min()), int(owner.max())
+    owners = np.asarray(owner)  # whose minimum needs no program
+    lowest, highest = int(owners.min()), int(owners.max())
     if lowest < _PADDING or not 0 <= highest < num_classes:
         raise ValueError(
             f"query_to_class must hold classes, 0 to num_classes - 1 = {num_classes - 1}, and {_PADDING} for "
