@@ -86,6 +86,11 @@ def add_bias(
     return x + jax.lax.broadcast_to_rank(jnp.asarray(bias), x.ndim)
 
 
+def rows_of(values: Float[Array, " C"], rank: int) -> Float[Array, "C ..."]:
+    """`values` along the first axis of arrays of `rank` axes."""
+    return values.reshape(-1, *[1] * (rank - 1))
+
+
 def normalise_channels(
     x: Float[Array, "*batch C"], mean: Sequence[float] | np.ndarray, std: Sequence[float] | np.ndarray
 ) -> Float[Array, "*batch C"]:
@@ -324,11 +329,13 @@ class Upscale(Module):
         kernel, bias = self._weights()
         return add_bias(x @ kernel.reshape(-1, self.inputs).T, jnp.tile(bias, 4))
 
-    def channels_first(self, x: Float[Array, "inputs cells"]) -> Float[Array, "{self.outputs} 4*cells"]:
+    def channels_first(
+        self, x: Float[Array, "inputs *quarters cells"]
+    ) -> Float[Array, "{self.outputs} 4 *quarters cells"]:
         """The same of columns: the first quarters of all cells, then the second ones, and so on."""
         kernel, bias = self._weights()
-        kernel = kernel.swapaxes(0, 1).reshape(-1, self.inputs)
-        return (kernel @ x).reshape(self.outputs, -1) + bias[:, None]
+        quarters = jnp.einsum("oki,i...l->ok...l", kernel.swapaxes(0, 1), x)
+        return quarters + rows_of(bias, quarters.ndim)
 
     def _weights(self) -> tuple[Float[Array, "4 outputs inputs"], Float[Array, " outputs"]]:
         kernel = jnp.asarray(self.kernel, self.dtype).reshape(4, self.outputs, self.inputs)

@@ -166,8 +166,9 @@ def test_the_order_by_quarters_is_undone():
     x = jnp.arange(3 * 12 * 12, dtype=jnp.float32).reshape(3, 12, 12)
     quarters = by_quarters(jnp.moveaxis(x, 0, -1), 3)
     np.testing.assert_array_equal(from_quarters(quarters, 3), x)
-    np.testing.assert_array_equal(quarters[0, :3], x[0, 0, ::4])
-    np.testing.assert_array_equal(quarters[0, 9:12], x[0, 0, 2::4])  # the second quarters' first
+    np.testing.assert_array_equal(quarters[0, 0, 0, :3], x[0, 0, ::4])
+    np.testing.assert_array_equal(quarters[0, 1, 0, :3], x[0, 0, 1::4])
+    np.testing.assert_array_equal(quarters[0, 0, 1, :3], x[0, 0, 2::4])
 
 
 def test_images_of_a_batch_do_not_see_each_other(params, features):

@@ -7,7 +7,8 @@ K masks.
 
 After the transformer every cell is decoded on its own. The cells of the finer maps therefore lie "by quarters" (all
 first quarters of the coarse cells, all second ones, and so on) until the masks are laid out at the end. Channels
-come before cells: the few channels of fine maps would fill a fraction of a TPU's registers.
+come before cells: the few channels of fine maps would fill a fraction of a TPU's registers. Quarters have axes of
+their own, as moving them among the cells would move every number.
 """
 
 from functools import partial
@@ -20,7 +21,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from corrclip_jax.config import SAM1Config, SAM2Config
-from corrclip_jax.models.layers import Conv, Module, ReluMLP, Upscale, gelu, normal
+from corrclip_jax.models.layers import Conv, Module, ReluMLP, Upscale, gelu, normal, rows_of
 from corrclip_jax.models.sam.two_way_transformer import TwoWayTransformer
 
 MASK_TOKENS = 4  # one for an unambiguous mask, three for the alternatives
@@ -31,8 +32,8 @@ class ImageContext(NamedTuple):
 
     image: Float[Array, "L C"]
     positions: Float[Array, "L C"]
-    half: Float[Array, "d 4*L"] | None = None
-    full: Float[Array, "e 16*L"] | None = None
+    half: Float[Array, "d 4 L"] | None = None
+    full: Float[Array, "e 4 4 L"] | None = None
 
 
 class LayerNormOfColumns(Module):
@@ -45,7 +46,7 @@ class LayerNormOfColumns(Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "C N"]) -> Float[Array, "C N"]:
+    def __call__(self, x: Float[Array, "C ..."]) -> Float[Array, "C ..."]:
         """The normalised columns, scaled and shifted."""
         scale = self.param("scale", nn.initializers.ones, (len(x),))
         bias = self.param("bias", nn.initializers.zeros, (len(x),))
@@ -57,12 +58,13 @@ class LayerNormOfColumns(Module):
         else:
             variance = _mean_of_rows(centred * centred)
         factor = jax.lax.rsqrt(variance + self.epsilon)
-        return (centred * (factor * scale[:, None]) + bias[:, None]).astype(self.dtype)
+        scaled = centred * (factor * rows_of(scale, x.ndim)) + rows_of(bias, x.ndim)
+        return scaled.astype(self.dtype)
 
 
-def _mean_of_rows(x: Float[Array, "C N"]) -> Float[Array, "1 N"]:
+def _mean_of_rows(x: Float[Array, "C ..."]) -> Float[Array, "1 ..."]:
     def product(x: Array) -> Array:
-        return jnp.full((1, len(x)), 1 / len(x), x.dtype) @ x
+        return jnp.einsum("ac,c...->a...", jnp.full((1, len(x)), 1 / len(x), x.dtype), x)
 
     return jax.lax.platform_dependent(x, cpu=product, default=partial(jnp.mean, axis=0, keepdims=True))
 
@@ -127,12 +129,12 @@ class MaskDecoder(Module):
         own = zip(self.output_hypernetworks_mlps, tokens[iou_at + 1 : iou_at + 1 + MASK_TOKENS], strict=True)
         hyper = jnp.stack([mlp(token) for mlp, token in own])[chosen]
         cells = self._enlarge(image, context)
-        masks = jnp.einsum("kc,cl->kl", hyper, cells, preferred_element_type=jnp.float32)
+        masks = jnp.einsum("kc,crql->krql", hyper, cells, preferred_element_type=jnp.float32)
         iou = self.iou_prediction_head(tokens[iou_at]).astype(jnp.float32)
         iou = jax.nn.sigmoid(iou) if self.sigmoid_iou else iou
         return from_quarters(masks, self.config.embed_size), iou[chosen]
 
-    def _enlarge(self, image: Float[Array, "L C"], context: ImageContext) -> Float[Array, "e 16*L"]:
+    def _enlarge(self, image: Float[Array, "L C"], context: ImageContext) -> Float[Array, "e 4 4 L"]:
         halves = self.output_upscaling_0.channels_first(image.T)
         if context.half is not None:
             halves = halves + context.half
@@ -142,15 +144,16 @@ class MaskDecoder(Module):
         return gelu(quarters)
 
 
-def by_quarters(x: Float[Array, "F F c"], length: int) -> Float[Array, "c F*F"]:
+def by_quarters(x: Float[Array, "F F c"], length: int) -> Float[Array, "c *quarters {length*length}"]:
     """The cells of a map of side 2 `length` or 4 `length` in the order of `Upscale.channels_first`."""
     levels = (x.shape[0] // length).bit_length() - 1
     rows = x.reshape(length, *[2] * levels, length, *[2] * levels, -1)
-    order = [axis for level in range(levels, -1, -1) for axis in (level, level + levels + 1)]
-    return rows.transpose(-1, *order).reshape(-1, x.shape[0] * x.shape[1])
+    finer = [axis for level in range(levels, 0, -1) for axis in (level, level + levels + 1)]
+    cells = rows.transpose(-1, *finer, 0, levels + 1)
+    return cells.reshape(x.shape[-1], *[4] * levels, length * length)
 
 
-def from_quarters(x: Float[Array, "K cells"], length: int) -> Float[Array, "K M M"]:
+def from_quarters(x: Float[Array, "K 4 4 L"], length: int) -> Float[Array, "K M M"]:
     """Maps of side 4 `length` from cells by quarters."""
     x = x.reshape(-1, 2, 2, 2, 2, length, length)
     return x.transpose(0, 5, 3, 1, 6, 4, 2).reshape(-1, 4 * length, 4 * length)

@@ -5,7 +5,8 @@ Shapes: T tokens, L = G * G positions of the image map, C width, H heads, D widt
 A prompt has few tokens (8 for a point), an image has many positions (4096), so neither the image's keys and
 values nor its queries are ever projected for each prompt: with q . (W x) = (W' q) . x the token's side takes
 the projection over, as the output projection takes the values'. The numbers are the official implementation's up to
-rounding, for half of its arithmetic, and every product is one large matrix product.
+rounding, for half of its arithmetic. Every product is one large matrix product, with the heads of all tokens in one
+axis (an axis of tokens and one of heads is to a TPU a convolution, eight channels at a time).
 """
 
 import flax.linen as nn
@@ -47,12 +48,13 @@ class Attention(nn.Module):
     ) -> Float[Array, "T C"]:
         """Tokens look at the image. The key's bias is left out: it is the same for every position."""
         kernel, _ = self.k_proj.weights()
-        queries = jnp.einsum("thd,chd->htc", self._split(self.q_proj(q)) * self._scale, self._split(kernel))
-        weights = jax.nn.softmax(_product("lc,htc->lht", k, queries), axis=0).astype(self.dtype)
-        mixed = jnp.einsum("lht,lc->htc", weights, v)
+        queries = jnp.einsum("thd,chd->thc", self._split(self.q_proj(q)) * self._scale, self._split(kernel))
+        scores = _product("rc,lc->rl", queries.reshape(-1, self.width), k)
+        weights = jax.nn.softmax(scores).astype(self.dtype)
+        mixed = jnp.einsum("rl,lc->rc", weights, v).reshape(queries.shape)
         kernel, bias = self.v_proj.weights()
         return self._join(
-            jnp.einsum("htc,chd->thd", mixed, self._split(kernel)) + bias.reshape(1, self.heads, -1)
+            jnp.einsum("thc,chd->thd", mixed, self._split(kernel)) + bias.reshape(1, self.heads, -1)
         )
 
     def from_image(
@@ -61,12 +63,13 @@ class Attention(nn.Module):
         """The image's positions look at the tokens."""
         keys, values = self._split(self.k_proj(k)) * self._scale, self._split(self.v_proj(v))
         kernel, bias = self.q_proj.weights()
-        merged = jnp.einsum("thd,chd->cht", keys, self._split(kernel))
-        offset = _product("thd,hd->ht", keys, bias.reshape(self.heads, -1))
-        weights = jax.nn.softmax(_product("lc,cht->lht", q, merged) + offset[None]).astype(self.dtype)
+        merged = jnp.einsum("thd,chd->thc", keys, self._split(kernel))
+        offset = _product("thd,hd->th", keys, bias.reshape(self.heads, -1))
+        scores = _product("lc,rc->lr", q, merged.reshape(-1, self.width)).reshape(-1, *offset.shape)
+        weights = jax.nn.softmax(scores + offset[None], axis=1).astype(self.dtype)
         kernel, bias = self.out_proj.weights()
-        outputs = jnp.einsum("thd,hdc->htc", values, kernel.reshape(self.heads, -1, self.width))
-        return add_bias(jnp.einsum("lht,htc->lc", weights, outputs), bias)
+        outputs = jnp.einsum("thd,hdc->thc", values, kernel.reshape(self.heads, -1, self.width))
+        return add_bias(weights.reshape(len(q), -1) @ outputs.reshape(-1, self.width), bias)
 
     @property
     def _scale(self) -> float:
