@@ -19,7 +19,7 @@ from corrclip_jax.ops import resize
 from corrclip_jax.ops.resize import Length
 from corrclip_jax.runtime.memory import even_part
 
-_MOST_ON_TPUS = 8  # points
+_MOST_ON_TPUS = 16  # points
 
 
 class SAMAdapter(NamedTuple):
@@ -91,7 +91,7 @@ def decode_points(
       adapter: the network.
       context: the result of `adapter.prepare` for one image.
       points: (x, y) in pixels of the network's input.
-      at_once: how many points are decoded together, at most 8 on TPUs, whose maps stay on the chip. On CPU it is
+      at_once: how many points are decoded together, at most 16 on TPUs, whose maps mostly stay on the chip. On CPU it is
         one, whose maps (4 MB each) fit in the caches.
     """
 
