@@ -91,8 +91,8 @@ def decode_points(
       adapter: the network.
       context: the result of `adapter.prepare` for one image.
       points: (x, y) in pixels of the network's input.
-      at_once: how many points are decoded together, at most 16 on TPUs, whose maps mostly stay on the chip. On CPU it is
-        one, whose maps (4 MB each) fit in the caches.
+      at_once: how many points are decoded together, at most 16 on TPUs, whose maps mostly stay on the chip. On CPU
+        it is one, whose maps (4 MB each) fit in the caches.
     """
 
     @jax.jit  # traced once for all ways to go through the points
