@@ -8,6 +8,7 @@ Files may hold more than `bank.json` counts, left by a build that was interrupte
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -108,7 +109,11 @@ def read_description(folder: str | Path) -> Description:
             )
         content["backbone"] = Network(**content["backbone"])
         content["values"] = {name: Network(**value) for name, value in content["values"].items()}
-        return Description(**content)
+        found = Description(**content)
+        numbers = (found.entries, found.images, found.generation, found.key_rows or 0)
+        if not all(isinstance(number, int) and number >= 0 for number in numbers):
+            raise ValueError(f"entries, images, generation and key_rows are {numbers}")
+        return found
     except BankError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -141,6 +146,10 @@ def read_images(folder: str | Path, description: Description) -> list[BankImage]
     if len(found) < description.images:
         raise BankError(
             f"{file} lists {len(found)} images, the bank has {description.images}. Copy it again."
+        )
+    if (entries := sum(image.entries for image in found)) != description.entries:
+        raise BankError(
+            f"{file} lists images of {entries} entries, the bank has {description.entries}. Copy it again."
         )
     return found
 
@@ -202,6 +211,41 @@ def load_bank(
                 f"{folder}: {name} are of width {found}, {DESCRIPTION} says {wanted}. Copy it again."
             )
     return Bank(keys, values)
+
+
+def differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """Where two networks, settings or dictionaries of them differ: "NAME OLD there, NEW here" for each."""
+    if old == new:
+        return []
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = {**old, **new}
+        return [
+            line
+            for one in names
+            for line in differences(old.get(one), new.get(one), f"{name}.{one}" if name else one)
+        ]
+    return [f"{name} {_plain(old)} there, {_plain(new)} here".lstrip()]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Network):
+        return f"{value.name} of width {value.width}" + (f" ({value.digest[:8]})" if value.digest else "")
+    return "none" if value is None else str(value)
+
+
+def check_free(folder: Path) -> None:
+    """Check that a new bank may be written to a folder, which may hold other things.
+
+    Raises:
+      BankError: if it holds a bank, or anything by a name that a bank's parts have.
+    """
+    if (folder / DESCRIPTION).is_file():
+        raise BankError(f"{folder} holds a bank already. Choose another folder.")
+    parts = (DESCRIPTION, IMAGES, KEYS, "values", REGIONS, BOXES, *TABLES)
+    if taken := [name for name in parts if os.path.lexists(folder / name)]:
+        raise BankError(
+            f"{folder} holds {', '.join(taken)}, whose place a bank would take. Choose another folder."
+        )
 
 
 def backbone_of(config: Config, params: Mapping[str, Any]) -> Network:

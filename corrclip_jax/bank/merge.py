@@ -7,12 +7,13 @@ from pathlib import Path
 from corrclip_jax.bank.errors import BankError
 from corrclip_jax.bank.folder import (
     BOXES,
-    DESCRIPTION,
     EXACT,
     KEYS,
     REGIONS,
     BankImage,
     Description,
+    check_free,
+    differences,
     read_description,
     read_images,
     write_description,
@@ -30,21 +31,21 @@ def merge_banks(banks: Sequence[Path], out: Path) -> Description:
       out: the new folder; it appears whole or not at all.
 
     Raises:
-      BankError: for banks that do not fit each other, imported ones, and a folder that holds a bank.
+      BankError: for banks that do not fit each other, damaged or imported ones, and a folder that holds a bank or
+        what one would replace.
       FileNotFoundError: for a folder without a bank.
     """
-    if (out / DESCRIPTION).is_file():
-        raise BankError(f"{out} holds a bank already. Choose another folder.")
+    check_free(out)
     described = [read_description(bank) for bank in banks]
     first = described[0]
     for bank, one in zip(banks, described, strict=True):
         if one.keys != EXACT or not one.images:
             raise BankError(f"{bank} was imported from a published index; it cannot be merged.")
         for what in ("backbone", "values", "settings"):
-            if getattr(one, what) != getattr(first, what):
+            if found := differences(getattr(first, what), getattr(one, what)):
                 raise BankError(
-                    f"{banks[0]} and {bank} were made with different {what}: {getattr(first, what)}, "
-                    f"{getattr(one, what)}. Build them with the same model and options."
+                    f"{banks[0]} and {bank} were made with different {what}: {'; '.join(found)}. "
+                    "Build them with the same model and options."
                 )
     roots = list(dict.fromkeys(root for one in described for root in one.roots))
     images: list[BankImage] = []

@@ -9,13 +9,13 @@ import numpy as np
 from corrclip_jax.bank.errors import BankError
 from corrclip_jax.bank.faiss_index import read_index
 from corrclip_jax.bank.folder import (
-    DESCRIPTION,
     EXACT,
     KEYS,
     QUANTISED,
     TABLES,
     Description,
     Network,
+    check_free,
     write_description,
 )
 from corrclip_jax.bank.rows import CHUNK_ROWS, all_finite, write_rows
@@ -38,12 +38,12 @@ def import_bank(
       clips: what the CLIPs are called, by the names of the values.
 
     Raises:
-      BankError: for files that are damaged or do not fit each other, and a folder that holds a bank.
+      BankError: for files that are damaged or do not fit each other, and a folder that holds a bank or
+        what one would replace.
       ConversionError: for values that cannot be read.
       FileNotFoundError: for a missing file.
     """
-    if (out / DESCRIPTION).is_file():
-        raise BankError(f"{out} holds a bank already. Choose another folder.")
+    check_free(out)
     if missing := [str(path) for path in values.values() if not path.is_file()]:
         raise FileNotFoundError(f"{', '.join(missing)} does not exist.")
     if "main" not in values:

@@ -58,6 +58,12 @@ class Rows:
             raise BankError(f"{self.path} is cut short or damaged ({_reason(error)}). {_AGAIN}") from error
         if found.dtype.kind == "f" and not all_finite(found):
             raise BankError(f"{self.path} has rows that are missing or not finite (NaN). {_AGAIN}")
+        if (
+            found.dtype.kind == "i"
+            and self._store.fill_value == _never(found.dtype)
+            and _never(found.dtype) in found
+        ):
+            raise BankError(f"{self.path} has rows that are missing. {_AGAIN}")
         return found
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -90,9 +96,16 @@ def _opened(path: Path, rows: np.ndarray) -> Any:
         "data_type": rows.dtype.name,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [CHUNK_ROWS, *rows.shape[1:]]}},
         "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
-        "fill_value": "NaN" if rows.dtype.kind == "f" else 0,
+        "fill_value": _never(rows.dtype),
     }
     return ts.open({**_where(path), "metadata": metadata}, create=True).result()
+
+
+def _never(dtype: np.dtype) -> int | str:
+    """What stands for values that were never written; unsigned numbers, which may have any value, have none."""
+    if dtype.kind == "f":
+        return "NaN"
+    return int(np.iinfo(dtype).min)
 
 
 def _where(path: Path) -> dict[str, Any]:

@@ -17,7 +17,14 @@ import jax
 import numpy as np
 
 from corrclip_jax.bank.errors import BankError
-from corrclip_jax.bank.folder import DESCRIPTION, Description, Network, read_description, read_images
+from corrclip_jax.bank.folder import (
+    DESCRIPTION,
+    Description,
+    Network,
+    differences,
+    read_description,
+    read_images,
+)
 from corrclip_jax.bank.unfinished import Entries, Plan, PlannedImage, Unfinished
 from corrclip_jax.inference.buckets import Batch, Bucket, Size
 from corrclip_jax.inference.not_finite import NOT_FINITE
@@ -184,18 +191,10 @@ def _check_same(what: str, made: Plan | Description, extractor: Extractor, advic
     }
     for name, (old, new) in same.items():
         if old != new:
+            found = "; ".join(differences(old, new))
             raise BankError(
-                f"{what} with other {name}: {_plain(old)} there, {_plain(new)} here. Use the model and the options "
-                f"that it was begun with{advice}."
+                f"{what} with other {name}: {found}. Use the model and the options that it was begun with{advice}."
             )
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, Network):
-        return f"{value.name} of width {value.width}" + (f" ({value.digest[:8]})" if value.digest else "")
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_plain(one)}" for name, one in value.items()) or "none"
-    return str(value)
 
 
 def _planned(
@@ -203,7 +202,7 @@ def _planned(
 ) -> Plan | None:
     """The plan for the images that the bank does not have and that were not tried; None where there are none."""
     roots: list[str] = []
-    known: set[tuple[str, str]] = set()
+    known: set[tuple[str, str]] = set()  # names below their folders, and whole paths, each with the digest
     generation = 1
     if (out / DESCRIPTION).is_file():
         bank = read_description(out)
@@ -211,11 +210,14 @@ def _planned(
             raise BankError(f"{out} was imported from a published index, to which nothing can be added.")
         _check_same(f"{out} is a bank", bank, extractor)
         roots, generation = list(bank.roots), bank.generation + 1
-        known = {(image.name, image.mark) for image in read_images(out, bank)}
+        for image in read_images(out, bank):
+            known |= {(image.name, image.mark), (str(Path(roots[image.root]) / image.name), image.mark)}
     found = []
     for (root, name), mark in zip(listed, _marks([root / name for root, name in listed]), strict=True):
         path = str(root.resolve())
-        if (name, mark) not in known and str(Path(path) / name) not in tried:
+        file = str(Path(path) / name)
+        if not known & {(name, mark), (file, mark)} and file not in tried:
+            known |= {(name, mark), (file, mark)}
             roots += [path] * (path not in roots)
             found.append((name, roots.index(path), mark))
     if not found:

@@ -1,5 +1,6 @@
 """Features of a bank's entries: images and their regions through the networks, in padded batches."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -197,11 +198,11 @@ def _stored(image: _Image, keys: np.ndarray, values: dict[str, np.ndarray], phot
 
 
 def _recorded(regions: RegionConfig, source: str | None) -> dict[str, Any]:
-    """The settings of regions, without those that banks of earlier versions do not know and that were not set."""
+    """The settings of regions as JSON has them, without unset ones that banks of earlier versions do not know."""
     settings = asdict(regions) | ({} if source is None else {"source": source})
     if regions.slic.side is None:
         del settings["slic"]["side"]
-    return settings
+    return json.loads(json.dumps(settings))  # lists for tuples, as they are read back
 
 
 def _has_regions(image: Any) -> bool:

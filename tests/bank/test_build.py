@@ -98,12 +98,33 @@ def test_a_broken_image_is_named_and_left_out(tmp_path):
     assert build([images], out, FakeExtractor()).added == 2
 
 
+def test_an_image_is_added_once_through_whichever_folder_it_is_reached(tmp_path):
+    for name in ("a/1.png", "a/b/2.png"):
+        write_image(tmp_path / name, 2, seed=len(name))
+    (tmp_path / "copies").mkdir()
+    (tmp_path / "copies" / "1.png").write_bytes((tmp_path / "a" / "1.png").read_bytes())
+    out = tmp_path / "bank"
+    assert build([tmp_path / "a", tmp_path / "copies"], out, FakeExtractor()).added == 4
+    assert listed(out) == [("1.png", 0, 2), ("b/2.png", 2, 2)]
+    assert build([tmp_path / "a" / "b"], out, FakeExtractor()).added == 0
+
+
 def test_a_bank_of_other_networks_is_refused(tmp_path):
     write_image(tmp_path / "images" / "a.png", 2)
     build([tmp_path / "images"], tmp_path / "bank", FakeExtractor())
     write_image(tmp_path / "images" / "b.png", 2)
     with pytest.raises(BankError, match=r"with other backbone: fake of width 6 .* there, radio of width 6"):
         build([tmp_path / "images"], tmp_path / "bank", FakeExtractor("radio"))
+
+
+def test_other_settings_are_named_without_those_that_agree(tmp_path):
+    write_image(tmp_path / "images" / "a.png", 2)
+    first, second = FakeExtractor(), FakeExtractor()
+    first.settings = {"short": 448, "regions": {"source": "slic", "segments": 6}}
+    second.settings = {"short": 448, "regions": {"source": "slic", "segments": 9}}
+    build([tmp_path / "images"], tmp_path / "bank", first)
+    with pytest.raises(BankError, match=r"with other settings: regions\.segments 6 there, 9 here\. Use"):
+        build([tmp_path / "images"], tmp_path / "bank", second)
 
 
 def test_an_interrupted_build_goes_on_with_its_own_settings_or_is_forgotten(tmp_path):

@@ -92,6 +92,8 @@ def test_regions_are_found_and_a_broken_image_is_left_out(model, photos, tmp_pat
     done = build_bank(images, tmp_path / "bank", model)
     assert list(done.unreadable) == [str(tmp_path / "broken.jpg")]
     assert 2 < done.added <= 12
+    again = build_bank(images, tmp_path / "bank", model)
+    assert (again.added, list(again.unreadable)) == (0, list(done.unreadable))
     assert read_description(tmp_path / "bank").settings["regions"]["source"] == "slic"
 
 

@@ -1,6 +1,7 @@
 """Banks on disk: damage, emptiness and other networks are one clear error; published ones are imported; merging."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -138,6 +139,32 @@ def test_merged_banks_follow_each_other_with_each_image_once(make_bank, tmp_path
 def test_banks_of_other_networks_are_not_merged(make_bank, tmp_path):
     with pytest.raises(BankError, match="made with different backbone"):
         merge_banks([make_bank("a", 1), make_bank("b", 1, backbone="radio")], tmp_path / "merged")
+
+
+def test_merging_keeps_what_is_in_the_folder(make_bank, tmp_path):
+    mine = tmp_path / "merged" / "values" / "mine.npy"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(BankError, match="merged holds values, whose place a bank would take"):
+        merge_banks([make_bank("a", 1), make_bank("b", 1)], tmp_path / "merged")
+    assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda out: shutil.rmtree(out / "region" / "c"), "region has rows that are missing"),
+        (lambda out: shutil.rmtree(out / "box" / "c"), "box has rows that are missing"),
+        (lambda out: edit(out, entries=1), "lists images of 2 entries, the bank has 1"),
+        (lambda out: edit(out, entries="many"), "bank.json is damaged"),
+    ],
+)
+def test_damaged_banks_are_not_merged(make_bank, tmp_path, damage, reason):
+    first, second = make_bank("a", 1), make_bank("b", 2)
+    damage(second)
+    with pytest.raises(BankError, match=reason):
+        merge_banks([first, second], tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
 
 
 # --- published banks ---

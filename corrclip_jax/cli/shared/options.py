@@ -319,7 +319,10 @@ def chosen_bank(bank: str | None) -> Path | None:
 
     folder = bank_folder(bank)
     if not (folder / "bank.json").is_file():
-        raise UsageError(f"--bank must be the folder of a bank, or tiny. {bank} holds no bank.json.")
+        raise UsageError(
+            f"--bank must be the folder of a bank, or tiny. {bank} holds no bank.json, with "
+            "which `corrclip bank build` ends: one that was interrupted is finished by the same command."
+        )
     return folder
 
 
