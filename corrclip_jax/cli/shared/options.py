@@ -320,8 +320,8 @@ def chosen_bank(bank: str | None) -> Path | None:
     folder = bank_folder(bank)
     if not (folder / "bank.json").is_file():
         raise UsageError(
-            f"--bank must be the folder of a bank, or tiny. {bank} holds no bank.json, with "
-            "which `corrclip bank build` ends: one that was interrupted is finished by the same command."
+            f"--bank must be the folder of a bank, or tiny. {bank} holds no bank.json. "
+            "`corrclip bank build` writes it last; the same command finishes a build that was interrupted."
         )
     return folder
 
