@@ -11,7 +11,7 @@ import jax
 from corrclip_jax.app.answers import Question, Say
 from corrclip_jax.config import Config, takes_points
 from corrclip_jax.hub.embedded import EMBEDDED_MODELS
-from corrclip_jax.hub.presets import available_models, load
+from corrclip_jax.hub.presets import PRESETS, available_models, load, load_lazily
 from corrclip_jax.inference.segmenter import Segmenter
 from corrclip_jax.text.classes import parse_classes
 
@@ -22,8 +22,13 @@ def choices(first: str | None = None) -> list[str]:
     """The models that can be chosen: `first`, and those that need no download, the embedded ones last.
 
     Args:
-      first: a name or a folder, which may need a download.
+      first: a name, which may need a download, or a folder.
+
+    Raises:
+      ValueError, FileNotFoundError: as `load`, if `first` is neither.
     """
+    if first is not None and first not in PRESETS:
+        load_lazily(first)
     converted = [model.name for model in available_models() if model.converted]
     here = [*(name for name in converted if name not in EMBEDDED_MODELS), *EMBEDDED_MODELS]
     return here if first is None else list(dict.fromkeys([first, *here]))

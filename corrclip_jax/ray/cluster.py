@@ -2,11 +2,13 @@
 
 import logging
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from corrclip_jax.ray.chunks import Size, from_text, measure, to_text
 from corrclip_jax.ray.sources import Source
@@ -18,6 +20,7 @@ _SIZES = 256  # images of one task that reads sizes
 # Size of the object store of a cluster that is started here, which holds keys and errors only.
 _STORE_BYTES = 200 << 20
 RETRIES = 3  # of a chunk whose actor died
+_ANSWER_SECONDS = 5.0  # in which a cluster takes a connection
 
 
 class ClusterError(OSError):
@@ -70,7 +73,7 @@ def cluster(address: str | None = None) -> Iterator[None]:
     What Ray prints goes to stderr.
 
     Args:
-      address: of the cluster: "auto", or host:port. By default that of RAY_ADDRESS, and else none.
+      address: of the cluster: "auto", host:port, or ray://host:port. By default that of RAY_ADDRESS, and else none.
 
     Raises:
       ClusterError: if it cannot be reached.
@@ -85,6 +88,8 @@ def cluster(address: str | None = None) -> Iterator[None]:
     address = address or os.environ.get("RAY_ADDRESS")
     own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
     begun = not ray.is_initialized()
+    if address and begun:
+        _check_answer(address)
     with redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -108,6 +113,27 @@ def cluster(address: str | None = None) -> Iterator[None]:
         finally:
             if begun:
                 ray.shutdown()
+
+
+def _check_answer(address: str) -> None:
+    """Refuse host:port where nothing takes connections: Ray itself would try for minutes.
+
+    Raises:
+      ClusterError: if nothing does.
+    """
+    scheme, _, place = address.rpartition("://")
+    if scheme not in ("", "ray"):
+        return
+    try:
+        parts = urlsplit(f"//{place}")
+        if parts.hostname is None or parts.port is None:  # "auto"
+            return
+        socket.create_connection((parts.hostname, parts.port), _ANSWER_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise ClusterError(
+            f"Ray cannot reach the cluster {address}: {error}. Check that it runs (ray status, on its head node) "
+            "and that this machine can reach that port, or leave out --address and RAY_ADDRESS to use this machine."
+        ) from error
 
 
 def share(actors: int | None, devices: float | None) -> Actors:

@@ -17,6 +17,7 @@ from corrclip_jax.app.answers import Question, answer
 from corrclip_jax.app.models import LoadedModels, choices
 from corrclip_jax.app.view import LONGEST, packed_map, view_of
 from corrclip_jax.config import Config
+from corrclip_jax.hub.embedded import EMBEDDED_FOLDER
 from corrclip_jax.hub.presets import PRESETS, available_models
 from corrclip_jax.inference.segmentation import Segmentation
 
@@ -206,5 +207,5 @@ def test_the_embedded_models_come_last_and_a_given_model_first(tmp_path, monkeyp
     converted = [model._replace(converted=True) for model in available_models()]
     monkeypatch.setattr(models, "available_models", lambda: converted)
     assert choices() == [*PRESETS, "tiny", "tiny-v2"]
-    assert choices("folder/of-a-model")[0] == "folder/of-a-model"
+    assert choices(str(EMBEDDED_FOLDER))[0] == str(EMBEDDED_FOLDER)
     assert choices("tiny")[0] == "tiny" and choices("tiny").count("tiny") == 1

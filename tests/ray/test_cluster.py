@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -144,6 +145,24 @@ def test_devices_are_shared_among_actors(machines, actors, devices, expected, mo
             cluster.share(actors, devices)
     else:
         assert str(cluster.share(actors, devices)) == expected
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_where_nothing_answers_is_refused_soon(scheme, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"{scheme}127.0.0.1:{server.getsockname()[1]}"
+        cluster._check_answer(address)
+    words = f"cannot reach the cluster {address}: .*--address"
+    with pytest.raises(cluster.ClusterError, match=words), cluster.cluster(address):
+        pass
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:99999")
+    with pytest.raises(cluster.ClusterError, match="99999: Port out of range"), cluster.cluster():
+        pass
+
+
+@pytest.mark.parametrize("address", ["auto", "local", "anyscale://a:1"])
+def test_other_addresses_are_left_to_ray(address):
+    cluster._check_answer(address)
 
 
 def test_failures_are_named_up_to_a_number(capsys, monkeypatch):

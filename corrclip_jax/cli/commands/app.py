@@ -1,11 +1,12 @@
 """`corrclip app`: a web page on this machine that labels photos."""
 
-import time
+from threading import Event
 from typing import Annotated
 
 import typer
 
 from corrclip_jax.cli.shared.console import messages, result_as_json, results
+from corrclip_jax.cli.shared.interrupts import run_interruptibly
 from corrclip_jax.cli.shared.options import model_option
 from corrclip_jax.runtime.compilation_cache import keep_compiled_programs
 
@@ -50,13 +51,24 @@ def app(
 
     require("gradio", "web pages", "app")
     with messages().status("Starting"):
+        from corrclip_jax.app.port import check_port
+
+        if port is not None:
+            check_port(host, port)
+
         from corrclip_jax.app.models import choices
-        from corrclip_jax.app.page import serve
 
         keep_compiled_programs()
         names = choices(model)
+
+        from corrclip_jax.app.page import serve
+
     with serve(names, host=host, port=port) as address:
-        results().print(f"The page is at {address} (Ctrl-C ends it)", soft_wrap=True)
-        result_as_json({"address": address, "models": names})
-        while True:
-            time.sleep(3600)
+
+        def wait(stop: Event) -> None:
+            results().print(f"The page is at {address} (Ctrl-C ends it)", soft_wrap=True)
+            result_as_json({"address": address, "models": names})
+            stop.wait()
+
+        # A model may be compiling when a signal comes: Python would crash if it ended in the middle of that.
+        run_interruptibly(wait)

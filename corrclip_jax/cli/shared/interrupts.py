@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TypeVar
 
@@ -65,14 +65,15 @@ def run_interruptibly(work: Callable[[threading.Event], T]) -> T:
 
     worker = threading.Thread(target=target, name="corrclip-work", daemon=True)
     _interrupted.clear()
-    worker.start()
     try:
+        worker.start()
         while worker.is_alive():
             worker.join(0.5)
     except KeyboardInterrupt:
         _interrupted.set()
         stop.set()
-        worker.join(GRACE_SECONDS)
+        with suppress(RuntimeError):  # it has not begun
+            worker.join(GRACE_SECONDS)
         raise
     if errors:
         raise errors[0]
