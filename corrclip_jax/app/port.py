@@ -1,4 +1,4 @@
-"""The port of the web page, looked at before anything is loaded."""
+"""Port of the web page: a check that it is free, before anything is loaded."""
 
 import errno
 import socket

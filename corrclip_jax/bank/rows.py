@@ -58,11 +58,8 @@ class Rows:
             raise BankError(f"{self.path} is cut short or damaged ({_reason(error)}). {_AGAIN}") from error
         if found.dtype.kind == "f" and not all_finite(found):
             raise BankError(f"{self.path} has rows that are missing or not finite (NaN). {_AGAIN}")
-        if (
-            found.dtype.kind == "i"
-            and self._store.fill_value == _never(found.dtype)
-            and _never(found.dtype) in found
-        ):
+        never = _never(found.dtype)
+        if found.dtype.kind == "i" and self._store.fill_value == never and never in found:
             raise BankError(f"{self.path} has rows that are missing. {_AGAIN}")
         return found
 

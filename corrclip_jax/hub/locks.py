@@ -11,7 +11,7 @@ from corrclip_jax.runtime.home import HOME_VARIABLE
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Lock a folder by a file beside it, so the folder need not exist yet.
+    """Lock a folder through a file next to it; the folder itself may not exist yet.
 
     Each folder has one lock, whoever makes it. Who holds that of a model may take those of its parts, one at a
     time, but never the other way round: so nobody waits in a circle.

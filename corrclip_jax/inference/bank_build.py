@@ -190,10 +190,10 @@ def _check_same(what: str, made: Plan | Description, extractor: Extractor, advic
         "settings": (made.settings, dict(extractor.settings)),
     }
     for name, (old, new) in same.items():
-        if old != new:
-            found = "; ".join(differences(old, new))
+        if found := differences(old, new):
             raise BankError(
-                f"{what} with other {name}: {found}. Use the model and the options that it was begun with{advice}."
+                f"{what} with other {name}: {'; '.join(found)}. Use the model and the options that it was begun "
+                f"with{advice}."
             )
 
 

@@ -20,7 +20,8 @@ from typing import Any
 def atomic_folder(path: Path, own: Collection[str] = ()) -> Iterator[Path]:
     """A temporary folder next to `path`, renamed to `path` if the block succeeds and deleted if it fails.
 
-    It takes the place of an existing folder. Files in that folder which this program did not write are kept.
+    It takes the place of an existing folder. Files in that folder which this program did not write are kept,
+    except below folders that it writes anew.
     Temporary folders of processes that were killed are deleted; a folder that they had moved aside is put back.
 
     Args:

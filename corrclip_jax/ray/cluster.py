@@ -88,12 +88,11 @@ def cluster(address: str | None = None) -> Iterator[None]:
     address = address or os.environ.get("RAY_ADDRESS")
     own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
     begun = not ray.is_initialized()
-    if address and begun:
-        _check_answer(address)
     with redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             if begun:
+                _check_answer(address or "local")
                 ray.init(
                     address=address or "local",
                     log_to_driver=False,
@@ -101,8 +100,12 @@ def cluster(address: str | None = None) -> Iterator[None]:
                     **({} if address else own),
                 )
         except (OSError, ValueError, RuntimeError) as error:
+            if not address:
+                raise ClusterError(f"Ray cannot be started: {error}") from error
             raise ClusterError(
-                f"Ray cannot {f'reach the cluster {address}' if address else 'be started'}: {error}"
+                f"Ray cannot reach the cluster {address}: {error}. Check that it runs (ray status, on its head "
+                "node) and that this machine can reach that port, or leave out --address and RAY_ADDRESS to use "
+                "this machine."
             ) from error
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -116,24 +119,18 @@ def cluster(address: str | None = None) -> Iterator[None]:
 
 
 def _check_answer(address: str) -> None:
-    """Refuse host:port where nothing takes connections: Ray itself would try for minutes.
+    """Check that host:port takes connections: Ray itself would try for minutes.
 
     Raises:
-      ClusterError: if nothing does.
+      OSError: if it takes none.
+      ValueError: for a port out of range.
     """
     scheme, _, place = address.rpartition("://")
     if scheme not in ("", "ray"):
         return
-    try:
-        parts = urlsplit(f"//{place}")
-        if parts.hostname is None or parts.port is None:  # "auto"
-            return
+    parts = urlsplit(f"//{place}")
+    if parts.hostname is not None and parts.port is not None:  # neither "auto" nor "local"
         socket.create_connection((parts.hostname, parts.port), _ANSWER_SECONDS).close()
-    except (OSError, ValueError) as error:
-        raise ClusterError(
-            f"Ray cannot reach the cluster {address}: {error}. Check that it runs (ray status, on its head node) "
-            "and that this machine can reach that port, or leave out --address and RAY_ADDRESS to use this machine."
-        ) from error
 
 
 def share(actors: int | None, devices: float | None) -> Actors:

@@ -265,10 +265,8 @@ def test_transposed_convolutions_compute_the_same_from_the_written_tree(params):
             of_layer = {"params": decoder[f"output_upscaling_{name}"]}
             ours = Upscale(len(ours), width).apply(of_layer, ours, method="channels_first")
             if name == "0":
-                ours = nn.LayerNorm().apply(
-                    {"params": decoder["output_upscaling_1"]}, jnp.moveaxis(ours, 0, -1)
-                )
-                ours = jnp.moveaxis(ours, -1, 0)
+                norm = nn.LayerNorm(reduction_axes=0, feature_axes=0)
+                ours = norm.apply({"params": decoder["output_upscaling_1"]}, ours)
             ours = nn.gelu(ours, approximate=False)
         return ours, by_quarters(_Upscaling().apply({"params": written}, x), 5)
 

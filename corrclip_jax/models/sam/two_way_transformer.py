@@ -5,8 +5,8 @@ Shapes: T tokens, L = G * G positions of the image map, C width, H heads, D widt
 A prompt has few tokens (8 for a point), an image has many positions (4096), so neither the image's keys and
 values nor its queries are ever projected for each prompt: with q . (W x) = (W' q) . x the token's side takes
 the projection over, as the output projection takes the values'. The numbers are the official implementation's up to
-rounding, for half of its arithmetic. Every product is one large matrix product, with the heads of all tokens in one
-axis (an axis of tokens and one of heads is to a TPU a convolution, eight channels at a time).
+rounding, for half of its arithmetic. Every product is one large matrix product, with the heads of all tokens along
+one axis: with two axes, TPUs would run it as a convolution that sums eight channels at a time.
 """
 
 import flax.linen as nn
