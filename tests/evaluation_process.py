@@ -25,6 +25,8 @@ from corrclip_jax.runtime.sharding import sharded
 from corrclip_jax.text.embedding import TextEmbedding
 
 NAMES = ("cat", "dog", "sky")
+# Variables of processes that a signal is to meet while they count, however fast the machine is.
+SLOWLY = {"SECONDS_A_BATCH": "0.03"}
 
 
 @dataclass
@@ -206,6 +208,14 @@ def serve() -> None:
     if not networks:
         scorer.make_segment, scorer.embed_in_all = label_by_colour, embed_nothing
         scorer.in_compute_type = lambda params, dtype: {}  # which would read them
+    if seconds := float(variables.get("SECONDS_A_BATCH", 0)):
+        start = scorer.Scorer._start
+
+        def start_slowly(*arguments, **options):
+            time.sleep(seconds)
+            return start(*arguments, **options)
+
+        scorer.Scorer._start = start_slowly  # type: ignore[method-assign]
     cli.main()
 
 
@@ -219,7 +229,7 @@ def kill_again_and_again(bench: Bench, out: str, times: int, seed: int) -> int:
     killed = best = 0
     while killed < times:
         known = bench.names(out)
-        process = bench.start(out)
+        process = bench.start(out, **SLOWLY)
         match rng.choice(["counting", "beginning", "starting"], p=[0.7, 0.15, 0.15]):
             case "counting":
                 bench.wait_for(out, "part-*.npz", process, known)

@@ -138,3 +138,17 @@ def test_an_error_of_all_images_is_one_line(photos, tmp_path, monkeypatch):
     assert result.exit_code == 1
     assert "Error: the weights of tiny are missing." in plain(result.stderr)
     assert json.loads(result.stdout)["failed"] == ["the weights of tiny are missing."]
+
+
+@pytest.mark.parametrize("write", ["parquet", "files"])
+def test_a_cluster_that_cannot_be_reached_ends_the_command(write, photos, tmp_path, monkeypatch):
+    def unreachable(address):
+        raise cluster.ClusterError(f"Ray cannot reach the cluster {address}.")
+
+    monkeypatch.setattr(cluster, "cluster", unreachable)
+    options = (*OPTIONS, *ON_RAY, "--write", write, "--address", "there:1")
+    result = corrclip("segment", photos, *options, "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert not result.stdout
+    assert plain(result.stderr).splitlines()[-1] == "Error: Ray cannot reach the cluster there:1."
+    assert not list((tmp_path / "out").glob("*"))

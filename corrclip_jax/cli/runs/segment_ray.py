@@ -119,8 +119,8 @@ def run(
             from corrclip_jax.ray.segment_images import SegmentImages
 
             progress.phase("Starting Ray")
-            try:
-                with cluster(engine.address):
+            with cluster(engine.address):
+                try:
                     actors = share(engine.actors, engine.devices_per_actor)
                     progress.phase(f"Reading sizes, for {actors}")
                     sizes = dict(standing.sizes)
@@ -148,8 +148,8 @@ def run(
                         progress.advance(len(one["key"]))
                         if stop.is_set():
                             return
-            except ClusterError as error:
-                problems.append(str(error))
+                except ClusterError as error:
+                    problems.append(str(error))
 
         if standing.todo:
             try:
