@@ -62,16 +62,28 @@ PEAKS: dict[str, int] = {}
 
 
 def pytest_configure(config):
-    """What one test or process compiles serves the others, and the next run (`--cache-clear` forgets it)."""
+    """What one test or process compiles serves the others, and the next run (`--cache-clear` forgets it).
+
+    That holds for bytecode, too: where none may be written beside the sources, it is kept with the programs, or a
+    hundred processes would compile all that they import.
+    """
+    cache = getattr(config, "cache", None)  # None under -p no:cacheprovider
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = getattr(config, "cache", None)  # None under -p no:cacheprovider
-        folder = cache.mkdir("compiled") if cache else Path(tempfile.mkdtemp(prefix="compiled-"))
+        folder = kept_in(cache, "compiled")
         if sum(file.stat().st_size for file in folder.iterdir()) > MOST_KEPT:
             shutil.rmtree(folder)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)  # of the workers, too
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(kept_in(cache, "bytecode"))
+        sys.dont_write_bytecode = False
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def kept_in(cache, name: str) -> Path:
+    """A folder of pytest's cache, or a new one where it keeps none."""
+    return cache.mkdir(name) if cache else Path(tempfile.mkdtemp(prefix=f"{name}-"))
 
 
 def pytest_collection_finish():

@@ -57,22 +57,25 @@ def test_encoder_maps(golden, features):
 
 @pytest.fixture(scope="module")
 def masks(golden, model, features):
-    """Mask logits and predicted IoUs of one mask and of three, by one program: they share the decoder."""
+    """Mask logits and predicted IoUs of one mask and of three, by one program: they share the decoder.
+
+    Of 64 points at once it would take a GiB.
+    """
     module, params = model
     height, width = golden["image"].shape[:2]
     points = golden["points"] / (width, height) * module.config.image_size
+    chunks = jnp.asarray(points.reshape(8, -1, 1, 2), jnp.float32)
 
     @jax.jit
-    def decode(params, *inputs):
-        run = partial(module.apply, {"params": params}, *inputs, method="decode")
-        return {"": run(multimask=False), "3": run(multimask=True)}
+    def decode(params, features, chunks):
+        def decode_some(points):
+            inputs = features, points, jnp.ones(points.shape[:2], jnp.int32)
+            run = partial(module.apply, {"params": params}, *inputs, method="decode")
+            return {"": run(multimask=False), "3": run(multimask=True)}
 
-    return decode(
-        params,
-        jax.tree.map(lambda x: x[0], features),
-        jnp.asarray(points, jnp.float32)[:, None],
-        jnp.ones((len(points), 1), jnp.int32),
-    )
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.lax.map(decode_some, chunks))
+
+    return decode(params, jax.tree.map(lambda x: x[0], features), chunks)
 
 
 @pytest.mark.parametrize("suffix", ["", "3"], ids=["one-mask", "three-masks"])
