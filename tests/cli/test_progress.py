@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -37,6 +38,23 @@ def test_a_short_job_is_silent_in_a_pipe(capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_no_line_comes_after_the_end(capfd, monkeypatch):
+    begun = threading.Event()
+
+    def line(progress):
+        begun.set()
+        time.sleep(0.1)
+        return "Working"
+
+    monkeypatch.setattr(Progress, "line", line)
+    with Progress(first=0.1) as progress:
+        progress.phase("Working")
+        assert begun.wait(5)
+    assert capfd.readouterr().err == "Working\n"
+    time.sleep(0.2)
+    assert capfd.readouterr().err == ""
+
+
 def test_the_time_left_is_that_of_the_steps_of_this_run():
     progress = Progress()
     progress.phase("Photos", total=104, done=100)
@@ -50,12 +68,14 @@ def test_the_time_left_is_that_of_the_steps_of_this_run():
 
 PROGRAM = r"""
 import os
+import signal
 import time
 import typer
 from corrclip_jax.cli.shared.console import Program
 from corrclip_jax.cli.shared.interrupts import run_interruptibly
 from corrclip_jax.cli.shared.progress import Progress
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which jobs in a shell's background do without
 app = typer.Typer(cls=Program)
 
 @app.callback()

@@ -231,6 +231,19 @@ def test_bfloat16_stays_near_float32(params, features):
     assert np.abs(logits - wanted[0]).mean() < 0.06 * np.abs(wanted[0]).max()
 
 
+def test_bfloat16_projects_finer_maps_once_as_neck_and_decoder_do(params):
+    neck, decoder = params["image_encoder"]["neck"], params["sam_mask_decoder"]
+    projections = SAM2(SMALL).apply({"params": params}, method="_fine_projections")
+    assert len(projections) == 2
+    for level, project in enumerate(projections):
+        first, second = neck[f"convs_{3 - level}"], decoder[f"conv_s{level}"]
+        shape = (3, 4, 4, first["kernel"].shape[2])
+        x = np.random.default_rng(level).standard_normal(shape).astype(np.float32)
+        middle = x @ np.asarray(first["kernel"][0, 0]) + np.asarray(first["bias"])
+        expected = middle @ np.asarray(second["kernel"][0, 0]) + np.asarray(second["bias"])
+        np.testing.assert_allclose(project(jnp.asarray(x)), expected, atol=1e-5 * np.abs(expected).max())
+
+
 def test_tpus_embed_patches_by_products_as_the_convolution():
     rng = np.random.default_rng(2)
     images = rng.standard_normal((2, 32, 32, 3)).astype(np.float32)

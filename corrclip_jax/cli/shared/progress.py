@@ -35,6 +35,7 @@ class Progress:
         self._task: rich_progress.TaskID | None = None
         self._lock = threading.Lock()
         self._ended = threading.Event()
+        self._printing = threading.Lock()
         self._reporter = threading.Thread(target=self._report, name="corrclip-progress", daemon=True)
         self._description, self._detail = "", ""
         self._total: int | None = None
@@ -56,8 +57,9 @@ class Progress:
         self.stop()
 
     def stop(self) -> None:
-        """End the display and leave the terminal as it was."""
-        self._ended.set()
+        """End the display and leave the terminal as it was; no line comes later."""
+        with self._printing:
+            self._ended.set()
         if self._bar is not None:
             self._bar.stop()
 
@@ -116,8 +118,9 @@ class Progress:
         while not self._ended.wait(max(0.0, self._next_line - time.monotonic())):
             now = time.monotonic()
             self._next_line = now + min(_LONGEST, max(_EVERY, (now - self._started) / 10))
-            if self._description:
-                self._console.print(self.line(), markup=False, soft_wrap=True)
+            with self._printing:
+                if self._description and not self._ended.is_set():
+                    self._console.print(self.line(), markup=False, soft_wrap=True)
 
 
 def _bar(console: rich_progress.Console) -> rich_progress.Progress:

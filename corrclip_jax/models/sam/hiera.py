@@ -3,7 +3,7 @@
 Shapes: B images, N windows, H W grid, C width.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -159,12 +159,20 @@ class Hiera(Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, images: Float[Array, "B S S 3"]) -> list[Float[Array, "B h w C"]]:
-        """Normalised images to four maps: sides S/4, S/8, S/16, S/32, widths doubling from `config.width`."""
+    def __call__(
+        self, images: Float[Array, "B S S 3"], project: Sequence[Callable[[Array], Array]] = ()
+    ) -> list[Float[Array, "B h w _"]]:
+        """Normalised images to four maps: sides S/4, S/8, S/16, S/32, widths doubling from `config.width`.
+
+        Args:
+          images: RGB.
+          project: of the finest maps, what is made of each cell by itself before windows are merged.
+        """
         x = self._patch_embed(images)
         x = x + self._positions(x.shape[1]).astype(self.dtype)[None]
         plans = list(block_plans(self.config))
-        maps, side, cut = [], x.shape[1], 0
+        maps: list[Array] = []
+        side, cut = x.shape[1], 0
         early = self._fine_blocks(plans, x)
         for index, plan in enumerate(plans):
             wanted = plan.window if plan.window and side % plan.window == 0 else 0
@@ -176,7 +184,8 @@ class Hiera(Module):
             x = outputs[index] if index < early else block(x)
             side, cut = (side // 2, wanted // 2) if plan.pool else (side, wanted)
             if plan.ends_stage:
-                maps.append(_cut(x, cut, 0, side))
+                finished = project[len(maps)](x) if len(maps) < len(project) else x
+                maps.append(_cut(finished, cut, 0, side))
         return maps
 
     def _patch_embed(self, images: Float[Array, "B S S 3"]) -> Float[Array, "B S//4 S//4 C"]:

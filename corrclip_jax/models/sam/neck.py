@@ -19,10 +19,14 @@ class FPNNeck(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, maps: list[Float[Array, "B _ _ _"]]) -> list[Float[Array, "B _ _ D"]]:
-        """Four maps, finest first, to three: sides S/4, S/8, S/16."""
+    def __call__(
+        self, maps: list[Float[Array, "B _ _ _"]], projected: int = 0
+    ) -> list[Float[Array, "B _ _ _"]]:
+        """Four maps, finest first, to three: sides S/4, S/8, S/16. The first `projected` stay as they are."""
         levels = [
-            Conv(self.width, (1, 1), dtype=self.dtype, name=f"convs_{len(maps) - 1 - level}")(x)
+            x
+            if level < projected
+            else Conv(self.width, (1, 1), dtype=self.dtype, name=f"convs_{len(maps) - 1 - level}")(x)
             for level, x in enumerate(maps)
         ]
         above = levels[-1].repeat(2, axis=1).repeat(2, axis=2)
