@@ -20,9 +20,9 @@ from corrclip_jax.models.layers import (
     Dense,
     LayerNorm,
     Module,
-    add_bias,
     gelu,
     normal,
+    rows_of,
     run,
     window_merge,
     window_partition,
@@ -61,10 +61,8 @@ def block_plans(config: SAM2Config) -> Iterator[BlockPlan]:
 
 def max_pool(x: Float[Array, "N H W C"]) -> Float[Array, "N H//2 W//2 C"]:
     """The largest of every 2 x 2 cells, axis by axis: TPUs are slow at a maximum over two axes at once."""
-    count, height, width, channels = x.shape
-    x = x.reshape(count, height // 2, 2, width, channels)
-    x = jnp.maximum(x[:, :, 0], x[:, :, 1]).reshape(count, height // 2, width // 2, 2, channels)
-    return jnp.maximum(x[:, :, :, 0], x[:, :, :, 1])
+    x = jnp.maximum(x[:, ::2], x[:, 1::2])
+    return jnp.maximum(x[:, :, ::2], x[:, :, 1::2])
 
 
 class MultiScaleAttention(nn.Module):
@@ -135,13 +133,14 @@ def _embed_by_products(
     patches = side // _STRIDE
     source = (_STRIDE * jnp.arange(patches) - _BEFORE)[None] + jnp.arange(_KERNEL[1])[:, None]
     taken = jnp.arange(side)[:, None, None] == jnp.pad(source, ((0, 1), (0, 0)), constant_values=-1)[None]
-    x = jnp.einsum("bhwc,wtp->bhctp", images.astype(jnp.bfloat16), taken.astype(jnp.bfloat16))
-    x = jnp.pad(x, ((0, 0), (_BEFORE, _STRIDE - _BEFORE), (0, 0), (0, 0), (0, 0)))
+    images = jnp.pad(images.astype(jnp.bfloat16), ((0, 0), (_BEFORE, _STRIDE - _BEFORE), (0, 0), (0, 0)))
+    x = jnp.einsum("bhwc,wtp->bhctp", images, taken.astype(jnp.bfloat16))
     x = x.reshape(batch, side + _STRIDE, colours * _TILE, patches)
     rows = [x[:, row : row + side - _BEFORE : _STRIDE] for row in range(_KERNEL[0])]
     kernel = jnp.pad(kernel.transpose(0, 2, 1, 3), ((0, 0), (0, 0), (0, _TILE - _KERNEL[1]), (0, 0)))
     kernel = kernel.reshape(-1, kernel.shape[-1])
-    return add_bias(jnp.einsum("bikj,kd->bijd", jnp.concatenate(rows, 2), kernel), bias)
+    x = jnp.einsum("kd,bikj->dbij", kernel, jnp.concatenate(rows, 2))
+    return (x + rows_of(bias, x.ndim)).transpose(1, 2, 3, 0)
 
 
 # On TPUs, cells of the finest maps that go through blocks together. More do not fit on the chip in both layouts,

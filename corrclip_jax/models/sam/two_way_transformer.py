@@ -66,10 +66,19 @@ class Attention(nn.Module):
         merged = jnp.einsum("thd,chd->thc", keys, self._split(kernel))
         offset = _product("thd,hd->th", keys, bias.reshape(self.heads, -1))
         scores = _product("lc,rc->lr", q, merged.reshape(-1, self.width)).reshape(-1, *offset.shape)
-        weights = jax.nn.softmax(scores + offset[None], axis=1).astype(self.dtype)
+        weights = self._softmax_over_tokens(scores + offset[None])
         kernel, bias = self.out_proj.weights()
         outputs = jnp.einsum("thd,hdc->thc", values, kernel.reshape(self.heads, -1, self.width))
         return add_bias(weights.reshape(len(q), -1) @ outputs.reshape(-1, self.width), bias)
+
+    def _softmax_over_tokens(self, scores: Float[Array, "L T H"]) -> Float[Array, "L T H"]:
+        """The weights, in the compute type. Of bfloat16 a product sums them, as TPUs are slow at sums of a few."""
+        if self.dtype != jnp.bfloat16:
+            return jax.nn.softmax(scores, axis=1).astype(self.dtype)
+        exponentials = jnp.exp(scores - scores.max(axis=1, keepdims=True)).astype(jnp.bfloat16)
+        of_head = jnp.tile(jnp.eye(self.heads, dtype=jnp.bfloat16), (scores.shape[1], 1))
+        sums = _product("lr,rh->lh", exponentials.reshape(len(scores), -1), of_head)
+        return (exponentials.astype(jnp.float32) / sums[:, None]).astype(jnp.bfloat16)
 
     @property
     def _scale(self) -> float:
