@@ -20,6 +20,7 @@ from small_models import small_model
 
 from corrclip_jax import cli
 from corrclip_jax.evaluation import scorer
+from corrclip_jax.inference import programs
 from corrclip_jax.io.region_maps import write_regions
 from corrclip_jax.runtime.sharding import sharded
 from corrclip_jax.text.embedding import TextEmbedding
@@ -208,14 +209,22 @@ def serve() -> None:
     if not networks:
         scorer.make_segment, scorer.embed_in_all = label_by_colour, embed_nothing
         scorer.in_compute_type = lambda params, dtype: {}  # which would read them
-    if seconds := float(variables.get("SECONDS_A_BATCH", 0)):
+    if pause := float(variables.get("SECONDS_A_BATCH", 0)):
         start = scorer.Scorer._start
 
         def start_slowly(*arguments, **options):
-            time.sleep(seconds)
+            time.sleep(pause)
             return start(*arguments, **options)
 
         scorer.Scorer._start = start_slowly  # type: ignore[method-assign]
+    if seconds := float(variables.get("SECONDS_A_PROGRAM", 0)):
+        compile_kept = programs.compile_kept
+
+        def compile_slowly(*arguments, **named):
+            time.sleep(seconds)
+            return compile_kept(*arguments, **named)
+
+        programs.compile_kept = compile_slowly
     cli.main()
 
 
