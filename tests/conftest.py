@@ -159,7 +159,7 @@ def programs(request):
     kept_traces.enabled = False
     optimized = request.node.get_closest_marker("optimized") is not None
     if jax.config.read("jax_disable_most_optimizations") is optimized:
-        jax.clear_caches()
+        drop_programs(0)
         jax.config.update("jax_disable_most_optimizations", not optimized)
     lenient = any(TESTS / room in request.path.parents for room in ("goldens", "parity", "weights"))
     jax.config.update("jax_numpy_dtype_promotion", "standard" if lenient else "strict")
