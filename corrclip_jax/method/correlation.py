@@ -10,17 +10,36 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+_BITS = 32  # of a word
+
 
 def compact(ids: Int[Array, "*shape"], cap: int) -> Int[Array, "*shape"]:
     """Replace ids by their rank among the distinct ids present, ascending.
 
-    With more than `cap` distinct ids the largest ranks reach `cap` and beyond: callers rule that out or check.
+    Every turn of a loop ranks the ids that lie within 32 of the smallest one left, by the bits of a word. Region
+    maps count their ids, so that few turns do; to sort the pixels takes TPUs longer, and a tenth of the time that
+    the whole program is compiled in.
+
+    With more than `cap` distinct ids the largest ranks reach `cap`, and are wrong beyond: callers rule that out or
+    check.
     """
-    flat = ids.reshape(-1)
-    order = jnp.argsort(flat)
-    ascending = flat[order]
-    ranks = jnp.cumsum(ascending[1:] != ascending[:-1], dtype=jnp.int32)
-    return jnp.zeros_like(flat, jnp.int32).at[order[1:]].set(ranks).reshape(ids.shape)
+
+    def rank(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        ranks, known, smallest, _ = state
+        left = ids >= smallest
+        above = ids.astype(jnp.uint32) - smallest.astype(jnp.uint32)
+        near = left & (above < _BITS)
+        bit = jnp.left_shift(jnp.uint32(1), jnp.where(near, above, 0))
+        present = jax.lax.reduce_or(jnp.where(near, bit, 0), tuple(range(ids.ndim)))
+        smaller = jax.lax.population_count(present & (bit - 1)).astype(jnp.int32)
+        total = known + jax.lax.population_count(present).astype(jnp.int32)
+        far = left & ~near
+        ranks = jnp.where(near, known + smaller, jnp.where(far, total, ranks))
+        smallest = jnp.min(ids, where=far, initial=jnp.iinfo(ids.dtype).max)
+        return ranks, total, smallest, far.any() & (total < cap)
+
+    start = (jnp.zeros(ids.shape, jnp.int32), jnp.int32(0), ids.min(), jnp.array(True))
+    return jax.lax.while_loop(lambda state: state[-1], rank, start)[0]
 
 
 def normalise(x: Float[Array, "*batch C"]) -> Float[Array, "*batch C"]:

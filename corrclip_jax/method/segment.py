@@ -116,7 +116,7 @@ def make_segment(
     def run(
         params: Any, text: Any, images: Any, sizes: Any, regions: Any, *, bank: Any = None, axes: Any = None
     ) -> Any:
-        with jax.default_matmul_precision("highest"):
+        with jax.default_matmul_precision("highest" if config.dtype == "float32" else "high"):
             windows = sliding_windows(images.shape[1:3], sizes, config)
             if regions is None:
                 regions, cap = find_regions(config, params, images, sizes)

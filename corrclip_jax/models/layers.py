@@ -66,12 +66,23 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+# The error function as tanh(x p(x ** 2)), fitted so that x times it is right to 3e-5. Beyond the last number, of
+# x ** 2, it is 1 in float32.
+_ERF, _ERF_ENDS = (0.797503685, 0.0370094672, -0.000352137446), 50.0
+
+
 def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The exact GELU. bfloat16 goes through float32's error function, which costs TPUs far less than its own."""
+    """The exact GELU; in bfloat16 to 3e-5, a fraction of what rounding takes.
+
+    There it is a hyperbolic tangent in float32: the error function itself costs TPUs far more, and their compiler
+    twice the time for the product before it.
+    """
     if x.dtype != jnp.bfloat16:
         return jax.nn.gelu(x, approximate=False)
     wide = x.astype(jnp.float32)
-    return (0.5 * wide * (1 + jax.lax.erf(wide * 0.5**0.5))).astype(x.dtype)
+    square = jnp.minimum(wide * wide, _ERF_ENDS)
+    slope = _ERF[0] + square * (_ERF[1] + square * _ERF[2])
+    return (0.5 * wide * (1 + jnp.tanh(wide * slope))).astype(x.dtype)
 
 
 def quick_gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
