@@ -17,7 +17,7 @@ import numpy as np
 from corrclip_jax.bench.clock import matmul_rate, seconds
 from corrclip_jax.bench.flops import count_flops
 from corrclip_jax.bench.measure import Report, environment
-from corrclip_jax.bench.stages import draw_photos, exactly
+from corrclip_jax.bench.stages import as_in_segment, draw_photos
 from corrclip_jax.config import Config, with_fields
 from corrclip_jax.conversion.families import convert_state_dict
 from corrclip_jax.method.branches import window_step
@@ -137,7 +137,7 @@ def _window(config: Config, attention: str) -> tuple[Callable[[], Any], Callable
     cap = int(regions.max()) + 1
     step = partial(window_step, config, cap=cap)
     arguments = (params, jnp.asarray(pixels[None]), jnp.asarray(regions[None], jnp.int32))
-    compiled = jax.jit(exactly(lambda *args: step(*args).features))
+    compiled = jax.jit(as_in_segment(config, lambda *args: step(*args).features))
     window, ids = torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(regions)
 
     @torch.inference_mode()
@@ -212,7 +212,7 @@ def _regions(config: Config) -> tuple[Callable[[], Any], Callable[[], Any], int]
     model = random_sam2(config.sam2)
     params = {"sam2": init_params(config)["sam2"]}
     images = draw_photos(1, 375, 500)
-    find = jax.jit(exactly(lambda params, images: find_regions(config, params, images)[0]))
+    find = jax.jit(as_in_segment(config, lambda *args: find_regions(config, *args)[0]))
     jax.block_until_ready(find(params, images))
     size = config.sam2.image_size
     points = torch.tensor(point_grid(config.regions.points_per_side, size))[None, :, None]

@@ -28,6 +28,7 @@ from corrclip_jax.method.support import (
     support_from_neighbours,
 )
 from corrclip_jax.method.whole_image import WholeImages, whole_images
+from corrclip_jax.ops.precision import float32_products
 from corrclip_jax.regions.sources import find_regions
 from corrclip_jax.runtime.memory import device_bytes, points_at_once, windows_at_once
 from corrclip_jax.text.embedding import TextEmbedding, pad_queries, query_bucket
@@ -67,7 +68,8 @@ def split_stages(
       text: embeddings of the classes.
       bank: a bank, for a model of CorrCLIPv2.
     """
-    find = jax.jit(exactly(partial(find_regions, config)))
+    in_segment = partial(as_in_segment, config)
+    find = jax.jit(in_segment(partial(find_regions, config)))
     regions, cap = find(params, images)
     cap = int(cap)
 
@@ -101,10 +103,10 @@ def split_stages(
 
     backbone = {config.similarity: params[config.similarity]}
     seen, looks = (images, 1.0) if of_images else (pixels, count / chunk)
-    similar = jax.jit(exactly(similarity))(backbone, seen)
-    correlated = jax.jit(exactly(correlation))(similar, ids)
-    cells = jax.jit(exactly(on_grid))(similar)
-    some = jax.jit(exactly(clip))(params["clip"], pixels, cells, *correlated)
+    similar = jax.jit(in_segment(similarity))(backbone, seen)
+    correlated = jax.jit(in_segment(correlation))(similar, ids)
+    cells = jax.jit(in_segment(on_grid))(similar)
+    some = jax.jit(in_segment(clip))(params["clip"], pixels, cells, *correlated)
     # The time for labels does not depend on the features: those of the first window are used for all.
     features = jnp.broadcast_to(
         some[0].reshape(*cells.shape[1:3], -1), (len(images), *grid, *cells.shape[1:3], some.shape[-1])
@@ -112,11 +114,11 @@ def split_stages(
     times = count / chunk
     asked, support = ([], None) if bank is None else _bank_stages(config, similar, regions, cap, bank, text)
     stages = [
-        Stage(FAMILIES[config.similarity].title, exactly(similarity), (backbone, seen), looks),
-        Stage("correlation", exactly(correlation), (similar, ids), times),
-        Stage("CLIP", exactly(clip), (params["clip"], pixels, cells, *correlated), times),
+        Stage(FAMILIES[config.similarity].title, in_segment(similarity), (backbone, seen), looks),
+        Stage("correlation", in_segment(correlation), (similar, ids), times),
+        Stage("CLIP", in_segment(clip), (params["clip"], pixels, cells, *correlated), times),
         *asked,
-        Stage("labels", exactly(labels), (features, text, regions, support), 1.0),
+        Stage("labels", in_segment(labels), (features, text, regions, support), 1.0),
     ]
     if config.regions.source == "none":
         return stages
@@ -127,7 +129,7 @@ def _bank_stages(
     config: Config, whole: WholeImages, regions: jax.Array, cap: int, bank: Bank, text: TextEmbedding
 ) -> tuple[list[Stage], Support]:
     """The stages that ask a bank, and the support that it gives to the regions of the images."""
-    method = config.method
+    method, in_segment = config.method, partial(as_in_segment, config)
 
     def queries(whole: WholeImages, regions: jax.Array) -> Any:
         return region_queries(whole, regions, cap)
@@ -138,17 +140,17 @@ def _bank_stages(
     def support(bank: Bank, text: TextEmbedding, ids: jax.Array, scores: jax.Array) -> Support:
         return support_from_neighbours(ids, scores, bank, text, method)
 
-    features, there = jax.jit(exactly(queries))(whole, regions)
+    features, there = jax.jit(in_segment(queries))(whole, regions)
     features, there = features.reshape(-1, features.shape[-1]), there.reshape(-1)
     at_once = min(REGIONS_AT_ONCE, len(features))
     some = features[jnp.argsort(~there, stable=True)[:at_once]]
-    found = jax.jit(exactly(search))(bank, some)
-    said = jax.jit(exactly(region_support), static_argnums=(2, 5))(whole, regions, cap, bank, text, method)
+    found = jax.jit(in_segment(search))(bank, some)
+    said = jax.jit(in_segment(region_support), static_argnums=(2, 5))(whole, regions, cap, bank, text, method)
     times = -(-int(there.sum()) // at_once)
     return [
-        Stage("features of regions", exactly(queries), (whole, regions), 1.0),
-        Stage("search", exactly(search), (bank, some), times),
-        Stage("support", exactly(support), (bank, text, *found), times),
+        Stage("features of regions", in_segment(queries), (whole, regions), 1.0),
+        Stage("search", in_segment(search), (bank, some), times),
+        Stage("support", in_segment(support), (bank, text, *found), times),
     ], said
 
 
@@ -165,14 +167,14 @@ def draw_bank(entries: int, config: Config) -> Bank:
     return make(rows(width), {"main": rows(config.clip.embed_dim)})
 
 
-def exactly(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with float32 products in full precision, as in `make_segment`."""
+def as_in_segment(config: Config, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with float32 products as precise as in `make_segment`."""
 
-    def exact(*args: Any) -> Any:
-        with jax.default_matmul_precision("highest"):
+    def in_context(*args: Any) -> Any:
+        with float32_products(config.dtype):
             return function(*args)
 
-    return exact
+    return in_context
 
 
 def draw_photos(batch: int, height: int, width: int) -> jax.Array:

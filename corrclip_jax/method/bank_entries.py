@@ -22,6 +22,7 @@ from corrclip_jax.method.similarity import patch_features
 from corrclip_jax.method.sliding_windows import ImageWindows, sliding_windows
 from corrclip_jax.method.whole_image import WholeImages, region_means, whole_images
 from corrclip_jax.ops.integers import quotient_up
+from corrclip_jax.ops.precision import float32_products
 from corrclip_jax.runtime.kept_traces import keepable
 from corrclip_jax.runtime.memory import device_bytes, rows_at_once
 
@@ -103,7 +104,7 @@ def region_keys(
 ) -> Float[Array, "B R C"]:
     """Keys of the regions of images; see `bank_entries`."""
     shape = jnp.array(images.shape[1:3], jnp.int32)
-    with jax.default_matmul_precision("highest"):
+    with float32_products(config.dtype):
         own = jnp.broadcast_to(shape, (len(images), 2)) if sizes is None else sizes
         whole = whole_images(config, dict(params), images, sizes, own)
         return jax.lax.map(lambda args: _keys(args[0], args[1], cap), (whole, regions))
@@ -150,7 +151,7 @@ def region_values(
             cap,
         )
 
-    with jax.default_matmul_precision("highest"):
+    with float32_products(config.dtype):
         features = windows.map(step, images, regions.map, None)
         means = windows.map_images(one, features, regions)
     widths = np.cumsum([clip.clip.embed_dim for clip in clips.values()])[:-1]

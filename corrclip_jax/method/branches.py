@@ -106,7 +106,8 @@ def correlations(
 ) -> Float[Array, "L L"]:
     """One window's attention weights, of its merged regions."""
     features = similar.reshape(-1, similar.shape[-1])
-    return attention_weights(features, _scope(config, similar, regions), config.method.similarity_scale)
+    scope = regions.reshape(-1) if config.parts.scope else None
+    return attention_weights(features, scope, config.method.similarity_scale)
 
 
 def clip_features(

@@ -6,6 +6,8 @@ unsegmented cells.
 Shapes: L grid cells, C feature width, R regions.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -24,7 +26,7 @@ def compact(ids: Int[Array, "*shape"], cap: int) -> Int[Array, "*shape"]:
     check.
     """
 
-    def rank(state: tuple[Array, ...]) -> tuple[Array, ...]:
+    def rank(state: Any) -> Any:
         ranks, known, smallest, _ = state
         left = ids >= smallest
         above = ids.astype(jnp.uint32) - smallest.astype(jnp.uint32)
@@ -81,23 +83,45 @@ def connected_components(linked: Bool[Array, "R R"]) -> Int[Array, " R"]:
 
 
 def scope_mask(features: Float[Array, "L C"], regions: Int[Array, " L"]) -> Bool[Array, "L L"]:
-    """Which cells a cell may look at.
+    """Which cells a cell may look at: those in its scope or, where there are none, itself.
 
-    A cell sees its own region. Where one of two cells is unsegmented, they see each other if they are more similar
-    than the mean over all pairs, which for S = F F^T is |sum F|^2 / L^2. A cell with nothing in scope sees itself
-    (an image of one colour; the official implementation gives NaN there).
+    Nothing is in scope of the cells of an unsegmented image of one colour. The official implementation gives NaN.
     """
-    similarity = features @ features.T
-    mean = jnp.square(features.mean(axis=0)).sum()
-    unsegmented = regions == 0
-    same = regions[:, None] == regions[None]
-    scope = jnp.where(unsegmented[:, None] | unsegmented[None], similarity > mean, same)
+    scope = in_scope(features @ features.T, features, regions)
     return scope | (jnp.eye(len(regions), dtype=bool) & ~scope.any(axis=1, keepdims=True))
 
 
+def in_scope(
+    similarity: Float[Array, "L L"], features: Float[Array, "L C"], regions: Int[Array, " L"]
+) -> Bool[Array, "L L"]:
+    """Which cells are in a cell's scope: those of its own region.
+
+    Where one of two cells is unsegmented, they see each other if they are more similar than the mean over all
+    pairs, which for S = F F^T is |sum F|^2 / L^2. What is not a number is in scope, so that it is not lost.
+    """
+    mean = jnp.square(features.mean(axis=0)).sum()
+    unsegmented = regions == 0
+    same = regions[:, None] == regions[None]
+    return jnp.where(unsegmented[:, None] | unsegmented[None], ~(similarity <= mean), same)
+
+
 def attention_weights(
-    features: Float[Array, "L C"], scope: Bool[Array, "L L"], scale: float
+    features: Float[Array, "L C"], regions: Int[Array, " L"] | None, scale: float
 ) -> Float[Array, "L L"]:
-    """How much each cell takes of each other: softmax of the scaled similarities in scope."""
+    """How much each cell takes of each other: softmax of the scaled similarities in scope (see `scope_mask`).
+
+    Args:
+      features: of unit length.
+      regions: of the cells; None puts everything in scope.
+      scale: of the similarities.
+    """
     similarity = features @ features.T
-    return jax.nn.softmax(jnp.where(scope, scale * similarity, -jnp.inf), axis=-1)
+    if regions is None:
+        return jax.nn.softmax(scale * similarity, axis=-1)
+    scores = jnp.where(in_scope(similarity, features, regions), scale * similarity, -jnp.inf)
+    # Cells with nothing in scope are told by the sum of their weights: to ask the scope takes TPUs another pass, and
+    # the largest of numbers that are none need not be one on CPUs.
+    largest = scores.max(axis=-1, keepdims=True)
+    weights = jnp.exp(scores - jnp.where(largest == -jnp.inf, 0, largest))
+    total = weights.sum(axis=-1, keepdims=True)
+    return jnp.where(total == 0, jnp.eye(len(features)), weights / total)

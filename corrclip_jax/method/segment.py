@@ -22,6 +22,7 @@ from corrclip_jax.method.sample_points import points_per_side, sample_pixels
 from corrclip_jax.method.sliding_windows import ImageWindows, SlidingWindows, sliding_windows
 from corrclip_jax.method.support import Support, SupportMap, region_support
 from corrclip_jax.method.whole_image import WholeImages, whole_images
+from corrclip_jax.ops.precision import float32_products
 from corrclip_jax.regions.sources import find_regions
 from corrclip_jax.runtime.kept_traces import keepable
 from corrclip_jax.runtime.sharding import explicit_mesh, sharded
@@ -116,7 +117,7 @@ def make_segment(
     def run(
         params: Any, text: Any, images: Any, sizes: Any, regions: Any, *, bank: Any = None, axes: Any = None
     ) -> Any:
-        with jax.default_matmul_precision("highest" if config.dtype == "float32" else "high"):
+        with float32_products(config.dtype):
             windows = sliding_windows(images.shape[1:3], sizes, config)
             if regions is None:
                 regions, cap = find_regions(config, params, images, sizes)

@@ -12,6 +12,7 @@ from corrclip_jax.config import RegionConfig
 from corrclip_jax.ops import resize
 from corrclip_jax.ops.integers import quotient_up
 from corrclip_jax.ops.masks import inside
+from corrclip_jax.runtime.memory import even_part
 
 PIXELS_PER_CHUNK = 1 << 23  # what exists at once at the image's size: 32 MB of logits
 
@@ -56,7 +57,9 @@ def mask_facts(
     higher predicted IoU comes first, as the official implementation sorts the result of its NMS.
     """
     measure = partial(_measure, height=height, width=width, config=config, size=size)
-    areas, boxes, stability = jax.lax.map(measure, logits, batch_size=_chunk(height, width, len(logits)))
+    areas, boxes, stability = jax.lax.map(
+        measure, logits, batch_size=masks_at_once(height, width, len(logits))
+    )
     candidates = (iou > config.iou_threshold) & (stability >= config.stability_threshold)
     return decide(jnp.argsort(-iou, stable=True), candidates, areas, boxes, stability, config)
 
@@ -117,7 +120,7 @@ def paint(
 ) -> Int[Array, "{height} {width}"]:
     """The region map: at each pixel the largest rank among the kept masks that cover it, else 0."""
     count = len(logits)
-    chunk = _chunk(height, width, count)
+    chunk = masks_at_once(height, width, count)
     by_rank = (
         jnp.zeros(count + chunk, jnp.int32)
         .at[jnp.where(facts.keep, facts.rank - 1, count)]
@@ -138,8 +141,9 @@ def paint(
     return jax.lax.fori_loop(0, quotient_up(kept, chunk), paint_chunk, unsegmented)
 
 
-def _chunk(height: int, width: int, count: int) -> int:
-    return max(1, min(count, PIXELS_PER_CHUNK // (height * width)))
+def masks_at_once(height: int, width: int, count: int) -> int:
+    """How many of `count` masks exist at once: if possible so that none is left over, for a program of its own."""
+    return even_part(max(1, min(count, PIXELS_PER_CHUNK // (height * width))), count)
 
 
 def _enlarge(

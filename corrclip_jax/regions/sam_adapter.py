@@ -77,7 +77,7 @@ def sam_adapter(config: Config, params: Mapping[str, Any]) -> SAMAdapter:
     return SAMAdapter(
         lambda height, width: (image_size, image_size),
         directly,
-        partial(sam2.preprocess, image_size=image_size),
+        partial(sam2.preprocess, image_size=image_size, dtype=dtype),
         **methods,
     )
 

@@ -25,7 +25,7 @@ from corrclip_jax.ops.masks import inside
 from corrclip_jax.ops.resize import Length
 from corrclip_jax.regions.components import remove_small
 from corrclip_jax.regions.crop_layout import CropLayer, crop_layers, cut_at_edge, layer_points
-from corrclip_jax.regions.masks import PIXELS_PER_CHUNK, MaskFacts, Size, box_of, decide, measure
+from corrclip_jax.regions.masks import MaskFacts, Size, box_of, decide, masks_at_once, measure
 from corrclip_jax.regions.sam_adapter import SAMAdapter, decode_points, sam_adapter
 from corrclip_jax.runtime.memory import device_bytes, points_at_once
 
@@ -204,7 +204,7 @@ class _PlacedMasks:
     def measured(self, config: RegionConfig, image: Any) -> tuple[Array, Array, Array, Array]:
         """Areas, boxes in the image (its own is `image`), stability of all masks, and which their crop cuts off."""
         count = self.masks.iou.size
-        chunk = max(1, min(count, PIXELS_PER_CHUNK // (self.shape[0] * self.shape[1])))
+        chunk = masks_at_once(*self.shape, count)
         areas, boxes, stability = jax.lax.map(
             lambda index: measure(self.logits(index), config), jnp.arange(count), batch_size=chunk
         )

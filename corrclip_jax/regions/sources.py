@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
 from corrclip_jax.config import Config, RegionSource
+from corrclip_jax.ops.precision import float32_products
 from corrclip_jax.regions.crop_layout import count_masks
 from corrclip_jax.regions.panoptic import panoptic_regions
 from corrclip_jax.regions.sam_crops import automatic_masks
@@ -154,7 +155,7 @@ def score_regions(
 ) -> tuple[Maps, Scores]:
     """Region maps by the configured source, and what it knows of each region; nothing, for some sources."""
     source = SOURCES[config.regions.source]
-    with jax.default_matmul_precision("highest"):
+    with float32_products(config.dtype):
         if source.scored is None:
             return source.find(config, params, images, sizes), {}
         return source.scored(config, params, images, sizes)

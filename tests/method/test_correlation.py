@@ -23,6 +23,22 @@ def test_compact_ranks_any_ids():
     np.testing.assert_array_equal(compact(ids, 9), [[1, 1, 0], [3, 2, 1]])
 
 
+@pytest.mark.parametrize(
+    "ids",
+    [
+        np.arange(100)[::-1] * 3,
+        np.arange(31, 34),
+        np.repeat([5, 2**31 - 1, -(2**31), 0, -1, 2**31 - 2], 3),
+        np.random.default_rng(0).integers(-(2**31), 2**31, 60),
+        np.zeros(4, int),
+    ],
+    ids=["several turns", "around a word", "the smallest and the largest", "far apart", "one"],
+)
+def test_compact_equals_numpy(ids):
+    found = compact(jnp.asarray(ids.astype(np.int32)), 101)
+    np.testing.assert_array_equal(found, np.unique(ids, return_inverse=True)[1])
+
+
 def test_compact_shows_that_the_cap_is_exceeded():
     assert compact(jnp.arange(10), 4).max() >= 4
 
@@ -71,7 +87,7 @@ def test_merging_leaves_two_regions_alone():
 def test_a_cell_sees_its_own_region_alone():
     features = jnp.asarray(unit(np.random.default_rng(0).standard_normal((6, 8))))
     regions = jnp.array([0, 1, 1, 2, 2, 2])
-    weights = np.asarray(attention_weights(features, scope_mask(features, regions), 4.0))
+    weights = np.asarray(attention_weights(features, regions, 4.0))
     same = np.asarray(regions[:, None] == regions[None])
     assert (weights[1:, 1:][~same[1:, 1:]] == 0).all()
     assert (weights[1:, 1:][same[1:, 1:]] > 0).all()
@@ -89,9 +105,26 @@ def test_the_rest_sees_what_is_more_alike_than_the_mean_and_is_seen_by_it():
 
 def test_a_window_of_one_colour_gives_numbers():
     features = jnp.asarray(unit(np.ones((9, 4))))
-    weights = attention_weights(features, scope_mask(features, jnp.zeros(9, jnp.int32)), 4.0)
+    weights = attention_weights(features, jnp.zeros(9, jnp.int32), 4.0)
     assert np.isfinite(weights).all()
     np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("regions", [np.zeros(9, np.int32), np.arange(9, dtype=np.int32), None])
+def test_weights_are_the_softmax_within_the_scope(regions):
+    features = jnp.asarray(unit(np.random.default_rng(4).standard_normal((9, 4))))
+    scope = (
+        np.ones((9, 9), bool) if regions is None else np.asarray(scope_mask(features, jnp.asarray(regions)))
+    )
+    exponentials = np.where(scope, np.exp(4 * np.asarray(features @ features.T)), 0)
+    weights = attention_weights(features, None if regions is None else jnp.asarray(regions), 4.0)
+    np.testing.assert_allclose(weights, exponentials / exponentials.sum(axis=1, keepdims=True), rtol=2e-5)
+
+
+def test_weights_of_damaged_features_are_no_numbers():
+    features = jnp.asarray(unit(np.ones((9, 4)))).at[2, 1].set(jnp.nan)
+    for regions in (jnp.zeros(9, jnp.int32), jnp.arange(9)):
+        assert np.isnan(attention_weights(features, regions, 4.0)[2]).any()
 
 
 def test_steps_for_one_window_can_be_vmapped():

@@ -22,6 +22,7 @@ from corrclip_jax.models.sam.neck import FPNNeck
 from corrclip_jax.models.sam.prompt_encoder import PromptEncoder
 from corrclip_jax.models.sam.prompted_sam import PromptedSAM
 from corrclip_jax.ops import resize
+from corrclip_jax.ops.precision import float32_products
 
 __all__ = ["SAM2", "ImageContext", "ImageFeatures", "preprocess"]
 
@@ -119,7 +120,10 @@ def _project(
 
 
 def preprocess(
-    images: UInt8[Array, "B H W 3"], image_size: int = 1024, size: Int[Array, "2"] | None = None
+    images: UInt8[Array, "B H W 3"],
+    image_size: int = 1024,
+    size: Int[Array, "2"] | None = None,
+    dtype: DTypeLike = jnp.float32,
 ) -> Float[Array, "B {image_size} {image_size} 3"]:
     """Images to the network's input: / 255, resized with antialias to a square, normalised.
 
@@ -127,6 +131,7 @@ def preprocess(
       images: RGB, 0..255.
       image_size: side of the input.
       size: the true height and width of images in the top left corners of a padded batch; may be traced.
+      dtype: compute type of the network, which decides how precise the resizing is.
     """
     if size is None:
         rows, columns = (resize.antialias_matrix(length, image_size) for length in images.shape[1:3])
@@ -135,6 +140,6 @@ def preprocess(
             resize.antialias_columns(padded, size[axis], image_size)
             for axis, padded in enumerate(images.shape[1:3])
         )
-    with jax.default_matmul_precision("highest"):
+    with float32_products(dtype):
         resized = resize.separable(images.astype(jnp.float32) / 255, rows, columns)
     return normalise_channels(resized, IMAGENET_MEAN, IMAGENET_STD)
