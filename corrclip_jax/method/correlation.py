@@ -119,8 +119,8 @@ def attention_weights(
     if regions is None:
         return jax.nn.softmax(scale * similarity, axis=-1)
     scores = jnp.where(in_scope(similarity, features, regions), scale * similarity, -jnp.inf)
-    # Cells with nothing in scope are told by the sum of their weights: to ask the scope takes TPUs another pass, and
-    # the largest of numbers that are none need not be one on CPUs.
+    # Cells with nothing in scope are told by the sum of their weights: to ask the scope takes TPUs another pass,
+    # and the largest of numbers that are none need not be one on CPUs.
     largest = scores.max(axis=-1, keepdims=True)
     weights = jnp.exp(scores - jnp.where(largest == -jnp.inf, 0, largest))
     total = weights.sum(axis=-1, keepdims=True)

@@ -80,10 +80,9 @@ class ScaleLayer(nn.Module):
     def __call__(self, x: Float[Array, "B h h C"]) -> Float[Array, "B H H C"]:
         """The result's side is H = 2 h."""
         batch, side, _, width = x.shape
-        quarters = Upscale(width, width, self.dtype, name="conv1")(x.reshape(-1, width))
+        quarters = gelu(Upscale(width, width, self.dtype, name="conv1")(x.reshape(-1, width)))
         quarters = quarters.reshape(batch, side, side, 2, 2, width).transpose(0, 1, 3, 2, 4, 5)
-        x = gelu(quarters.reshape(batch, 2 * side, 2 * side, width))
-        x = ByChannel(self.dtype, name="conv2")(x)
+        x = ByChannel(self.dtype, name="conv2")(quarters.reshape(batch, 2 * side, 2 * side, width))
         return LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="layernorm2d")(x)
 
 
