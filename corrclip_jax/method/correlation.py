@@ -124,4 +124,5 @@ def attention_weights(
     largest = scores.max(axis=-1, keepdims=True)
     weights = jnp.exp(scores - jnp.where(largest == -jnp.inf, 0, largest))
     total = weights.sum(axis=-1, keepdims=True)
-    return jnp.where(total == 0, jnp.eye(len(features)), weights / total)
+    nothing = total == 0
+    return jnp.where(nothing, jnp.eye(len(features)), weights / jnp.where(nothing, 1, total))

@@ -33,6 +33,16 @@ def test_attention_equals_torch(shape, masked):
     np.testing.assert_allclose(ours, wanted.numpy(), atol=2e-6)
 
 
+def test_the_activation_in_bfloat16_differs_from_the_exact_one_by_less_than_rounding():
+    x = jnp.linspace(-40, 40, 80001).astype(jnp.bfloat16)
+    ours = np.asarray(layers.gelu(x).astype(jnp.float32), np.float64)
+    exact = F.gelu(torch.from_numpy(np.array(x.astype(jnp.float32), np.float64))).numpy()
+    np.testing.assert_allclose(ours, exact, rtol=2**-8, atol=3e-5)  # half a unit in the last place is 2 ** -9
+    for odd in (np.inf, -np.inf, np.nan):
+        wide = layers.gelu(jnp.float32(odd))
+        np.testing.assert_array_equal(layers.gelu(jnp.bfloat16(odd)).astype(jnp.float32), wide)
+
+
 def test_attention_broadcasts_one_mask_over_the_batch():
     q, k, v = (random(3, 5, 2, 4, seed=seed) for seed in range(3))
     causal = jnp.tril(jnp.ones((1, 5, 5), bool))

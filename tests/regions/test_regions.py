@@ -104,12 +104,18 @@ def test_regions_equal_the_method_by_the_book(height, width):
 
 
 def test_the_number_of_masks_at_once_does_not_change_the_regions(monkeypatch):
-    logits, iou = ellipses(24, seed=3)
+    logits, iou = ellipses(23, seed=3)
     wanted = run(logits, iou, 40, 50, RegionConfig())
     assert wanted.max() > 5
     for pixels in (1, 7 * 40 * 50, 10**9):  # one mask at a time, seven, all
         monkeypatch.setattr(masks, "PIXELS_PER_CHUNK", pixels)
         np.testing.assert_array_equal(run(logits, iou, 40, 50, RegionConfig()), wanted)
+
+
+def test_masks_go_in_even_parts():
+    assert masks.masks_at_once(375, 500, 64) == 32  # 44 would leave a part of 20
+    assert masks.masks_at_once(375, 500, 61) == 44  # a prime number has no even parts
+    assert masks.masks_at_once(9000, 9000, 64) == 1
 
 
 def disc(radius: float, x: float = 0.5, side: int = 32) -> np.ndarray:
