@@ -6,6 +6,7 @@ Shapes: N windows, (h, w) padded window, (gh, gw) similarity grid of L cells, (t
 width.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -14,7 +15,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from corrclip_jax.config import Config
-from corrclip_jax.method.correlation import attention_weights, compact, merge_regions, normalise, scope_mask
+from corrclip_jax.method.correlation import (
+    attention_weights,
+    compact,
+    in_scope,
+    merge_regions,
+    normalise,
+    scope_mask,
+)
 from corrclip_jax.method.similarity import patch_features
 from corrclip_jax.models.clip.model import CLIP
 from corrclip_jax.models.layers import run
@@ -106,7 +114,7 @@ def correlations(
 ) -> Float[Array, "L L"]:
     """One window's attention weights, of its merged regions."""
     features = similar.reshape(-1, similar.shape[-1])
-    scope = regions.reshape(-1) if config.parts.scope else None
+    scope = _scope(config, similar, regions, in_scope)
     return attention_weights(features, scope, config.method.similarity_scale)
 
 
@@ -179,10 +187,13 @@ def attend(
 
 
 def _scope(
-    config: Config, similar: Float[Array, "height width C"], regions: Int[Array, "height width"]
+    config: Config,
+    similar: Float[Array, "height width C"],
+    regions: Int[Array, "height width"],
+    scope_of: Callable[[Array, Array], Array] = scope_mask,
 ) -> Bool[Array, "cells cells"]:
     """One window's scope on any grid: everything, where that part of the method is off."""
     cells = regions.size
     if not config.parts.scope:
         return jnp.ones((cells, cells), bool)
-    return scope_mask(similar.reshape(cells, -1), regions.reshape(cells))
+    return scope_of(similar.reshape(cells, -1), regions.reshape(cells))

@@ -87,18 +87,17 @@ def scope_mask(features: Float[Array, "L C"], regions: Int[Array, " L"]) -> Bool
 
     Nothing is in scope of the cells of an unsegmented image of one colour. The official implementation gives NaN.
     """
-    scope = in_scope(features @ features.T, features, regions)
+    scope = in_scope(features, regions)
     return scope | (jnp.eye(len(regions), dtype=bool) & ~scope.any(axis=1, keepdims=True))
 
 
-def in_scope(
-    similarity: Float[Array, "L L"], features: Float[Array, "L C"], regions: Int[Array, " L"]
-) -> Bool[Array, "L L"]:
+def in_scope(features: Float[Array, "L C"], regions: Int[Array, " L"]) -> Bool[Array, "L L"]:
     """Which cells are in a cell's scope: those of its own region.
 
     Where one of two cells is unsegmented, they see each other if they are more similar than the mean over all
     pairs, which for S = F F^T is |sum F|^2 / L^2. What is not a number is in scope, so that it is not lost.
     """
+    similarity = features @ features.T
     mean = jnp.square(features.mean(axis=0)).sum()
     unsegmented = regions == 0
     same = regions[:, None] == regions[None]
@@ -106,19 +105,13 @@ def in_scope(
 
 
 def attention_weights(
-    features: Float[Array, "L C"], regions: Int[Array, " L"] | None, scale: float
+    features: Float[Array, "L C"], scope: Bool[Array, "L L"], scale: float
 ) -> Float[Array, "L L"]:
-    """How much each cell takes of each other: softmax of the scaled similarities in scope (see `scope_mask`).
+    """How much each cell takes of each other: softmax of the scaled similarities in scope.
 
-    Args:
-      features: of unit length.
-      regions: of the cells; None puts everything in scope.
-      scale: of the similarities.
+    A cell with nothing in scope takes of itself, as in `scope_mask`.
     """
-    similarity = features @ features.T
-    if regions is None:
-        return jax.nn.softmax(scale * similarity, axis=-1)
-    scores = jnp.where(in_scope(similarity, features, regions), scale * similarity, -jnp.inf)
+    scores = jnp.where(scope, scale * (features @ features.T), -jnp.inf)
     # Cells with nothing in scope are told by the sum of their weights: to ask the scope takes TPUs another pass,
     # and the largest of numbers that are none need not be one on CPUs.
     largest = scores.max(axis=-1, keepdims=True)

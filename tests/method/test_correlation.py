@@ -9,7 +9,9 @@ from corrclip_jax.method import correlation
 
 # Each a program of its shapes; op by op they would be dozens.
 attention_weights = jax.jit(correlation.attention_weights, static_argnums=2)
-connected_components, scope_mask = map(jax.jit, (correlation.connected_components, correlation.scope_mask))
+connected_components, in_scope, scope_mask = map(
+    jax.jit, (correlation.connected_components, correlation.in_scope, correlation.scope_mask)
+)
 compact = jax.jit(correlation.compact, static_argnums=1)
 merge_regions = jax.jit(correlation.merge_regions, static_argnums=(2, 3))
 
@@ -87,7 +89,7 @@ def test_merging_leaves_two_regions_alone():
 def test_a_cell_sees_its_own_region_alone():
     features = jnp.asarray(unit(np.random.default_rng(0).standard_normal((6, 8))))
     regions = jnp.array([0, 1, 1, 2, 2, 2])
-    weights = np.asarray(attention_weights(features, regions, 4.0))
+    weights = np.asarray(attention_weights(features, scope_mask(features, regions), 4.0))
     same = np.asarray(regions[:, None] == regions[None])
     assert (weights[1:, 1:][~same[1:, 1:]] == 0).all()
     assert (weights[1:, 1:][same[1:, 1:]] > 0).all()
@@ -105,26 +107,26 @@ def test_the_rest_sees_what_is_more_alike_than_the_mean_and_is_seen_by_it():
 
 def test_a_window_of_one_colour_gives_numbers():
     features = jnp.asarray(unit(np.ones((9, 4))))
-    weights = attention_weights(features, jnp.zeros(9, jnp.int32), 4.0)
+    regions = jnp.zeros(9, jnp.int32)
+    weights = attention_weights(features, scope_mask(features, regions), 4.0)
+    np.testing.assert_array_equal(weights, attention_weights(features, in_scope(features, regions), 4.0))
     assert np.isfinite(weights).all()
     np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-6)
 
 
-@pytest.mark.parametrize("regions", [np.zeros(9, np.int32), np.arange(9, dtype=np.int32), None])
+@pytest.mark.parametrize("regions", [np.zeros(9, np.int32), np.arange(9, dtype=np.int32)])
 def test_weights_are_the_softmax_within_the_scope(regions):
     features = jnp.asarray(unit(np.random.default_rng(4).standard_normal((9, 4))))
-    scope = (
-        np.ones((9, 9), bool) if regions is None else np.asarray(scope_mask(features, jnp.asarray(regions)))
-    )
+    scope = scope_mask(features, jnp.asarray(regions))
     exponentials = np.where(scope, np.exp(4 * np.asarray(features @ features.T)), 0)
-    weights = attention_weights(features, None if regions is None else jnp.asarray(regions), 4.0)
+    weights = attention_weights(features, in_scope(features, jnp.asarray(regions)), 4.0)
     np.testing.assert_allclose(weights, exponentials / exponentials.sum(axis=1, keepdims=True), rtol=2e-5)
 
 
 def test_weights_of_damaged_features_are_no_numbers():
     features = jnp.asarray(unit(np.ones((9, 4)))).at[2, 1].set(jnp.nan)
     for regions in (jnp.zeros(9, jnp.int32), jnp.arange(9)):
-        assert np.isnan(attention_weights(features, regions, 4.0)[2]).any()
+        assert np.isnan(attention_weights(features, in_scope(features, regions), 4.0)[2]).any()
 
 
 def test_steps_for_one_window_can_be_vmapped():
