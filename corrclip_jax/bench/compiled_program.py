@@ -17,6 +17,7 @@ _CALL = re.compile(r" call\(.*to_apply=%?([\w.\-]+)")
 _LAUNCH = re.compile(r" (fusion|copy|sort|custom-call)\(")
 _PARTS = (("attn", "attention"), ("mlp", "MLP"), ("norm", "norms"), ("ln_", "norms"))
 _STEPS = ("correlate", "correct_by_region", "one_image")
+_NO_ESTIMATE = 2**63 - 1  # cycles of an operation that the TPU's compiler does not know
 _LIBRARIES = (("__cublas", "products"), ("__cudnn", "attention"))
 
 
@@ -30,7 +31,8 @@ def read_program(text: str, platform: str) -> Report:
     Returns:
       `stages`, a list of names with what each takes, the dearest first; `collectives`, how often each occurs in the
       text; `loops_counted_once`, how many loops have a length that only the data say. Of a TPU `cycles`, the sum of
-      the estimates, and `kernels`, how many custom kernels there are; stages have cycles and shares. Of a GPU
+      the estimates, `unestimated`, how many operations have none though others of their kind do, and `kernels`, how
+      many custom kernels there are; stages have cycles and shares. Of a GPU
       `launches`, the kernels that are started; stages have launches, and those among them of cuBLAS (`products`)
       and of cuDNN (`attention`).
     """
@@ -40,10 +42,14 @@ def read_program(text: str, platform: str) -> Report:
 
 def _cycles(text: str) -> Report:
     stages: Counter[str] = Counter()
+    unestimated: set[str] = set()
 
     def add(line: str, times: int) -> None:
         if cycles := re.search(r'"estimated_cycles":"(\d+)"', line):
-            stages[_stage(line)] += int(cycles[1]) * times
+            if int(cycles[1]) == _NO_ESTIMATE:
+                unestimated.add(line)
+            else:
+                stages[_stage(line)] += int(cycles[1]) * times
 
     unknown = _run(text, add)
     total = stages.total()
@@ -53,7 +59,13 @@ def _cycles(text: str) -> Report:
         if cycles
     ]
     kernels = text.count('custom_call_target="tpu_custom_call"')
-    return {"cycles": total, "stages": rows, "loops_counted_once": unknown, "kernels": kernels}
+    return {
+        "cycles": total,
+        "stages": rows,
+        "unestimated": len(unestimated),
+        "loops_counted_once": unknown,
+        "kernels": kernels,
+    }
 
 
 def _launches(text: str) -> Report:

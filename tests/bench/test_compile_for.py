@@ -30,7 +30,8 @@ ENTRY %main (p: f32[8]) -> f32[8] {
   %u = f32[8] while(%v), condition=%until, body=%branch
   %k = f32[8] conditional(%i, %w), branch_computations={%branch}
   %g = f32[16] all-gather(%k), metadata={op_name="jit(program)/gather"}, backend_config={"estimated_cycles":"7"}
-  %q = f32[16] custom-call(%g), custom_call_target="tpu_custom_call"
+  %x = f32[16] fusion(%g), metadata={op_name="x"}, backend_config={"estimated_cycles":"9223372036854775807"}
+  %q = f32[16] custom-call(%x), custom_call_target="tpu_custom_call"
 }
 """
 
@@ -71,6 +72,7 @@ def test_loops_count_as_often_as_they_run_and_collectives_and_kernels_are_found(
     assert found["loops_counted_once"] == 1
     assert found["collectives"] == {"all-gather": 1}
     assert found["kernels"] == 1
+    assert found["unestimated"] == 1
 
 
 def test_kernels_of_gpus_count_as_often_as_they_are_started():

@@ -67,6 +67,8 @@ def compiled_table(report: dict[str, Any]) -> Group:
     foot = f"{parts}: {verdict} the {_size(int(report['bytes_of_a_chip']))} that JAX takes of a chip"
     if report.get("kernels"):
         foot += f"\n{report['kernels']} custom kernels, of which the compiler estimates no cycles"
+    if report.get("unestimated"):
+        foot += f"\n{report['unestimated']} other operations without an estimate, which are not counted"
     if report["loops_counted_once"]:
         foot += f"\n{report['loops_counted_once']} loops whose length depends on the data are counted once"
     if target["chips"] > 1:
