@@ -212,7 +212,7 @@ def _regions(config: Config) -> tuple[Callable[[], Any], Callable[[], Any], int]
     model = random_sam2(config.sam2)
     params = {"sam2": init_params(config)["sam2"]}
     images = draw_photos(1, 375, 500)
-    find = jax.jit(as_in_segment(config, lambda *args: find_regions(config, *args)[0]))
+    find = jax.jit(lambda params, images: find_regions(config, params, images)[0])
     jax.block_until_ready(find(params, images))
     size = config.sam2.image_size
     points = torch.tensor(point_grid(config.regions.points_per_side, size))[None, :, None]

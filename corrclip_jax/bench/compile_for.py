@@ -64,8 +64,8 @@ def compile_for(
       `collectives` by name; the number of `loops_counted_once`. For TPUs `cycles` estimated for one chip, in all
       and by stage, and those of the products at the peak rate; the number of custom `kernels`, of which the
       compiler estimates nothing, their own flops, and the cycles that these take at half the peak rate; the number
-      of other operations without an estimate (`unestimated`). For GPUs
-      `launches` of kernels, in all and by stage, and how many of them are cuBLAS' and cuDNN's.
+      of other operations without an estimate (`unestimated`). For GPUs `launches` of kernels, in all and by stage,
+      and how many of them are cuBLAS' and cuDNN's.
 
     Raises:
       ValueError: for another kind, another number of chips, or a batch that the chips do not divide.

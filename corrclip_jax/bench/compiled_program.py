@@ -31,10 +31,9 @@ def read_program(text: str, platform: str) -> Report:
     Returns:
       `stages`, a list of names with what each takes, the dearest first; `collectives`, how often each occurs in the
       text; `loops_counted_once`, how many loops have a length that only the data say. Of a TPU `cycles`, the sum of
-      the estimates, `unestimated`, how many operations have none though others of their kind do, and `kernels`, how
-      many custom kernels there are; stages have cycles and shares. Of a GPU
-      `launches`, the kernels that are started; stages have launches, and those among them of cuBLAS (`products`)
-      and of cuDNN (`attention`).
+      the estimates, `unestimated`, how many operations are marked as having none, and `kernels`, how many custom
+      kernels there are; stages have cycles and shares. Of a GPU `launches`, the kernels that are started; stages
+      have launches, and those among them of cuBLAS (`products`) and of cuDNN (`attention`).
     """
     read = _cycles if platform == "tpu" else _launches
     return {**read(text), "collectives": dict(Counter(_COLLECTIVE.findall(text)))}

@@ -69,7 +69,7 @@ def split_stages(
       bank: a bank, for a model of CorrCLIPv2.
     """
     in_segment = partial(as_in_segment, config)
-    find = jax.jit(in_segment(partial(find_regions, config)))
+    find = jax.jit(partial(find_regions, config))
     regions, cap = find(params, images)
     cap = int(cap)
 

@@ -261,8 +261,7 @@ class _Outcome(NamedTuple):
 
 
 def _find(config: Config, params: Any, text: Any, images: jax.Array, sizes: jax.Array) -> jax.Array:
-    with jax.default_matmul_precision("highest"):
-        return find_regions(config, params, images, sizes)[0]
+    return find_regions(config, params, images, sizes)[0]
 
 
 def _count(

@@ -90,6 +90,7 @@ def correlate(
     config: Config, similar: Float[Array, "N gh gw C"], regions: Int[Array, "N h w"], cap: int
 ) -> tuple[Int[Array, "N gh gw"], Float[Array, "N L L"] | None]:
     """Merged regions on the similarity grid, and how much cells look at each other (None: CLIP's own attention)."""
+    # Else XLA repeats the normalisation inside the product of all pairs, which compiles ten times as long for TPUs.
     similar = jax.lax.optimization_barrier(similar)
     merged = jax.vmap(partial(merged_regions, config, cap=cap))(similar, regions)
     attention = jax.vmap(partial(correlations, config))(similar, merged) if config.parts.value else None

@@ -18,9 +18,9 @@ _BITS = 32  # of a word
 def compact(ids: Int[Array, "*shape"], cap: int) -> Int[Array, "*shape"]:
     """Replace ids by their rank among the distinct ids present, ascending.
 
-    Every turn of a loop ranks the ids that lie within 32 of the smallest one left, by the bits of a word. Region
-    maps count their ids, so that few turns do; to sort the pixels takes TPUs longer, and a tenth of the time that
-    the whole program is compiled in.
+    Each iteration sets one bit of a word for every id present among the 32 from the smallest unranked one on, and
+    ranks these. Dense ids take a few iterations; ids far apart take one each. Sorting the pixels instead is slower,
+    and takes a tenth of the time that a TPU's whole program compiles in.
 
     With more than `cap` distinct ids the largest ranks reach `cap`, and are wrong beyond: callers rule that out or
     check.
@@ -95,7 +95,7 @@ def in_scope(features: Float[Array, "L C"], regions: Int[Array, " L"]) -> Bool[A
     """Which cells are in a cell's scope: those of its own region.
 
     Where one of two cells is unsegmented, they see each other if they are more similar than the mean over all
-    pairs, which for S = F F^T is |sum F|^2 / L^2. What is not a number is in scope, so that it is not lost.
+    pairs, which for S = F F^T is |sum F|^2 / L^2. NaN is in scope, so that it reaches the result.
     """
     similarity = features @ features.T
     mean = jnp.square(features.mean(axis=0)).sum()
@@ -112,8 +112,8 @@ def attention_weights(
     A cell with nothing in scope takes of itself, as in `scope_mask`.
     """
     scores = jnp.where(scope, scale * (features @ features.T), -jnp.inf)
-    # Cells with nothing in scope are told by the sum of their weights: to ask the scope takes TPUs another pass,
-    # and the largest of numbers that are none need not be one on CPUs.
+    # Rows with nothing in scope have weights that sum to 0. scope.any() would be another pass over the pairs on
+    # TPUs, and `largest` cannot tell them from NaN, which XLA's maximum may drop on CPUs.
     largest = scores.max(axis=-1, keepdims=True)
     weights = jnp.exp(scores - jnp.where(largest == -jnp.inf, 0, largest))
     total = weights.sum(axis=-1, keepdims=True)

@@ -66,16 +66,15 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-# The error function as tanh(x p(x ** 2)), fitted so that x times it is right to 3e-5. Beyond the last number, of
-# x ** 2, it is 1 in float32.
+# erf(x / sqrt(2)) as tanh(x p(x ** 2)): coefficients of p, fitted so that GELU's error is at most 3e-5, and a bound
+# of x ** 2, since p falls again; tanh is 1 in float32 there.
 _ERF, _ERF_ENDS = (0.797503685, 0.0370094672, -0.000352137446), 50.0
 
 
 def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The exact GELU; in bfloat16 to 3e-5, a fraction of what rounding takes.
+    """The exact GELU; in bfloat16 with an error of at most 3e-5 before rounding.
 
-    There it is a hyperbolic tangent in float32: the error function itself costs TPUs far more, and their compiler
-    twice the time for the product before it.
+    There erf is approximated by tanh in float32: the product before it compiles for TPUs in half the time.
     """
     if x.dtype != jnp.bfloat16:
         return jax.nn.gelu(x, approximate=False)

@@ -1,4 +1,4 @@
-"""Precision of float32 products: in full for a program in float32, in part for one in bfloat16."""
+"""Precision of float32 products: full in float32 programs, reduced in bfloat16 ones."""
 
 from contextlib import AbstractContextManager
 
@@ -8,11 +8,11 @@ from jax.typing import DTypeLike
 
 
 def float32_products(dtype: DTypeLike) -> AbstractContextManager[None]:
-    """A context in which products of float32 arrays are as precise as a compute type needs them.
+    """A context that sets the precision of products of float32 arrays by the compute type of the networks.
 
-    In a program in float32 they have all digits. What a program in bfloat16 leaves in float32 (similarities,
-    logits, resizing) comes from networks that keep 8 bits or goes to them: three passes on TPUs (16 bits) and TF32
-    on GPUs (11 bits) take nothing from that, in half the time or less. CPUs have all digits in any case.
+    It is full for float32. The float32 products of a bfloat16 program (similarities, logits, resizing) are of
+    values that come from or go to networks with 8 bits of precision, so 16 bits on TPUs (three passes) and 11 on
+    GPUs (TF32) are enough, and take at most half the time. On CPUs precision is always full.
 
     Args:
       dtype: `config.dtype`.

@@ -142,7 +142,7 @@ def paint(
 
 
 def masks_at_once(height: int, width: int, count: int) -> int:
-    """How many of `count` masks exist at once: if possible so that none is left over, for a program of its own."""
+    """How many of `count` masks exist at once, preferably a divisor: a remainder would be compiled separately."""
     return even_part(max(1, min(count, PIXELS_PER_CHUNK // (height * width))), count)
 
 

@@ -147,7 +147,8 @@ def find_regions(
 ) -> tuple[Maps, int]:
     """Region maps by the configured source, and how many distinct ids one can hold."""
     source = SOURCES[config.regions.source]
-    return source.find(config, params, images, sizes), source.cap(config)
+    with float32_products(config.dtype):
+        return source.find(config, params, images, sizes), source.cap(config)
 
 
 def score_regions(
